@@ -74,7 +74,18 @@ class ControlResult(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
-    """A function of the graph's library."""
+    """A function of the graph's library.
+
+    Args:
+        name: Its name.
+        args: Arguments in order.
+        results: Results in order.
+        nodes: The body.
+        control_results: Nodes of the body that run in every call for their effect.
+        attrs: Attributes of the function, as ``AttrValue`` bytes.
+        attr_defs: For a function with attribute placeholders: their ``OpDef.AttrDef`` messages.
+        is_stateful: Whether its body holds a stateful op.
+    """
 
     name: str
     args: tuple[Arg, ...]
@@ -82,6 +93,7 @@ class Function:
     nodes: Mapping[str, Node]
     control_results: tuple[ControlResult, ...] = ()
     attrs: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    attr_defs: tuple[bytes, ...] = ()
     is_stateful: bool = False
 
     @property

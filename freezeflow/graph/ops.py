@@ -73,6 +73,29 @@ def from_message(message: Any) -> OpDef:
     )
 
 
+def to_message(definition: OpDef) -> Any:
+    """The ``OpDef`` message of a definition."""
+    message = message_class("OpDef")(name=definition.name, is_stateful=definition.is_stateful)
+    for args, target in (
+        (definition.inputs, message.input_arg),
+        (definition.outputs, message.output_arg),
+    ):
+        for arg in args:
+            target.add(
+                name=arg.name,
+                type=int(arg.dtype),
+                type_attr=arg.type_attr,
+                number_attr=arg.number_attr,
+                type_list_attr=arg.type_list_attr,
+                is_ref=arg.is_ref,
+            )
+    for name, kind in definition.attr_types.items():
+        attr = message.attr.add(name=name, type=kind)
+        if name in definition.defaults:
+            attr.default_value.MergeFromString(definition.defaults[name])
+    return message
+
+
 def _arg(arg: Any) -> ArgDef:
     number = arg.type
     return ArgDef(

@@ -1,0 +1,328 @@
+"""Graphs from their messages: GraphDef and function library to `Graph`, weights left in the file.
+
+Source of the formats: upstream ``core/framework/graph.proto``, ``node_def.proto``,
+``function.proto``. What carries no meaning (debug info, inferred shapes, inferred full types) is
+left behind here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from freezeflow.errors import ModelRefused
+from freezeflow.graph import attrs, ops
+from freezeflow.graph.graph import (
+    Arg,
+    ControlResult,
+    Function,
+    Graph,
+    Node,
+    Result,
+    called_functions,
+    join,
+    node_of,
+)
+from freezeflow.values import Digest, DType, Location, TensorRef
+
+# A large Const of a skeleton names its bytes by digest in this attribute.
+TENSOR_ATTR = "_freezeflow_tensor"
+
+# Inferred by TensorFlow and written down; they can contradict the graph and are never needed.
+_INFERRED_ATTRS = frozenset({"_output_shapes", "_handle_dtypes", "_handle_shapes"})
+
+
+class GraphReader:
+    """Reads one GraphDef message; functions are read only when they are reached.
+
+    Args:
+        message: The ``GraphDef`` message.
+        op_defs: Messages of the op definitions that came with the model.
+        where: Names the file in errors.
+        locate: Gives the location of the tensor with a digest, for skeletons.
+        marker: What `wire.excise` left in the place of a large content.
+        cuts: Digest and location of each content that was left out.
+    """
+
+    def __init__(
+        self,
+        message: Any,
+        *,
+        op_defs: Iterable[Any] = (),
+        where: str = "",
+        locate: Callable[[Digest], Location] | None = None,
+        marker: bytes = b"",
+        cuts: Sequence[tuple[Digest, Location]] = (),
+    ) -> None:
+        self._message = message
+        self._where = where
+        self._locate = locate
+        self._marker = marker
+        self._cuts = cuts
+        self._op_defs = {op.name: ops.from_message(op) for op in op_defs}
+        self._library = {f.signature.name: f for f in message.library.function}
+        self._functions: dict[str, Function] = {}
+        self.nodes = self._read_main()
+
+    def graph(self, roots: Iterable[str] | None = None) -> Graph:
+        """The graph that the root nodes need (all of it without roots), with the functions in reach.
+
+        Raises:
+            ModelRefused: A function or an op's definition is missing, or names are not unique.
+        """
+        nodes = self.nodes if roots is None else self._reached(roots)
+        functions = self._reached_functions(nodes.values())
+        versions = self._message.versions
+        return Graph(
+            nodes=nodes,
+            functions=functions,
+            producer=versions.producer,
+            min_consumer=versions.min_consumer,
+            op_defs=self._used_op_defs(nodes, functions),
+        )
+
+    # ------------------------------------------------------------ main graph
+
+    def _read_main(self) -> dict[str, Node]:
+        nodes: dict[str, Node] = {}
+        for message in self._message.node:
+            node = self._node(message, _plain_input)
+            if node.name in nodes:
+                raise ModelRefused(
+                    f"two nodes are named {node.name!r}",
+                    where=self._where,
+                    hint="TensorFlow cannot load such a graph; write the model again.",
+                )
+            nodes[node.name] = node
+        return nodes
+
+    def _node(self, message: Any, translate: Callable[[str], str]) -> Node:
+        values = {
+            key: attrs.encode(value)
+            for key, value in message.attr.items()
+            if key not in _INFERRED_ATTRS
+        }
+        tensor = None
+        if message.op == "Const":
+            values, tensor = self._const(message, values)
+        data = [translate(i) for i in message.input if not i.startswith("^")]
+        control = [i for i in message.input if i.startswith("^")]
+        return Node(
+            message.name,
+            message.op,
+            tuple(data + list(dict.fromkeys(control))),
+            values,
+            message.device,
+            tensor,
+        )
+
+    def _const(
+        self, message: Any, values: dict[str, bytes]
+    ) -> tuple[dict[str, bytes], TensorRef | None]:
+        """Puts a large value out of line."""
+        if TENSOR_ATTR in values and self._locate is not None:
+            digest = Digest.parse(attrs.to_bytes(values.pop(TENSOR_ATTR)).decode())
+            found = (digest, self._locate(digest))
+        else:
+            content = message.attr["value"].tensor.tensor_content
+            size = len(self._marker)
+            if not (size and len(content) == size + 8 and content.startswith(self._marker)):
+                return values, None
+            found = self._cuts[int.from_bytes(content[size:], "big")]
+            values["value"] = _without_content(values["value"])
+        tensor = message.attr["value"].tensor
+        sizes = tuple(dim.size for dim in tensor.tensor_shape.dim)
+        reference = TensorRef(found[0], DType(tensor.dtype), sizes, found[1])
+        self._check_size(message.name, reference)
+        return values, reference
+
+    def _check_size(self, name: str, tensor: TensorRef) -> None:
+        if min(tensor.shape, default=0) < 0 or (
+            math.prod(tensor.shape) * tensor.dtype.item_bytes != tensor.nbytes
+        ):
+            raise ModelRefused(
+                f"constant {name!r} holds {tensor.nbytes} bytes, not what"
+                f" {tensor.dtype.tf_name}{list(tensor.shape)} needs",
+                where=self._where,
+                hint="The file is damaged; write the model again.",
+            )
+
+    def _reached(self, roots: Iterable[str]) -> dict[str, Node]:
+        seen: set[str] = set()
+        stack = list(roots)
+        while stack:
+            name = stack.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            if name not in self.nodes:
+                raise ModelRefused(
+                    f"node {name!r} is named, but is not in the graph",
+                    where=self._where,
+                    hint="The file is damaged or was edited; write the model again.",
+                )
+            stack += map(node_of, self.nodes[name].inputs)
+        return {name: node for name, node in self.nodes.items() if name in seen}
+
+    # ------------------------------------------------------------ functions
+
+    def _reached_functions(self, nodes: Iterable[Node]) -> dict[str, Function]:
+        reached: dict[str, Function] = {}
+        stack = list(dict.fromkeys(name for node in nodes for name in self._named_by(node)))
+        while stack:
+            name = stack.pop()
+            if name in reached:
+                continue
+            reached[name] = self.function(name)
+            stack += [f for node in reached[name].nodes.values() for f in self._named_by(node)]
+        return dict(sorted(reached.items()))
+
+    def _named_by(self, node: Node) -> Iterable[str]:
+        yield from called_functions(node)
+        if node.op in self._library:
+            yield node.op
+
+    def function(self, name: str) -> Function:
+        """One function of the library.
+
+        Raises:
+            ModelRefused: There is none of that name, or an op that it uses has no definition.
+        """
+        if name not in self._functions:
+            if name not in self._library:
+                raise ModelRefused(
+                    f"function {name!r} is called, but is not in the graph's library",
+                    where=self._where,
+                    hint="The file is damaged or was edited; write the model again.",
+                )
+            self._functions[name] = self._read_function(self._library[name])
+        return self._functions[name]
+
+    def _read_function(self, message: Any) -> Function:
+        signature = message.signature
+        translate = self._translator(message)
+        nodes = {}
+        for node_message in message.node_def:
+            node = self._node(node_message, translate)
+            nodes[node.name] = node
+        return Function(
+            name=signature.name,
+            args=tuple(self._arg(signature, i, message.arg_attr) for i in range(len(signature.input_arg))),
+            results=tuple(
+                Result(arg.name, translate(message.ret[arg.name]), _base(arg.type), arg.type_attr)
+                for arg in signature.output_arg
+            ),
+            nodes=nodes,
+            control_results=tuple(
+                ControlResult(name, node) for name, node in sorted(message.control_ret.items())
+            ),
+            attrs={key: attrs.encode(value) for key, value in message.attr.items()},
+            attr_defs=tuple(
+                attr.SerializeToString(deterministic=True) for attr in signature.attr
+            ),
+            is_stateful=signature.is_stateful,
+        )
+
+    def _arg(self, signature: Any, index: int, arg_attrs: Mapping[int, Any]) -> Arg:
+        arg = signature.input_arg[index]
+        if arg.number_attr or arg.type_list_attr:
+            raise ModelRefused(
+                f"argument {arg.name!r} of function {signature.name!r} is a list of tensors",
+                where=self._where,
+                hint="TensorFlow 2 writes no such functions; save the model again with it.",
+            )
+        values = {}
+        if index in arg_attrs:
+            values = {
+                key: attrs.encode(value)
+                for key, value in arg_attrs[index].attr.items()
+                if key not in _INFERRED_ATTRS
+            }
+        return Arg(arg.name, _base(arg.type), arg.type_attr, values)
+
+    def _translator(self, function: Any) -> Callable[[str], str]:
+        """From ``node:output_arg:index`` to ``node:flat_index``, for one function's body."""
+        by_name = {node.name: node for node in function.node_def}
+        starts: dict[tuple[str, str], int] = {}
+
+        def translate(tensor: str) -> str:
+            name, _, rest = tensor.partition(":")
+            if not rest:
+                return tensor
+            output, _, index = rest.partition(":")
+            start = starts.get((name, output))
+            if start is None:
+                if name not in by_name:
+                    raise self._dangling(function, tensor)
+                starts.update(self._output_starts(function, by_name[name]))
+                if (name, output) not in starts:
+                    raise self._dangling(function, tensor)
+                start = starts[name, output]
+            return join(name, start + (int(index) if index else 0))
+
+        return translate
+
+    def _output_starts(self, function: Any, node: Any) -> dict[tuple[str, str], int]:
+        definition = self._definition(node.op)
+        if definition is None:
+            raise ModelRefused(
+                f"op {node.op!r} of node {node.name!r} in function {function.signature.name!r}"
+                " is not known: neither TensorFlow nor the model defines it",
+                where=self._where,
+                hint="Save the model where the op's library is loaded, so that its definition is kept.",
+            )
+        values = {key: attrs.encode(node.attr[key]) for key in node.attr}
+        try:
+            grouped = ops.arg_types(definition.outputs, values, definition.defaults)
+        except KeyError as missing:
+            raise ModelRefused(
+                f"node {node.name!r} ({node.op}) lacks attribute {missing}", where=self._where
+            ) from None
+        starts, position = {}, 0
+        for arg, types in zip(definition.outputs, grouped, strict=True):
+            starts[node.name, arg.name] = position
+            position += len(types)
+        return starts
+
+    def _dangling(self, function: Any, tensor: str) -> ModelRefused:
+        return ModelRefused(
+            f"function {function.signature.name!r} uses {tensor!r}, which is not there",
+            where=self._where,
+            hint="The file is damaged or was edited; write the model again.",
+        )
+
+    def _definition(self, op: str) -> ops.OpDef | None:
+        found = ops.standard_op(op) or self._op_defs.get(op)
+        if found is None and op in self._library:
+            return ops.from_message(self._library[op].signature)
+        return found
+
+    def _used_op_defs(
+        self, nodes: Mapping[str, Node], functions: Mapping[str, Function]
+    ) -> dict[str, ops.OpDef]:
+        """The definitions that the graph itself has to carry: those of ops TensorFlow lacks."""
+        used = {node.op for node in nodes.values()}
+        for function in functions.values():
+            used |= {node.op for node in function.nodes.values()}
+        return {
+            name: self._op_defs[name]
+            for name in sorted(used)
+            if name in self._op_defs and ops.standard_op(name) is None
+        }
+
+
+def _plain_input(tensor: str) -> str:
+    return tensor[:-2] if tensor.endswith(":0") else tensor
+
+
+def _base(number: int) -> DType:
+    return DType(number - 100 if number > 100 else number)
+
+
+def _without_content(data: bytes) -> bytes:
+    value = attrs.message(data)
+    slim = type(value)()
+    slim.CopyFrom(value)
+    slim.tensor.ClearField("tensor_content")
+    return attrs.encode(slim)
