@@ -1,0 +1,464 @@
+"""Files that appear whole or not at all, with weights copied by the kernel.
+
+A file is written beside its final path, synced, given its mode, and renamed; then its folder is
+synced. Ranges of other files are copied without passing through Python. The SHA-256 of what was
+written is computed from the file itself by a second thread that follows behind the writer, so that
+copying and hashing take the time of the slower one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from freezeflow.errors import FreezeflowError
+from freezeflow.store.hashing import FileIdentity, changed_while_read, reading_failed
+from freezeflow.values import Location
+
+# Small pieces are gathered to this size before they are written.
+_GATHER_BYTES = 256 * 1024
+
+# Copied by one call: small enough that the hashing thread is never far behind.
+_COPY_BYTES = 16 * 1024 * 1024
+
+_BUFFER_BYTES = 512 * 1024
+
+# A file that is smaller is hashed afterwards, without a second thread.
+_FOLLOW_BYTES = 1024 * 1024
+
+# Source files that are kept open while a file is written.
+_OPEN_SOURCES = 32
+
+
+class Written(NamedTuple):
+    """What a file holds: SHA-256 of its bytes (64 hex digits) and their number."""
+
+    sha256: str
+    nbytes: int
+
+
+def write_atomically(
+    path: str | Path, pieces: Iterable[bytes | Location], *, mode: int = 0o644
+) -> Written:
+    """Writes a file that appears at its path whole or not at all.
+
+    Args:
+        path: The file; missing folders above it are made.
+        pieces: What it holds, in order: bytes, or ranges of other files, which are copied by the
+            kernel after a check that they are still the files that were read.
+        mode: Its permissions, whatever the umask.
+
+    Raises:
+        FreezeflowError: It cannot be written (no space, no permission), or a source changed.
+    """
+    with Publication() as publication:
+        return publication.write(path, pieces, mode=mode)
+
+
+class Publication:
+    """Several files that appear together: all when the block ends, none when it raises.
+
+    Files appear in the order in which they were written. When one cannot take its place, those
+    before it are taken back, and files that they replaced are put there again.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[_Part] = []
+
+    def write(
+        self, path: str | Path, pieces: Iterable[bytes | Location], *, mode: int = 0o644
+    ) -> Written:
+        """Writes one of the files beside its final path; arguments as for `write_atomically`."""
+        target = Path(os.path.abspath(path))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = _Part(target)
+            self._parts.append(part)
+            return part.fill(pieces, mode)
+        except OSError as error:
+            raise writing_failed(error, target) from error
+
+    def __enter__(self) -> Publication:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._publish()
+        finally:
+            for part in self._parts:
+                part.discard()
+
+    def _publish(self) -> None:
+        alone = len(self._parts) == 1
+        done: list[_Part] = []
+        try:
+            for part in self._parts:
+                done.append(part)
+                part.take_place(keep_old=not alone)
+            for folder in {part.target.parent for part in self._parts}:
+                sync_folder(folder)
+        except BaseException as error:
+            if not alone:
+                for part in reversed(done):
+                    part.give_back()
+            if isinstance(error, OSError):
+                raise writing_failed(error, done[-1].target) from error
+            raise
+
+
+class _Part:
+    """A file that is being written beside its final path."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self._descriptor, self._path = _open_beside(target)
+        self._old: Path | None = None
+        self._placed = False
+
+    def fill(self, pieces: Iterable[bytes | Location], mode: int) -> Written:
+        with _Writer(self._descriptor, self._path) as writer:
+            for piece in pieces:
+                if isinstance(piece, Location):
+                    writer.copy(piece)
+                else:
+                    writer.add(piece)
+            return writer.finish(mode)
+
+    def take_place(self, *, keep_old: bool) -> None:
+        if keep_old:
+            self._old = _second_name(self.target)
+        os.replace(self._path, self.target)
+        self._placed = True
+
+    def give_back(self) -> None:
+        """Undoes `take_place`."""
+        if not self._placed:
+            return
+        with contextlib.suppress(OSError):
+            if self._old is not None:
+                os.replace(self._old, self.target)
+            else:
+                os.unlink(self.target)
+
+    def discard(self) -> None:
+        """Closes the file and removes every name beside the final one."""
+        for leftover in (self._old, None if self._placed else self._path):
+            if leftover is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(leftover)
+        # Last: while it is open, its lock tells others that the file is in use.
+        os.close(self._descriptor)
+
+
+class _Writer:
+    """Writes pieces to an open, empty file and hashes what it wrote."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor = descriptor
+        self._gathered = bytearray()
+        self._written = 0
+        self._follower = _Follower(descriptor)
+        self._sources = _Sources()
+        self._path = path
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._follower.stop()
+        self._sources.close()
+
+    def add(self, data: bytes) -> None:
+        self._gathered += data
+        if len(self._gathered) >= _GATHER_BYTES:
+            self._flush()
+
+    def copy(self, location: Location) -> None:
+        source = self._sources.open(location)
+        self._flush()
+        offset, end = location.offset, location.offset + location.length
+        while offset < end:
+            count = _copy(source, self._descriptor, offset, min(end - offset, _COPY_BYTES))
+            if count == 0:
+                raise changed_while_read(location.path)
+            offset += count
+            self._advance(count)
+
+    def finish(self, mode: int) -> Written:
+        self._flush()
+        # The kernel writes to the disk while the second thread is still hashing.
+        os.fchmod(self._descriptor, mode)
+        os.fsync(self._descriptor)
+        self._sources.check()
+        return Written(self._follower.finish(), self._written)
+
+    def _flush(self) -> None:
+        view = memoryview(self._gathered)
+        while view:
+            count = os.write(self._descriptor, view)
+            view = view[count:]
+            self._advance(count)
+        view.release()
+        self._gathered = bytearray()
+
+    def _advance(self, count: int) -> None:
+        self._written += count
+        self._follower.advance(self._written)
+
+
+class _Follower:
+    """SHA-256 of a growing file, computed behind its writer."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._hasher = hashlib.sha256()
+        self._hashed = 0
+        self._available = 0
+        self._complete = False
+        self._grown = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._failure: OSError | None = None
+
+    def advance(self, available: int) -> None:
+        """The first `available` bytes of the file are written."""
+        with self._grown:
+            self._available = available
+            self._grown.notify()
+        if self._thread is None and available >= _FOLLOW_BYTES:
+            self._thread = threading.Thread(target=self._follow, daemon=True)
+            self._thread.start()
+
+    def finish(self) -> str:
+        """The digest of everything that was written."""
+        if self._thread is None:
+            self._hash_available()
+        self.stop()
+        if self._failure is not None:
+            raise self._failure
+        return self._hasher.hexdigest()
+
+    def stop(self) -> None:
+        """Ends the thread when it has hashed what is there."""
+        if self._thread is None:
+            return
+        with self._grown:
+            self._complete = True
+            self._grown.notify()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        try:
+            while True:
+                with self._grown:
+                    while self._hashed == self._available and not self._complete:
+                        self._grown.wait()
+                    if self._hashed == self._available:
+                        return
+                self._hash_available()
+        except OSError as error:
+            self._failure = error
+
+    def _hash_available(self) -> None:
+        buffer = memoryview(bytearray(min(_BUFFER_BYTES, max(self._available, 1))))
+        while self._hashed < self._available:
+            wanted = min(len(buffer), self._available - self._hashed)
+            count = os.preadv(self._descriptor, [buffer[:wanted]], self._hashed)
+            if count == 0:
+                raise OSError(errno.EIO, "the file that is being written became shorter")
+            self._hasher.update(buffer[:count])
+            self._hashed += count
+
+
+class _Sources:
+    """Files that ranges are copied from, each checked to be the one that was read."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[int, FileIdentity]] = {}
+
+    def open(self, location: Location) -> int:
+        """A descriptor of the location's file."""
+        known = self._open.get(location.path)
+        if known is None:
+            known = self._open_anew(location.path)
+        descriptor, identity = known
+        if not identity.holds(location):
+            raise changed_while_read(location.path)
+        return descriptor
+
+    def check(self) -> None:
+        """Raises when one of the open files is no longer what it was when it was opened."""
+        for path, (descriptor, identity) in self._open.items():
+            now = FileIdentity.of(os.fstat(descriptor))
+            # A new name for the file changes ctime, and nothing else.
+            if now[:3] != identity[:3]:
+                raise changed_while_read(path)
+
+    def close(self) -> None:
+        for descriptor, _ in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+
+    def _open_anew(self, path: str) -> tuple[int, FileIdentity]:
+        if len(self._open) >= _OPEN_SOURCES:
+            self.check()
+            self.close()
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise reading_failed(error, path) from error
+        self._open[path] = (descriptor, FileIdentity.of(os.fstat(descriptor)))
+        return self._open[path]
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Makes new and renamed entries of a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def writing_failed(error: OSError, path: str | Path) -> FreezeflowError:
+    """The error that tells a user why a file could not be written, and what to do."""
+    message = f"cannot be written: {error.strerror or error}"
+    return FreezeflowError(message, where=str(path), hint=_HINTS.get(error.errno or 0, ""))
+
+
+_HINTS = {
+    errno.ENOSPC: "free some space on this disk, or write elsewhere; nothing partial was left",
+    errno.EDQUOT: "your quota on this disk is used up; free some space, or write elsewhere",
+    errno.EACCES: "check the permissions of the file and of its folder",
+    errno.EPERM: "check the permissions of the file and of its folder",
+    errno.EROFS: "this disk is mounted read-only; write elsewhere",
+    errno.EISDIR: "a folder has this name; remove it, or choose another name",
+    errno.ENOTDIR: "a file has the name of one of the folders above; choose another path",
+    errno.EEXIST: "a file has the name of one of the folders above; choose another path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.EIO: "the disk reports an error",
+}
+
+
+def _open_beside(target: Path) -> tuple[int, Path]:
+    """Opens a new file in the target's folder, locked as long as it is open.
+
+    Its name depends only on the target's, so that what a killed process left is found and removed
+    by the next one that writes the same target; the lock, which dies with its process, tells what
+    was left from what is in use.
+    """
+    beside = target.with_name(f".{target.name[:200]}.part")
+    while True:
+        try:
+            descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            if not _remove_leftover(beside):
+                beside = target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
+            continue
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _names(beside, descriptor):
+            return descriptor, beside
+        # Someone took it for a leftover in the moment before it was locked.
+        os.close(descriptor)
+
+
+def _remove_leftover(path: Path) -> bool:
+    """Removes a file that nobody holds locked; False when somebody does."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _names(path, descriptor):
+            os.unlink(path)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _names(path: Path, descriptor: int) -> bool:
+    """Whether the path is a name of the open file."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _second_name(target: Path) -> Path | None:
+    """Gives an existing file a second name beside its own; None where that cannot be."""
+    second = target.with_name(f".{target.name[:200]}.{os.getpid()}.old")
+    with contextlib.suppress(OSError):
+        os.link(target, second)
+        return second
+    return None
+
+
+def _copy(source: int, target: int, offset: int, length: int) -> int:
+    """Copies some of a range to the end of the target; returns how many bytes, 0 at the file's end."""
+    for copier in _COPIERS:
+        try:
+            count = copier(source, target, offset, length)
+        except OSError as error:
+            if error.errno not in _NOT_BETWEEN_THESE_FILES:
+                raise
+            continue
+        if count > 0:
+            return count
+    return 0
+
+
+def _copy_in_kernel(source: int, target: int, offset: int, length: int) -> int:
+    return os.copy_file_range(source, target, length, offset)
+
+
+def _send_in_kernel(source: int, target: int, offset: int, length: int) -> int:
+    return os.sendfile(target, source, offset, length)
+
+
+def _copy_by_buffer(source: int, target: int, offset: int, length: int) -> int:
+    buffer = memoryview(bytearray(min(length, _BUFFER_BYTES)))
+    count = os.preadv(source, [buffer], offset)
+    piece = buffer[:count]
+    while piece:
+        piece = piece[os.write(target, piece) :]
+    return count
+
+
+_COPIERS = tuple(
+    copier
+    for copier, needs in (
+        (_copy_in_kernel, "copy_file_range"),
+        (_send_in_kernel, "sendfile"),
+        (_copy_by_buffer, "preadv"),
+    )
+    if hasattr(os, needs)
+)
+
+# What a way of copying answers when these two files are not for it; the next one is tried.
+_NOT_BETWEEN_THESE_FILES = {
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.ENOTSOCK,
+    errno.EPERM,
+    errno.EBADF,
+}
