@@ -14,9 +14,8 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 from freezeflow.errors import FreezeflowError
@@ -59,16 +58,30 @@ def write_atomically(
     Raises:
         FreezeflowError: It cannot be written (no space, no permission), or a source changed.
     """
-    with Publication() as publication:
-        return publication.write(path, pieces, mode=mode)
+    with publication() as files:
+        return files.write(path, pieces, mode=mode)
 
 
-class Publication:
-    """Several files that appear together: all when the block ends, none when it raises.
+@contextlib.contextmanager
+def publication() -> Iterator[Publication]:
+    """Files that appear together: all when the block ends, none when it raises.
 
     Files appear in the order in which they were written. When one cannot take its place, those
     before it are taken back, and files that they replaced are put there again.
+
+    Raises:
+        FreezeflowError: One of them cannot take its place.
     """
+    files = Publication()
+    try:
+        yield files
+        files.publish()
+    finally:
+        files.discard()
+
+
+class Publication:
+    """Several files, written beside their final paths; see `publication`."""
 
     def __init__(self) -> None:
         self._parts: list[_Part] = []
@@ -86,23 +99,13 @@ class Publication:
         except OSError as error:
             raise writing_failed(error, target) from error
 
-    def __enter__(self) -> Publication:
-        return self
+    def discard(self) -> None:
+        """Removes whatever has not taken its place."""
+        for part in self._parts:
+            part.discard()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self._publish()
-        finally:
-            for part in self._parts:
-                part.discard()
-
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Gives all files their final names, or none."""
         alone = len(self._parts) == 1
         done: list[_Part] = []
         try:
@@ -130,7 +133,7 @@ class _Part:
         self._placed = False
 
     def fill(self, pieces: Iterable[bytes | Location], mode: int) -> Written:
-        with _Writer(self._descriptor, self._path) as writer:
+        with contextlib.closing(_Writer(self._descriptor)) as writer:
             for piece in pieces:
                 if isinstance(piece, Location):
                     writer.copy(piece)
@@ -167,18 +170,14 @@ class _Part:
 class _Writer:
     """Writes pieces to an open, empty file and hashes what it wrote."""
 
-    def __init__(self, descriptor: int, path: Path) -> None:
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._gathered = bytearray()
         self._written = 0
         self._follower = _Follower(descriptor)
         self._sources = _Sources()
-        self._path = path
 
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
+    def close(self) -> None:
         self._follower.stop()
         self._sources.close()
 

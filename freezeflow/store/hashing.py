@@ -244,7 +244,7 @@ def _share(descriptor: int, jobs: Sequence[_Job], threads: int) -> None:
                 if job is None:
                     return
                 job(descriptor, buffer)
-        except BaseException as error:  # crosses to the calling thread, which raises it
+        except BaseException as error:  # noqa: BLE001  the calling thread raises it
             failures.append(error)
 
     helpers = [threading.Thread(target=work, daemon=True) for _ in range(threads - 1)]
