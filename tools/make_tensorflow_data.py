@@ -3,10 +3,10 @@
 
     python tools/make_tensorflow_data.py
 
-Run it with the TensorFlow whose formats are wanted. It writes, under freezeflow/graph/data/:
+Run it with the TensorFlow whose formats are wanted. It writes, under freezeflow/:
 
-    messages.binpb   a FileDescriptorSet of TensorFlow's own messages
-    ops.binpb        an OpList: every op that TensorFlow registers, without its documentation
+    data/messages.binpb   a FileDescriptorSet of TensorFlow's own messages
+    graph/data/ops.binpb  an OpList: every op that TensorFlow registers, without its documentation
 """
 
 import pathlib
@@ -18,7 +18,7 @@ from tensorflow.core.util import saved_tensor_slice_pb2
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.framework import c_api_util  # noqa: F401  loads the library
 
-DATA = pathlib.Path(__file__).resolve().parent.parent / "freezeflow" / "graph" / "data"
+PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "freezeflow"
 ROOTS = (saved_model_pb2, trackable_object_graph_pb2, tensor_bundle_pb2, saved_tensor_slice_pb2)
 
 
@@ -52,11 +52,11 @@ def op_list():
 
 
 def main():
-    DATA.mkdir(parents=True, exist_ok=True)
-    for name, message in (("messages", descriptor_set()), ("ops", op_list())):
-        path = DATA / f"{name}.binpb"
+    for name, message in (("data/messages", descriptor_set()), ("graph/data/ops", op_list())):
+        path = PACKAGE / f"{name}.binpb"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(message.SerializeToString(deterministic=True))
-        print(f"{path.relative_to(DATA.parents[2])}: {path.stat().st_size} bytes")
+        print(f"{path.relative_to(PACKAGE.parent)}: {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

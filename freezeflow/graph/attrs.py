@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from freezeflow.graph.messages import message_class
+from freezeflow.messages import message_class
 from freezeflow.values import DType, Shape
 
 

@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from freezeflow.graph import attrs
-from freezeflow.graph.messages import message_class
+from freezeflow.messages import message_class
 from freezeflow.values import DType
 
 

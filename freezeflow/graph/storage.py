@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from freezeflow.graph import ops
 from freezeflow.graph.graph import Graph, Node
-from freezeflow.graph.messages import message_class
+from freezeflow.messages import message_class
 from freezeflow.graph.model import Asset, Model
 from freezeflow.graph.read import GraphReader
 from freezeflow.graph.write import graph_def_bytes

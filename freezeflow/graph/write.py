@@ -14,7 +14,7 @@ from typing import Any
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, ops
 from freezeflow.graph.graph import Function, Graph, Node, split
-from freezeflow.graph.messages import message_class
+from freezeflow.messages import message_class
 from freezeflow.graph.read import TENSOR_ATTR
 from freezeflow.graph.wire import varint
 from freezeflow.values import Location
