@@ -92,7 +92,10 @@ def scan(
 
 
 def hash_ranges(
-    path: str | Path, ranges: Sequence[tuple[int, int]], *, threads: int = DEFAULT_THREADS
+    path: str | Path,
+    ranges: Sequence[tuple[int, int]],
+    *,
+    threads: int = DEFAULT_THREADS,
 ) -> list[Digest]:
     """BLAKE3 of ranges of a file; arguments and errors as for `scan`."""
     digests = [_NO_DIGEST] * len(ranges)

@@ -1,0 +1,179 @@
+"""The store: one folder that keeps what steps gave, so that nothing runs twice.
+
+Its format is described in ``docs/store-format.md``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from freezeflow.errors import FreezeflowError
+from freezeflow.store.actions import Actions
+from freezeflow.store.blobs import Blobs
+from freezeflow.store.files import write_atomically, writing_failed
+from freezeflow.store.index import Index
+from freezeflow.store.stats import StatCache
+from freezeflow.store.tensors import Tensors
+
+FORMAT = "freezeflow.store/1"
+
+ENVIRONMENT_VARIABLE = "FREEZEFLOW_CACHE_DIR"
+
+
+class Store:
+    """An open store.
+
+    Attributes:
+        folder: Where it is.
+        blobs: Immutable files by digest.
+        actions: What steps gave, by key.
+        tensors: Where tensors' bytes lie.
+        stats: Digests of files by path.
+    """
+
+    def __init__(self, folder: Path, index: Index) -> None:
+        self.folder = folder
+        self.index = index
+        self.blobs = Blobs(folder / "blobs", index)
+        self.actions = Actions(folder / "actions", index)
+        self.tensors = Tensors(index, self.blobs)
+        self.stats = StatCache(index)
+
+    @staticmethod
+    def open(cache_dir: str | Path | None = None) -> Store:
+        """Opens the store in a folder, and makes it if there is none.
+
+        Args:
+            cache_dir: The folder; None for ``FREEZEFLOW_CACHE_DIR``, else ``freezeflow`` in
+                ``XDG_CACHE_HOME``, else ``~/.cache/freezeflow``.
+
+        Raises:
+            FreezeflowError: It cannot be read or written, or its format is another one.
+        """
+        folder = Path(os.path.abspath(cache_dir or default_folder()))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _check_format(folder)
+            return Store(folder, Index(folder / "index.db"))
+        except OSError as error:
+            failure = writing_failed(error, folder)
+            failure.hint = f"set {ENVIRONMENT_VARIABLE} to a folder that you may write to"
+            raise failure from error
+
+    def close(self) -> None:
+        self.index.close()
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keeps `gc` away while steps run; several runs may use a store at once.
+
+        The lock is a courtesy that dies with its process: what is deleted under a run is a miss.
+        """
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps runs away while blobs are deleted.
+
+        Raises:
+            FreezeflowError: A run is using the store.
+        """
+        try:
+            with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                yield
+        except BlockingIOError:
+            raise FreezeflowError(
+                "the cache is in use by a running freezeflow",
+                where=str(self.folder),
+                hint="try again when it has finished",
+            ) from None
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A new empty folder on the store's own disk, removed afterwards with all that is in it.
+
+        Folders that killed processes left are removed on the way.
+        """
+        parent = self.folder / "scratch"
+        try:
+            parent.mkdir(exist_ok=True)
+            _sweep(parent)
+            folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+        except OSError as error:
+            raise writing_failed(error, parent) from error
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+        finally:
+            remove_tree(folder)
+            os.close(lock)
+
+    def keep_crash(self, name: str, report: str) -> Path:
+        """Keeps the report of a bug; returns its file."""
+        path = self.folder / "crashes" / f"{name}.txt"
+        write_atomically(path, [report.encode(errors="backslashreplace")])
+        return path
+
+    @contextlib.contextmanager
+    def _locked(self, kind: int) -> Iterator[None]:
+        try:
+            lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise writing_failed(error, self.folder / "lock") from error
+        try:
+            fcntl.flock(lock, kind)
+            yield
+        finally:
+            os.close(lock)
+
+
+def default_folder() -> Path:
+    """The store's folder when none is named."""
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    if named:
+        return Path(named)
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "freezeflow"
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a folder with all that is in it, also what was made unwritable."""
+    for below, _, _ in os.walk(folder):
+        with contextlib.suppress(OSError):
+            os.chmod(below, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_format(folder: Path) -> None:
+    path = folder / "FORMAT"
+    try:
+        found = path.read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        write_atomically(path, [f"{FORMAT}\n".encode()])
+        return
+    if found != FORMAT:
+        raise FreezeflowError(
+            f"the cache has the format {found[:60]!r}, and this freezeflow uses {FORMAT!r}",
+            where=str(folder),
+            hint=f"remove the folder, or set {ENVIRONMENT_VARIABLE} to another one",
+        )
+
+
+def _sweep(parent: Path) -> None:
+    """Removes folders whose process is gone."""
+    for folder in parent.iterdir():
+        with contextlib.suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_tree(folder)
+            finally:
+                os.close(lock)
