@@ -1,0 +1,225 @@
+"""Ways through a graph: what is reached, in which order, and what is left after pruning.
+
+Nothing here recurses, so a chain of a hundred thousand nodes or fifty levels of calls is as good as a
+short one, and all of it is linear in nodes and edges (but for the heap that breaks ties by name).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from freezeflow.errors import ModelRefused
+from freezeflow.graph import attrs
+from freezeflow.graph.graph import Graph, Node, node_of
+
+# The only way to close a loop in a valid graph: TF1's NextIteration feeds the Merge at a loop's head.
+_LOOP_ENDS = frozenset({"NextIteration", "RefNextIteration"})
+_LOOP_HEADS = frozenset({"Merge", "RefMerge"})
+
+
+# ---------------------------------------------------------------- what is reached
+
+
+def reached_nodes(nodes: Mapping[str, Node], roots: Iterable[str]) -> set[str]:
+    """Names of the nodes that the roots need, along data and control edges, roots included.
+
+    Args:
+        nodes: The main graph's nodes or a function's body.
+        roots: Nodes or tensors. A name without a node (a function's argument) reaches nothing.
+    """
+    seen: set[str] = set()
+    stack = [node_of(root) for root in roots]
+    while stack:
+        name = stack.pop()
+        if name in seen or name not in nodes:
+            continue
+        seen.add(name)
+        stack += map(node_of, nodes[name].inputs)
+    return seen
+
+
+def named_functions(graph: Graph, node: Node) -> Iterator[str]:
+    """Functions that a node needs: named in its attributes, by sorted key, or called as its op."""
+    if node.op in graph.functions:
+        yield node.op
+    for key in sorted(node.attrs):
+        yield from attrs.function_names(node.attrs[key])
+
+
+def reached_functions(graph: Graph, nodes: Iterable[Node]) -> list[str]:
+    """Names of the functions that nodes need, directly or through other functions.
+
+    They come in the order of their first reference, breadth first. A name that the library lacks is
+    left out. Gradient functions are reached through the ``SymbolicGradient`` node that names them.
+    """
+    found: dict[str, None] = {}
+    for node in nodes:
+        found.update(dict.fromkeys(named_functions(graph, node)))
+    queue = [name for name in found if name in graph.functions]
+    reached = dict.fromkeys(queue)
+    for name in queue:  # grows while it is walked
+        for node in graph.functions[name].nodes.values():
+            for callee in named_functions(graph, node):
+                if callee in graph.functions and callee not in reached:
+                    reached[callee] = None
+                    queue.append(callee)
+    return list(reached)
+
+
+def consumers(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
+    """For each name that is taken as input, the nodes that take it, by data or control, each once."""
+    found: dict[str, list[str]] = {}
+    for name, node in nodes.items():
+        for source in dict.fromkeys(map(node_of, node.inputs)):
+            found.setdefault(source, []).append(name)
+    return found
+
+
+def prune(graph: Graph, keep: Iterable[str]) -> Graph:
+    """The part of a graph that the nodes or tensors to keep need, functions and op definitions too.
+
+    The order of what stays is kept; function bodies stay whole.
+    """
+    reached = reached_nodes(graph.nodes, keep)
+    return without_unused(
+        dataclasses.replace(
+            graph, nodes={name: node for name, node in graph.nodes.items() if name in reached}
+        )
+    )
+
+
+def without_unused(graph: Graph) -> Graph:
+    """The graph without the functions and op definitions that no node needs."""
+    needed = set(reached_functions(graph, graph.nodes.values()))
+    functions = {name: f for name, f in graph.functions.items() if name in needed}
+    used = {node.op for node in graph.nodes.values()}
+    for function in functions.values():
+        used |= {node.op for node in function.nodes.values()}
+    op_defs = {name: definition for name, definition in graph.op_defs.items() if name in used}
+    return dataclasses.replace(graph, functions=functions, op_defs=op_defs)
+
+
+# ---------------------------------------------------------------- order
+
+
+def topological_order(nodes: Mapping[str, Node]) -> list[str]:
+    """All node names, inputs before consumers, the smallest name first where there is a choice.
+
+    The order depends on the graph alone, not on the mapping's order. The edge from a NextIteration
+    to a Merge (a TF1 loop) is not counted.
+
+    Raises:
+        ModelRefused: There is a cycle outside such loops.
+    """
+    ordered, rest = _sort({name: _sources(nodes, node) for name, node in nodes.items()})
+    if rest:
+        raise ModelRefused(
+            "the graph has a cycle that is no loop: " + " -> ".join(_cycle_in(rest)),
+            hint="The file is damaged or was edited; write the model again.",
+        )
+    return ordered
+
+
+def find_cycle(nodes: Mapping[str, Node]) -> tuple[str, ...]:
+    """A cycle outside TF1 loops, its first name repeated at the end; empty if there is none."""
+    if _is_ordered(nodes):
+        return ()
+    _, rest = _sort({name: _sources(nodes, node) for name, node in nodes.items()})
+    return _cycle_in(rest) if rest else ()
+
+
+def _is_ordered(nodes: Mapping[str, Node]) -> bool:
+    """Whether every node stands behind its inputs, as in a canonical graph without loops."""
+    waiting = dict.fromkeys(nodes)
+    for name, node in nodes.items():
+        for tensor in node.inputs:
+            if tensor in waiting or node_of(tensor) in waiting:
+                return False
+        del waiting[name]
+    return True
+
+
+def find_recursion(graph: Graph) -> tuple[str, ...]:
+    """Functions that call each other in a circle, the first repeated at the end; empty if none do."""
+    _, rest = _sort(_callees(graph))
+    return _cycle_in(rest) if rest else ()
+
+
+def function_order(graph: Graph) -> list[str]:
+    """All function names, callees before their callers, the smallest name first.
+
+    Raises:
+        ModelRefused: A function calls itself, directly or through others.
+    """
+    ordered, rest = _sort(_callees(graph))
+    if rest:
+        raise ModelRefused(
+            "functions call each other in a circle: " + " -> ".join(_cycle_in(rest)),
+            hint="TensorFlow cannot run recursive functions in a graph; rewrite them as a loop.",
+        )
+    return ordered
+
+
+def _callees(graph: Graph) -> dict[str, set[str]]:
+    return {
+        name: {
+            callee
+            for node in function.nodes.values()
+            for callee in named_functions(graph, node)
+            if callee in graph.functions
+        }
+        for name, function in graph.functions.items()
+    }
+
+
+def _sources(nodes: Mapping[str, Node], node: Node) -> Collection[str]:
+    """Nodes that must come before this one."""
+    if len(node.inputs) == 1:
+        name = node_of(node.inputs[0])
+        found: Collection[str] = (name,) if name in nodes else ()
+    else:
+        found = {name for name in map(node_of, node.inputs) if name in nodes}
+    if node.op in _LOOP_HEADS:
+        return {name for name in found if nodes[name].op not in _LOOP_ENDS}
+    return found
+
+
+def _sort(
+    sources: Mapping[str, Collection[str]],
+) -> tuple[list[str], dict[str, Collection[str]]]:
+    """Kahn's algorithm with a heap: the order, and what a cycle keeps from being ordered."""
+    waiting: dict[str, int] = {}
+    users: dict[str, list[str]] = {}
+    ready: list[str] = []
+    for name, before in sources.items():
+        if before:
+            waiting[name] = len(before)
+            for source in before:
+                users.setdefault(source, []).append(name)
+        else:
+            ready.append(name)
+    heapq.heapify(ready)
+    ordered = []
+    while ready:
+        name = heapq.heappop(ready)
+        ordered.append(name)
+        for user in users.get(name, ()):
+            waiting[user] -= 1
+            if not waiting[user]:
+                heapq.heappush(ready, user)
+    rest = {name: sources[name] for name, count in waiting.items() if count}
+    return ordered, rest
+
+
+def _cycle_in(rest: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """A cycle among nodes of which each waits for another of them."""
+    path: dict[str, int] = {}
+    name = min(rest)
+    while name not in path:
+        path[name] = len(path)
+        name = min(source for source in rest[name] if source in rest)
+    # The path went from consumers to sources.
+    cycle = list(path)[path[name] :][::-1]
+    return (cycle[-1], *cycle)
