@@ -1,0 +1,365 @@
+"""Exact constant folding: nodes that compute the same in every call are replaced by their value.
+
+What to fold is planned here, without TensorFlow; the values come from an `Evaluation`, which uses
+TensorFlow's own kernels, so that no bit changes. Three things happen in each scope (the main graph,
+then each function's body): nodes that only pass a tensor on are taken out, constant nodes are
+replaced, and what nobody needs any more goes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+from freezeflow.graph import attrs
+from freezeflow.graph.constants import const
+from freezeflow.graph.effects import V1_CONTROL_FLOW
+from freezeflow.graph.foldable import (
+    Candidates,
+    Scope,
+    Selection,
+    candidates,
+    node_bytes,
+    same_bytes_source,
+    select,
+)
+from freezeflow.graph.graph import (
+    Function,
+    Graph,
+    Node,
+    called_functions,
+    join,
+    node_of,
+    split,
+)
+from freezeflow.graph.model import Model
+from freezeflow.graph.op_policy import SAME_VALUE
+from freezeflow.graph.walk import (
+    prune,
+    reached_functions,
+    reached_nodes,
+    topological_order,
+    without_unused,
+)
+from freezeflow.graph.wire import LARGE_TENSOR_BYTES
+from freezeflow.values import DType, TensorRef
+
+
+class Value(NamedTuple):
+    """The value of a tensor.
+
+    Args:
+        dtype: Its dtype.
+        shape: Its shape.
+        data: Its bytes, row-major and little-endian; for strings one bytes object an element.
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    data: memoryview | tuple[bytes, ...]
+
+
+class Evaluation(Protocol):
+    """Computes candidates; `freezeflow.tf.evaluate` has the one that there is."""
+
+    @property
+    def sizes(self) -> Mapping[str, tuple[int, ...]]:
+        """For each node that can be computed, the bytes of each output."""
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """The shape of a computable tensor."""
+
+    def values(self, tensors: Iterable[str]) -> Iterator[tuple[str, Value | None]]:
+        """Computes tensors; None for one whose kernel fails."""
+
+
+Evaluate = Callable[[Graph, Candidates], Evaluation]
+Put = Callable[[memoryview, DType, tuple[int, ...]], TensorRef]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Folding:
+    """How a model is folded.
+
+    Args:
+        evaluate: Gives the sizes and values of candidates.
+        put: Keeps the bytes of a large result.
+        max_bytes: No tensor over this size is computed, in bytes.
+        max_growth: Bytes by which the whole model may grow.
+    """
+
+    evaluate: Evaluate
+    put: Put
+    max_bytes: int
+    max_growth: int
+
+
+class Folded(NamedTuple):
+    """A folded model, how many nodes were replaced, and the bytes of constants that this made."""
+
+    model: Model
+    nodes_folded: int
+    bytes_folded: int
+
+
+def fold(model: Model, folding: Folding) -> Folded:
+    """Folds every constant part of a model, function bodies included.
+
+    The names of signature tensors, of init nodes and of variables stay. The model never grows by more
+    than ``folding.max_growth`` bytes (up to the few bytes that lengths take).
+
+    Raises:
+        ModelRefused: The graph has a cycle.
+    """
+    graph = model.graph
+    folder = _Folder(folding)
+    scope = Scope(graph.nodes, _wanted(model), _fed(model))
+    nodes = folder.fold(graph, scope)
+    kept = prune(dataclasses.replace(graph, nodes=nodes), scope.wanted | scope.fed)
+    functions = dict(kept.functions)
+    for name in sorted(reached_functions(kept, kept.nodes.values())):
+        functions[name] = _fold_body(kept, functions[name], folder)
+    kept = without_unused(dataclasses.replace(kept, functions=functions))
+    return Folded(dataclasses.replace(model, graph=kept), folder.nodes_folded, folder.bytes_folded)
+
+
+def _wanted(model: Model) -> frozenset[str]:
+    """Tensors and nodes that others know by name."""
+    wanted = {f"^{name}" for name in (*model.init, *model.variables)}
+    for signature in model.signatures.values():
+        wanted |= {_short(spec.tensor) for spec in signature.outputs.values()}
+    return frozenset(wanted)
+
+
+def _fed(model: Model) -> frozenset[str]:
+    fed = {node_of(asset.tensor) for asset in model.assets}
+    for signature in model.signatures.values():
+        fed |= {node_of(spec.tensor) for spec in signature.inputs.values()}
+    return frozenset(fed)
+
+
+def _short(tensor: str) -> str:
+    return tensor.removesuffix(":0")
+
+
+def _fold_body(graph: Graph, function: Function, folder: _Folder) -> Function:
+    results = {f"={result.name}": result.tensor for result in function.results}
+    outside = frozenset(f"^{control.node}" for control in function.control_results)
+    # Results are tensors without a name of their own: give each a node to hold on to.
+    holders = {
+        name: Node(name, "Identity", (tensor,), {"T": attrs.of_type(DType.INVALID)})
+        for name, tensor in results.items()
+    }
+    nodes = folder.fold(
+        graph, Scope({**function.nodes, **holders}, outside | set(holders), frozenset(holders))
+    )
+    ends = {name: nodes.pop(name).inputs[0] for name in holders}
+    roots = [*ends.values(), *outside, *_kept_anyway(function, nodes)]
+    reached = reached_nodes(nodes, (root.lstrip("^") for root in roots))
+    return dataclasses.replace(
+        function,
+        nodes={name: node for name, node in nodes.items() if name in reached},
+        results=tuple(
+            result._replace(tensor=ends[f"={result.name}"]) for result in function.results
+        ),
+    )
+
+
+def _kept_anyway(function: Function, nodes: Mapping[str, Node]) -> list[str]:
+    """Nodes that had no user before folding either: they may be there for their effect."""
+    used = {node_of(tensor) for node in function.nodes.values() for tensor in node.inputs}
+    used |= {node_of(result.tensor) for result in function.results}
+    return [name for name in nodes if name not in used and nodes[name].op != "Const"]
+
+
+class _Folder:
+    """Folds scopes one after the other out of one budget of bytes."""
+
+    def __init__(self, folding: Folding) -> None:
+        self._folding = folding
+        self._budget = folding.max_growth
+        self.nodes_folded = 0
+        self.bytes_folded = 0
+
+    def fold(self, graph: Graph, scope: Scope) -> dict[str, Node]:
+        """The folded nodes of a scope; constants without a user may be left."""
+        nodes = pass_through(graph, scope)
+        self._budget += _total(scope.nodes) - _total(nodes)
+        scope = scope._replace(nodes=nodes)
+        banned: set[str] = set()
+        while True:
+            found = candidates(graph, scope, max_bytes=self._folding.max_bytes, banned=banned)
+            if not found.foldable:
+                return nodes
+            evaluation = self._folding.evaluate(graph, found)
+            chosen = select(scope, found, evaluation.sizes, budget=self._budget)
+            made, failed = self._constants(scope, found, chosen, evaluation)
+            if not failed:
+                break
+            banned |= failed
+        self._budget -= chosen.growth
+        self.nodes_folded += len(chosen.folded)
+        self.bytes_folded += sum(map(_content_bytes, made.values()))
+        return _replace(scope, found, chosen, made)
+
+    def _constants(
+        self, scope: Scope, found: Candidates, chosen: Selection, evaluation: Evaluation
+    ) -> tuple[dict[str, Node], set[str]]:
+        """Tensor to the Const that takes its place, and the nodes whose kernels fail."""
+        made: dict[str, Node] = {}
+        failed: set[str] = set()
+        wanted = [join(name, i) for name, outputs in chosen.frontier.items() for i in outputs]
+        names = _names_for(scope, wanted)
+        to_compute = []
+        for tensor in wanted:
+            source = same_bytes_source(scope, tensor)
+            if source is None:
+                to_compute.append(tensor)
+            else:
+                made[tensor] = _reshaped(source, names[tensor], evaluation.shape(tensor))
+        for tensor, value in evaluation.values(to_compute):
+            if value is None:
+                failed.add(node_of(tensor))
+            else:
+                made[tensor] = constant(names[tensor], value, self._folding.put)
+        for tensor, node in made.items():
+            waits = found.carried[node_of(tensor)]
+            made[tensor] = node._replace(inputs=tuple(f"^{name}" for name in waits))
+        return made, failed
+
+
+def _total(nodes: Mapping[str, Node]) -> int:
+    return sum(map(node_bytes, nodes.values()))
+
+
+def _content_bytes(node: Node) -> int:
+    return len(node.attrs["value"]) if node.tensor is None else node.tensor.nbytes
+
+
+def _names_for(scope: Scope, tensors: Iterable[str]) -> dict[str, str]:
+    """Output 0 keeps its node's name; the others get one of their own."""
+    names: dict[str, str] = {}
+    taken = set(scope.nodes)
+    for tensor in tensors:
+        name, index = split(tensor)
+        if index:
+            name = f"{name}/output_{index}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+        names[tensor] = name
+    return names
+
+
+# ---------------------------------------------------------------- making constants
+
+
+def constant(name: str, value: Value, put: Put) -> Node:
+    """A Const node; a large value is kept out of line."""
+    if isinstance(value.data, tuple):
+        return const(name, value.dtype, value.shape, value.data)
+    if value.data.nbytes > LARGE_TENSOR_BYTES:
+        return const(name, value.dtype, value.shape, put(value.data, value.dtype, value.shape))
+    return const(name, value.dtype, value.shape, bytes(value.data))
+
+
+def _reshaped(source: Node, name: str, shape: tuple[int, ...]) -> Node:
+    """A Const with the bytes of another one and a shape of its own."""
+    assert source.tensor is not None
+    reference = source.tensor._replace(shape=shape)
+    return const(name, reference.dtype, shape, reference)
+
+
+# ---------------------------------------------------------------- rewriting
+
+
+def _replace(
+    scope: Scope, found: Candidates, chosen: Selection, made: Mapping[str, Node]
+) -> dict[str, Node]:
+    """The scope's nodes with the folded ones replaced by their constants."""
+    new_names = {tensor: node.name for tensor, node in made.items()}
+    nodes: dict[str, Node] = {}
+    for name, node in scope.nodes.items():
+        if name not in chosen.folded:
+            nodes[name] = _rewired(node, new_names, found.carried)
+            continue
+        for index in chosen.frontier.get(name, ()):
+            constant_node = made[join(name, index)]
+            nodes[constant_node.name] = constant_node
+    return {name: _without_lost_colocation(node, nodes) for name, node in nodes.items()}
+
+
+def _rewired(
+    node: Node, new_names: Mapping[str, str], carried: Mapping[str, tuple[str, ...]]
+) -> Node:
+    """A node with its inputs renamed; instead of a constant it waits for what that waits for."""
+    inputs: dict[str, None] = {}
+    data = [new_names.get(tensor, tensor) for tensor in node.inputs if not tensor.startswith("^")]
+    for tensor in node.inputs:
+        if tensor.startswith("^"):
+            waits = carried.get(tensor[1:], (tensor[1:],))
+            inputs.update(dict.fromkeys(f"^{name}" for name in waits))
+    return node._replace(inputs=(*data, *inputs))
+
+
+def _without_lost_colocation(node: Node, nodes: Mapping[str, Node]) -> Node:
+    """A node without the wish to lie beside a node that is gone; importers refuse it."""
+    if "_class" not in node.attrs:
+        return node
+    wishes = attrs.message(node.attrs["_class"]).list.s
+    if all(not wish.startswith(b"loc:@") or wish[5:].decode() in nodes for wish in wishes):
+        return node
+    rest = {key: value for key, value in node.attrs.items() if key != "_class"}
+    return node._replace(attrs=rest)
+
+
+def pass_through(graph: Graph, scope: Scope) -> dict[str, Node]:
+    """The scope's nodes without those that only pass a tensor on.
+
+    One stays where its name is known outside, where it waits for something, where it reads a
+    reference, and where something waits for it and that could not as well wait for its source.
+    """
+    awaited_names = {
+        tensor[1:] for node in scope.nodes.values() for tensor in node.inputs if tensor[0] == "^"
+    }
+    known = {node_of(tensor) for tensor in scope.wanted} | scope.fed
+    same: dict[str, str] = {}
+    gone: dict[str, tuple[str, ...]] = {}
+    for name in topological_order(scope.nodes):
+        node = scope.nodes[name]
+        if node.op in SAME_VALUE and name not in known and _only_passes(graph, scope, node):
+            sources = [same.get(tensor, tensor) for tensor in node.inputs]
+            if name in awaited_names and not _can_be_awaited(scope, sources):
+                continue
+            same.update((join(name, index), source) for index, source in enumerate(sources))
+            waits = dict.fromkeys(node_of(source) for source in sources)
+            gone[name] = tuple(waits)
+    kept = (node for name, node in scope.nodes.items() if name not in gone)
+    rewired = {node.name: _rewired(node, same, gone) for node in kept}
+    return {name: _without_lost_colocation(node, rewired) for name, node in rewired.items()}
+
+
+def _only_passes(graph: Graph, scope: Scope, node: Node) -> bool:
+    if node.device or any(tensor.startswith("^") for tensor in node.inputs):
+        return False
+    for tensor in node.inputs:
+        source = scope.nodes.get(node_of(tensor))
+        if source is not None:
+            definition = graph.op_def(source.op)
+            if definition is None or any(output.is_ref for output in definition.outputs):
+                return False
+    return True
+
+
+def _can_be_awaited(scope: Scope, sources: Iterable[str]) -> bool:
+    """Whether waiting for the sources' nodes is as good as waiting for these tensors.
+
+    Not behind TF1 control flow, and not behind a call (If, While): its results wait for what happens
+    inside, a control edge from the call itself does not.
+    """
+    nodes = [scope.nodes.get(node_of(source)) for source in sources]
+    return all(
+        node is not None and node.op not in V1_CONTROL_FLOW and not any(called_functions(node))
+        for node in nodes
+    )

@@ -1,0 +1,90 @@
+"""Exact constant folding: what is the same in every call is computed once, here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from freezeflow.errors import StageFailed
+from freezeflow.graph import fold as folding
+from freezeflow.graph.foldable import node_bytes
+from freezeflow.graph.graph import Graph
+from freezeflow.graph.model import Model
+from freezeflow.graph.walk import function_order
+from freezeflow.stages.params import param
+from freezeflow.stages.stage import Context, Outcome, Stage, StageInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """How far to fold."""
+
+    max_growth: int = param(
+        "Bytes by which the whole graph may grow. With 0, constants are only computed where that "
+        "makes the graph smaller, or no larger than what other parts saved.",
+        default=0,
+        minimum=0,
+    )
+    max_bytes: int = param(
+        "The largest tensor that is computed on the way, in bytes.",
+        default=1024**3,
+        minimum=0,
+    )
+
+
+def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
+    """Folds with TensorFlow's own kernels, so that no bit of any output changes.
+
+    Raises:
+        ModelRefused: Functions call each other in a circle, or the graph has a cycle.
+        StageFailed: There is no model to fold.
+    """
+    from freezeflow.tf.evaluate import TensorFlowEvaluation
+
+    model = stage_input.model
+    if model is None:
+        raise StageFailed("fold has no model to work on", hint="put `load` before it")
+    function_order(model.graph)
+    folded = folding.fold(
+        model,
+        folding.Folding(
+            evaluate=lambda graph, found: TensorFlowEvaluation(
+                graph, found, max_bytes=params.max_bytes
+            ),
+            put=context.put_tensor,
+            max_bytes=params.max_bytes,
+            max_growth=params.max_growth,
+        ),
+    )
+    return Outcome(model=folded.model, facts=_facts(model, folded))
+
+
+def _facts(before: Model, folded: folding.Folded) -> dict[str, int]:
+    after = folded.model
+    return {
+        "nodes_before": _count(before.graph),
+        "nodes_after": _count(after.graph),
+        "nodes_folded": folded.nodes_folded,
+        "bytes_folded": folded.bytes_folded,
+        "bytes_before": _bytes(before.graph),
+        "bytes_after": _bytes(after.graph),
+    }
+
+
+def _count(graph: Graph) -> int:
+    return len(graph.nodes) + sum(len(function.nodes) for function in graph.functions.values())
+
+
+def _bytes(graph: Graph) -> int:
+    bodies = [graph.nodes, *(function.nodes for function in graph.functions.values())]
+    return sum(node_bytes(node) for nodes in bodies for node in nodes.values())
+
+
+STAGE = Stage(
+    name="fold",
+    summary="Computes what is constant with TensorFlow's own kernels, and changes no bit.",
+    version=1,
+    params=Params,
+    run=run,
+    in_tensorflow=True,
+    tools=("tensorflow",),
+)

@@ -1,0 +1,53 @@
+"""The settings under which TensorFlow runs something here, and what they were."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from freezeflow.tf import confine
+from freezeflow.values import Json
+
+v1 = tf.compat.v1
+
+
+def exact_config() -> Any:
+    """One thread, and no optimiser that could change the graph: the same ops give the same bytes."""
+    config = v1.ConfigProto(
+        intra_op_parallelism_threads=1,
+        inter_op_parallelism_threads=1,
+        device_count={"GPU": 0},
+    )
+    options = config.graph_options
+    options.rewrite_options.disable_meta_optimizer = True
+    options.optimizer_options.opt_level = v1.OptimizerOptions.L0
+    options.optimizer_options.do_function_inlining = False
+    return config
+
+
+def served_config() -> Any:
+    """The runtime as a user gets it: Grappler on, as many threads as there are cores."""
+    return v1.ConfigProto()
+
+
+def settings(*, exact: bool) -> dict[str, Json]:
+    """What belongs to a verdict: a result is only comparable under the same settings.
+
+    Returns:
+        ``grappler``, ``threads`` (1 or ``"default"``), ``onednn`` (the flag's text), ``tensorflow``,
+        ``numpy``, ``python``, ``machine``, and ``confinement`` (null where the process was not).
+    """
+    return {
+        "grappler": not exact,
+        "threads": 1 if exact else "default",
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "confinement": confine.in_force(),
+    }
