@@ -1,0 +1,171 @@
+"""Asset files taken into the graph, so that it needs no file and names no path.
+
+A table that is initialised from a vocabulary file is initialised from constants instead; an asset
+that the graph reads whole (ReadFile) becomes a string constant. Source of the file format: upstream
+``core/kernels/lookup_util.cc`` (text file initialiser) and ``core/ops/lookup_ops.cc``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Callable, Mapping
+
+from freezeflow.errors import ModelRefused
+from freezeflow.graph import attrs
+from freezeflow.graph.constants import const
+from freezeflow.graph.graph import Node, control_inputs, data_inputs, node_of, split
+from freezeflow.graph.model import Asset, Model
+from freezeflow.graph.write import read_range
+from freezeflow.values import DType
+
+_FROM_FILE = {
+    "InitializeTableFromTextFile": "InitializeTable",
+    "InitializeTableFromTextFileV2": "InitializeTableV2",
+}
+
+# What a column index of a vocabulary file means when it is not the number of a column.
+_WHOLE_LINE = -2
+_LINE_NUMBER = -1
+
+
+def embed_assets(model: Model) -> Model:
+    """Replaces what reads an asset file by constants with the file's contents.
+
+    Raises:
+        ModelRefused: A vocabulary file does not hold what its table asks for, or an op other than
+            a table's initialiser or ReadFile takes an asset's path.
+    """
+    if not model.assets:
+        return model
+    nodes = dict(model.graph.nodes)
+    by_tensor = {asset.tensor: asset for asset in model.assets}
+    for node in model.graph.nodes.values():
+        used = [(tensor, _asset(nodes, tensor, by_tensor)) for tensor in data_inputs(node)]
+        for _, asset in used:
+            if asset is not None and node.op != "Identity":
+                nodes.update(_embedded(nodes, node, asset))
+    return dataclasses.replace(
+        model, graph=dataclasses.replace(model.graph, nodes=nodes), assets=()
+    )
+
+
+def _asset(nodes: Mapping[str, Node], tensor: str, by_tensor: Mapping[str, Asset]) -> Asset | None:
+    name, _ = split(tensor)
+    while name not in by_tensor and name in nodes and nodes[name].op == "Identity":
+        name = node_of(nodes[name].inputs[0])
+    return by_tensor.get(name)
+
+
+def _embedded(nodes: Mapping[str, Node], node: Node, asset: Asset) -> dict[str, Node]:
+    content = read_range(asset.content.location)
+    if node.op == "ReadFile":
+        value = const(node.name, DType.STRING, (), [content])
+        control = tuple(i for i in node.inputs if i.startswith("^"))
+        return {node.name: value._replace(inputs=control)}
+    if node.op in _FROM_FILE:
+        return _initialized(nodes, node, asset, content)
+    raise ModelRefused(
+        f"op {node.op} reads the asset file {asset.name!r} itself",
+        where=node.name,
+        hint="A frozen graph names no files. Read the file with tf.io.read_file or a lookup table,"
+        " or feed its content.",
+    )
+
+
+def _initialized(
+    nodes: Mapping[str, Node], node: Node, asset: Asset, content: bytes
+) -> dict[str, Node]:
+    """An initialiser that takes constants in place of one that takes a file."""
+    table = node_of(next(data_inputs(node)))
+    while nodes[table].op == "Identity":
+        table = node_of(nodes[table].inputs[0])
+    types = nodes[table].attrs
+    rows = _rows(node, asset, content)
+    columns = {}
+    for role, attr, index_attr in (
+        ("keys", "key_dtype", "key_index"),
+        ("values", "value_dtype", "value_index"),
+    ):
+        dtype = attrs.to_type(types[attr])
+        index = attrs.to_int(node.attrs[index_attr])
+        column = _column(rows, index, _parser(dtype, node, asset), node, asset)
+        columns[role] = _constant(f"{node.name}/{role}", dtype, column)
+    new = Node(
+        node.name,
+        _FROM_FILE[node.op],
+        (
+            next(data_inputs(node)),
+            columns["keys"].name,
+            columns["values"].name,
+            *(f"^{name}" for name in control_inputs(node)),
+        ),
+        {"Tkey": types["key_dtype"], "Tval": types["value_dtype"]},
+        node.device,
+    )
+    return {made.name: made for made in (*columns.values(), new)}
+
+
+def _rows(node: Node, asset: Asset, content: bytes) -> list[tuple[int, bytes, list[bytes]]]:
+    """Line number, whole line and columns of each line that counts."""
+    lines = content.split(b"\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    offset = attrs.to_int(node.attrs["offset"]) if "offset" in node.attrs else 0
+    wanted = attrs.to_int(node.attrs["vocab_size"]) if "vocab_size" in node.attrs else -1
+    delimiter = attrs.to_bytes(node.attrs["delimiter"]) if "delimiter" in node.attrs else b"\t"
+    if wanted > len(lines):
+        raise _bad_file(asset, node, f"has {len(lines)} lines, the table asks for {wanted}")
+    if wanted != -1:
+        lines = lines[:wanted]
+    # TensorFlow takes off a carriage return before the line's end.
+    lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
+    return [(n + offset, line, line.split(delimiter)) for n, line in enumerate(lines)]
+
+
+def _column(
+    rows: list[tuple[int, bytes, list[bytes]]],
+    index: int,
+    parse: Callable[[bytes], int | float | bytes],
+    node: Node,
+    asset: Asset,
+) -> list[int | float | bytes]:
+    if index == _LINE_NUMBER:
+        return [number for number, _, _ in rows]
+    if index == _WHOLE_LINE:
+        return [parse(line) for _, line, _ in rows]
+    short = next((number for number, _, columns in rows if len(columns) <= index), None)
+    if short is not None:
+        raise _bad_file(asset, node, f"has no column {index} in line {short + 1}")
+    return [parse(columns[index]) for _, _, columns in rows]
+
+
+def _parser(dtype: DType, node: Node, asset: Asset) -> Callable[[bytes], int | float | bytes]:
+    def number(text: bytes) -> int | float:
+        try:
+            return float(text) if dtype in (DType.FLOAT, DType.DOUBLE) else int(text)
+        except ValueError:
+            shown = text.decode(errors="replace")
+            raise _bad_file(asset, node, f"holds {shown!r}, which is no {dtype.tf_name}") from None
+
+    return (lambda text: text) if dtype is DType.STRING else number
+
+
+_STRUCT = {DType.INT32: "i", DType.INT64: "q", DType.FLOAT: "f", DType.DOUBLE: "d"}
+
+
+def _constant(name: str, dtype: DType, column: list[int | float | bytes]) -> Node:
+    if dtype is DType.STRING:
+        strings = [v if isinstance(v, bytes) else str(v).encode() for v in column]
+        return const(name, dtype, (len(strings),), strings)
+    if dtype not in _STRUCT:
+        raise ModelRefused(f"a table of {dtype.tf_name} cannot be read from a file", where=name)
+    return const(name, dtype, (len(column),), struct.pack(f"<{len(column)}{_STRUCT[dtype]}", *column))
+
+
+def _bad_file(asset: Asset, node: Node, problem: str) -> ModelRefused:
+    return ModelRefused(
+        f"vocabulary file {asset.name!r} {problem}",
+        where=node.name,
+        hint="The file does not belong to this model; copy the whole SavedModel folder.",
+    )

@@ -1,0 +1,58 @@
+"""Const nodes made and read without NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from freezeflow.errors import ModelRefused
+from freezeflow.graph import attrs
+from freezeflow.graph.graph import Node
+from freezeflow.messages import message_class
+from freezeflow.values import DType, TensorRef
+
+
+def const(
+    name: str,
+    dtype: DType,
+    shape: tuple[int, ...],
+    value: TensorRef | bytes | Sequence[bytes],
+) -> Node:
+    """A Const node.
+
+    Args:
+        name: Its name.
+        dtype: Element type.
+        shape: Its shape.
+        value: Where the bytes are, or the bytes themselves (row-major, little-endian), or the
+            elements of a string tensor in row-major order.
+    """
+    message = message_class("AttrValue")()
+    message.tensor.dtype = int(dtype)
+    attrs.fill_shape(message.tensor.tensor_shape, shape)
+    if isinstance(value, bytes):
+        message.tensor.tensor_content = value
+    elif not isinstance(value, TensorRef):
+        message.tensor.string_val.extend(value)
+    values = {"dtype": attrs.of_type(dtype), "value": attrs.encode(message)}
+    return Node(name, "Const", (), values, "", value if isinstance(value, TensorRef) else None)
+
+
+def strings_of(node: Node) -> tuple[bytes, ...]:
+    """The elements of a string Const, in row-major order.
+
+    Raises:
+        ModelRefused: The node is no string Const.
+    """
+    if node.op != "Const" or attrs.to_type(node.attrs["dtype"]) is not DType.STRING:
+        raise ModelRefused(
+            f"a constant string is expected, found op {node.op}",
+            where=node.name,
+            hint="The way that this model restores its variables is not known.",
+        )
+    tensor = attrs.message(node.attrs["value"]).tensor
+    count = 1
+    for dim in tensor.tensor_shape.dim:
+        count *= dim.size
+    found = tuple(tensor.string_val)
+    # TensorFlow writes the last value once where it repeats up to the end.
+    return found + found[-1:] * (count - len(found)) if found else (b"",) * count

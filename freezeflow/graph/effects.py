@@ -1,0 +1,101 @@
+"""Which ops do more than compute their outputs, and which control edges therefore matter.
+
+TensorFlow marks an op as stateful when it may not be folded or deduplicated; that covers reading a
+variable or drawing a random number, which nobody needs to wait for. Here an op *has an effect* when
+leaving it out, though no output needs it, would change what a caller can see: it fails on purpose,
+writes somewhere, or changes a table. An op that nobody defines counts as having an effect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from freezeflow.graph.graph import Graph, Node, called_functions, control_inputs, node_of
+
+# Stateful ops that only make or read something: without a reader they may go.
+_QUIET_STATEFUL = re.compile(
+    r"(VarHandleOp|_VarHandlesOp|Variable|VariableV2|AutoReloadVariable|TemporaryVariable"
+    r"|ReadVariableOp|_ReadVariablesOp|ResourceGather|ResourceGatherNd|VariableShape"
+    r"|VarIsInitializedOp|IsVariableInitialized|DestroyResourceOp|DisableCopyOnRead"
+    r"|(Anonymous)?(Mutable)?(Dense)?HashTable(OfTensors)?(V2)?|LookupTable(Find|Size|Export)(V2)?"
+    r"|Anonymous(Iterator|MultiDeviceIterator|MemoryCache|SeedGenerator|RandomSeedGenerator)(V\d)?"
+    r"|(Experimental)?(?!DatasetTo|SaveDataset)\w*Dataset(V\d)?|DatasetToSingleElement"
+    r"|Iterator(V2)?|OneShotIterator|Dummy(MemoryCache|SeedGenerator|IterationCounter)"
+    r"|Random\w+|Multinomial|ParameterizedTruncatedNormal|TruncatedNormal|NonDeterministicInts"
+    r"|Stateful(Standard|Truncated|Uniform|Random)\w*|StatelessRandomGetAlg|SampleDistorted\w+"
+    r"|\w*CandidateSampler|CudnnRNN(V\d)?|TensorArray(V\d)?|TensorArray(Read|Write|Gather|Scatter"
+    r"|Concat|Split|Size|Grad|GradWithShape)(V\d)?|Stack(V2)?|Empty|DeepCopy|GuaranteeConst"
+    r"|GraphDefVersion|DeviceIndex|Timestamp|MutexV2|(Padding|Priority|Random\w*)?FIFOQueue(V2)?"
+    r"|IsTensorFloat32Enabled|Placeholder\w*|_Arg|_Retval|IsResourceHandleRefCounting"
+    r"|MakeWeakResourceHandle|StubResourceHandleOp|SleepIdentityOp|XlaCallModule|XlaLaunch(V2)?)$"
+)
+
+# Ops that only call functions: what they do is what the functions do.
+_CALLERS = frozenset(
+    "PartitionedCall StatefulPartitionedCall RemoteCall BatchFunction MapDefun For SymbolicGradient"
+    " If StatelessIf _If Case StatelessCase While StatelessWhile _While".split()
+)
+
+# The ops of TF1 control flow: behind them a node may be dead, or belong to a loop's frame, and a
+# control edge says so.
+V1_CONTROL_FLOW = frozenset(
+    f"{prefix}{op}"
+    for prefix in ("", "Ref")
+    for op in ("Switch", "Merge", "Enter", "Exit", "NextIteration")
+) | {"LoopCond", "_SwitchN"}
+
+
+class Effects:
+    """Answers, for one graph, which nodes have effects; functions are looked into once."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._functions: dict[str, bool] = {}
+
+    def node(self, node: Node) -> bool:
+        """Whether the node itself has an effect."""
+        if node.op in _CALLERS or node.op in self._graph.functions:
+            names = [*called_functions(node), node.op]
+            return any(self.function(name) for name in names if name in self._graph.functions)
+        if node.op == "Assert":
+            return True
+        definition = self._graph.op_def(node.op)
+        if definition is None:
+            return True
+        return definition.is_stateful and not _QUIET_STATEFUL.match(node.op)
+
+    def function(self, name: str) -> bool:
+        """Whether calling the function has an effect."""
+        if name not in self._functions:
+            self._functions[name] = False  # a recursive call adds nothing of its own
+            body = self._graph.functions[name].nodes.values()
+            self._functions[name] = any(map(self.node, body))
+        return self._functions[name]
+
+
+def awaited(nodes: Mapping[str, Node], has_effect: Callable[[Node], bool]) -> set[str]:
+    """The nodes that are worth waiting for: with an effect or TF1 control flow at or before them."""
+    consumers: dict[str, list[str]] = {}
+    for node in nodes.values():
+        for tensor in node.inputs:
+            consumers.setdefault(node_of(tensor), []).append(node.name)
+    marked = {n.name for n in nodes.values() if n.op in V1_CONTROL_FLOW or has_effect(n)}
+    stack = list(marked)
+    while stack:
+        for consumer in consumers.get(stack.pop(), ()):
+            if consumer not in marked:
+                marked.add(consumer)
+                stack.append(consumer)
+    return marked
+
+
+def drop_idle_control(nodes: Iterable[Node], marked: set[str]) -> dict[str, Node]:
+    """The nodes without those control inputs for which nobody needs to wait."""
+    kept = {}
+    for node in nodes:
+        if any(name not in marked for name in control_inputs(node)):
+            inputs = tuple(i for i in node.inputs if not i.startswith("^") or i[1:] in marked)
+            node = node._replace(inputs=inputs)
+        kept[node.name] = node
+    return kept

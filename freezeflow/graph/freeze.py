@@ -1,0 +1,195 @@
+"""Variables turned into constants, through every function and every kind of control flow.
+
+The idea: *an edge that carries a variable's handle becomes an edge that carries its value.* The
+variable itself becomes a Const; an op that only passes handles on (Identity, Switch, Enter, a call,
+If, While, a captured argument of a dataset's function) passes the value on instead, with its type
+attributes changed; an op that reads becomes the matching op on values. So two handles may meet in a
+Merge, come out of a call, or go round a loop, and nothing has to be known about names.
+
+A write may not simply vanish. Writes are taken out, then what no output needs any more; if a read of
+a written variable is still there, an output sees the write, and the model is refused. (The idea of
+that analysis: upstream ``compiler/mlir/tensorflow/transforms/tf_saved_model_freeze_variables.cc``.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from freezeflow.errors import ModelRefused
+from freezeflow.graph import attrs, walk
+from freezeflow.graph.effects import Effects, awaited, drop_idle_control
+from freezeflow.graph.freeze_scope import Scope, Specialised, Touch
+from freezeflow.graph.graph import Arg, ControlResult, Function, Graph, Node, node_of
+from freezeflow.graph.handles import Handle
+from freezeflow.graph.model import Model
+from freezeflow.graph.variables import HANDLES
+
+
+class Frozen(NamedTuple):
+    """A frozen model, with figures for the report.
+
+    Args:
+        model: The model; it has no variables.
+        variables: How many variables outputs or initializers still read.
+        writes_dropped: How many writes were taken out because nobody sees them.
+    """
+
+    model: Model
+    variables: int
+    writes_dropped: int
+
+
+def freeze_variables(model: Model) -> Frozen:
+    """Turns a model's variables into constants.
+
+    Args:
+        model: A loaded model.
+
+    Raises:
+        ModelRefused: An output sees a write, a variable that is read has no value, or an op does
+            something with a variable that is not known.
+    """
+    freezer = _Freezer(model)
+    signatures = model.signatures.values()
+    outputs = [spec.tensor for signature in signatures for spec in signature.outputs.values()]
+    inputs = [spec.tensor for signature in signatures for spec in signature.inputs.values()]
+    called = walk.reached_nodes(model.graph.nodes, outputs)
+    scope = Scope(freezer, model.graph.nodes, {}, called)
+    nodes = freezer.cleaned(scope.run(), [*outputs, *inputs, *model.init])
+    _check_values(nodes, model)
+    reads = [touch for name, touches in scope.reads.items() if name in nodes for touch in touches]
+    _check_writes(scope.writes, reads)
+    graph = dataclasses.replace(model.graph, nodes=nodes, functions=freezer.functions)
+    return Frozen(
+        dataclasses.replace(model, graph=walk.without_unused(graph), variables={}),
+        len({variable for read in reads for variable in read.variables}),
+        len(scope.writes),
+    )
+
+
+class _Freezer:
+    """Gives constants and specialised functions to the scopes of one model."""
+
+    def __init__(self, model: Model) -> None:
+        self.graph = model.graph
+        self.functions: dict[str, Function] = {}
+        self._values = model.variables
+        self._made: dict[tuple[str, tuple[Handle | None, ...]], Specialised] = {}
+        self._effects = Effects(
+            Graph(nodes={}, functions=self.functions, op_defs=model.graph.op_defs)
+        )
+        self._by_identity = {
+            _identity(node): name
+            for name, node in model.graph.nodes.items()
+            if node.op in HANDLES and name in model.variables
+        }
+
+    def constant(self, node: Node) -> tuple[Node | None, Handle]:
+        """The Const that a variable becomes, None if it has no value, and its handle."""
+        name = node.name if node.name in self._values else self._by_identity.get(_identity(node))
+        dtype = attrs.to_type(node.attrs["dtype"])
+        if name is None:
+            shape = attrs.to_shape(node.attrs["shape"]) if "shape" in node.attrs else None
+            return None, Handle(dtype, shape, (node.name,))
+        value = self._values[name]
+        shape = attrs.read_shape(attrs.message(value.attrs["value"]).tensor.tensor_shape)
+        return value._replace(name=node.name), Handle(dtype, shape, (name,))
+
+    def specialise(self, name: str, given: tuple[Handle | None, ...]) -> Specialised:
+        """A function of the library, rewritten for the handles that it is given."""
+        if (name, given) not in self._made:
+            self._made[name, given] = self._specialise(self.graph.functions[name], given)
+        return self._made[name, given]
+
+    def _specialise(self, function: Function, given: tuple[Handle | None, ...]) -> Specialised:
+        args = zip(function.args, given, strict=True)
+        handles = {arg.name: handle for arg, handle in args if handle is not None}
+        scope = Scope(self, function.nodes, dict(handles))
+        nodes = scope.run()
+        results = tuple(scope.handles.get(result.tensor) for result in function.results)
+        waited = awaited(nodes, self._effects.node)
+        control = tuple(r for r in function.control_results if r.node in waited)
+        roots = [*(r.tensor for r in function.results), *(r.node for r in control)]
+        nodes = self.cleaned(nodes, roots)
+        name = self._emit(_with_values(function, nodes, control, handles, results))
+        reads = [t for node, touches in scope.reads.items() if node in nodes for t in touches]
+        return Specialised(name, results, tuple(reads), tuple(scope.writes))
+
+    def cleaned(self, nodes: Mapping[str, Node], roots: Iterable[str]) -> dict[str, Node]:
+        """What the roots need, without control edges for which nobody has to wait."""
+        kept = drop_idle_control(nodes.values(), awaited(nodes, self._effects.node))
+        reached = walk.reached_nodes(kept, roots)
+        return {name: node for name, node in kept.items() if name in reached}
+
+    def _emit(self, body: Function) -> str:
+        """Adds a function under a name of its own; an equal body is shared."""
+        name, number = body.name, 0
+        while name in self.functions:
+            if dataclasses.replace(self.functions[name], name=body.name) == body:
+                return name
+            number += 1
+            name = f"{body.name}_{number}"
+        self.functions[name] = dataclasses.replace(body, name=name)
+        return name
+
+
+def _with_values(
+    function: Function,
+    nodes: Mapping[str, Node],
+    control: tuple[ControlResult, ...],
+    handles: Mapping[str, Handle],
+    results: tuple[Handle | None, ...],
+) -> Function:
+    """A function that takes and gives values where it took and gave handles."""
+    return dataclasses.replace(
+        function,
+        nodes=nodes,
+        control_results=control,
+        args=tuple(
+            Arg(arg.name, handles[arg.name].dtype) if arg.name in handles else arg
+            for arg in function.args
+        ),
+        results=tuple(
+            result if handle is None else result._replace(dtype=handle.dtype)
+            for result, handle in zip(function.results, results, strict=True)
+        ),
+    )
+
+
+def _identity(node: Node) -> tuple[bytes, bytes]:
+    """What makes two handle nodes the same variable: container, and shared name or else own name."""
+    shared = attrs.to_bytes(node.attrs["shared_name"]) if "shared_name" in node.attrs else b""
+    container = attrs.to_bytes(node.attrs["container"]) if "container" in node.attrs else b""
+    return container, shared or node.name.encode()
+
+
+def _check_values(nodes: Mapping[str, Node], model: Model) -> None:
+    """Refuses if a variable without a value is still read."""
+    for node in nodes.values():
+        for tensor in node.inputs:
+            name = node_of(tensor)
+            if name not in nodes and name in model.graph.nodes:
+                raise ModelRefused(
+                    f"variable {name!r} has no value: the checkpoint does not restore it",
+                    where=node.name,
+                    hint="Save the model after the variable was initialised, or freeze outputs"
+                    " that do not need it.",
+                )
+
+
+def _check_writes(writes: Iterable[Touch], reads: Iterable[Touch]) -> None:
+    """Refuses if a read that is left is of a variable that the signatures write."""
+    read_by = {variable: read for read in reads for variable in read.variables}
+    for write in writes:
+        for variable in write.variables:
+            if variable in read_by:
+                read = read_by[variable]
+                raise ModelRefused(
+                    f"variable {variable!r} is written by {write.op} while the signature runs,"
+                    f" and read by {read.op} at {' > '.join(read.path)}",
+                    where=" > ".join(write.path),
+                    hint="Its value changes from call to call, so it is no constant. Freeze a"
+                    " signature that does not write it.",
+                )

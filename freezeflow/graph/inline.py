@@ -1,0 +1,411 @@
+"""Calls replaced by the bodies of the functions that they call.
+
+Only plain calls are inlined (PartitionedCall, StatefulPartitionedCall, and functions called by their
+name); If, Case, While and the like stay functional, with calls in their bodies inlined. Functions
+marked ``_noinline`` or ``jit_compile`` are inlined, too: the marks steer compilation, not meaning.
+
+What a call guarantees is kept: when any of its results is used, every effect of its body happens,
+and a node that waits for the call waits for these effects. Source of the semantics: upstream
+``core/common_runtime/inline_function_utils.h``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from freezeflow.errors import ModelRefused
+from freezeflow.graph import attrs, walk
+from freezeflow.graph.effects import V1_CONTROL_FLOW, Effects
+from freezeflow.graph.graph import (
+    Function,
+    Graph,
+    Node,
+    control_inputs,
+    data_inputs,
+    join,
+    node_of,
+)
+from freezeflow.graph.model import Model
+from freezeflow.values import DType, Signature
+
+CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+
+# Bodies are copied into every call of them. Over this many nodes in all, only small ones are.
+MAX_INLINED_NODES = 2_000_000
+_SMALL_FUNCTION = 100
+
+# TensorFlow's own names for the calls that it makes around a user's function: noise in a path.
+_DEFAULT_CALL_NAME = re.compile(r"(Stateful)?PartitionedCall(_\d+)?$")
+
+Bindings = Mapping[str, bytes]
+
+
+class Inlined(NamedTuple):
+    """A graph without calls, and where the tensors of the old one are in it."""
+
+    graph: Graph
+    tensors: Mapping[str, str]
+
+
+def inline_calls(graph: Graph, tensors: Iterable[str], targets: Iterable[str]) -> Inlined:
+    """Inlines every plain call.
+
+    Args:
+        graph: The graph.
+        tensors: Tensors of the main graph whose new names are wanted.
+        targets: Nodes of the main graph that are run for their effect and keep their names.
+
+    Raises:
+        ModelRefused: A function calls itself, or a call does not fit its function.
+    """
+    inliner = _Inliner(graph)
+    scope = _Scope(inliner, graph.nodes)
+    scope.expand()
+    for target in targets:
+        if target in scope.calls:
+            scope.add_done(target, name=target)
+    nodes = scope.finish()
+    moved = {tensor: scope.resolve(tensor) for tensor in tensors}
+    functions = inliner.functions_of(nodes.values())
+    return Inlined(dataclasses.replace(graph, nodes=nodes, functions=functions), moved)
+
+
+def inline_model(model: Model) -> Model:
+    """A model with every plain call inlined; its signatures follow the tensors."""
+    outputs = [s.tensor for sig in model.signatures.values() for s in sig.outputs.values()]
+    inlined = inline_calls(model.graph, outputs, model.init)
+    signatures = {
+        name: Signature(
+            signature.inputs,
+            {
+                key: dataclasses.replace(spec, tensor=inlined.tensors[spec.tensor])
+                for key, spec in signature.outputs.items()
+            },
+        )
+        for name, signature in model.signatures.items()
+    }
+    return dataclasses.replace(model, graph=inlined.graph, signatures=signatures)
+
+
+class _Inliner:
+    """What all scopes share: sizes, effects, functions already rewritten."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.effects = Effects(graph)
+        self._sizes = _expanded_sizes(graph)
+        total = sum(self._size_of(node) for node in graph.nodes.values())
+        self._all = total <= MAX_INLINED_NODES
+        self._names: dict[tuple[str, tuple[tuple[str, bytes], ...]], str] = {}
+        self._taken = set(graph.functions)
+        bodies = (graph.nodes, *(function.nodes for function in graph.functions.values()))
+        self.has_v1_control_flow = any(
+            node.op in V1_CONTROL_FLOW for nodes in bodies for node in nodes.values()
+        )
+
+    def _size_of(self, node: Node) -> int:
+        call = call_of(self.graph, node)
+        return 1 if call is None else self._sizes[call[0]]
+
+    def inlines(self, node: Node) -> tuple[Function, Bindings] | None:
+        """The function that a node calls, if the call is to be inlined."""
+        call = call_of(self.graph, node)
+        if call is None or not (self._all or self._sizes[call[0]] <= _SMALL_FUNCTION):
+            return None
+        return self.graph.functions[call[0]], call[1]
+
+    def functions_of(self, nodes: Iterable[Node]) -> dict[str, Function]:
+        """The functions that the nodes still name, calls in their bodies inlined."""
+        done: dict[str, Function] = {}
+        stack = self._named_by(nodes)
+        while stack:
+            name = stack.pop()
+            if name not in done:
+                done[name] = self._rewrite(self.graph.functions[name])
+                stack += self._named_by(done[name].nodes.values())
+        return dict(sorted(done.items()))
+
+    def _named_by(self, nodes: Iterable[Node]) -> list[str]:
+        named = (name for node in nodes for name in walk.named_functions(self.graph, node))
+        return [name for name in named if name in self.graph.functions]
+
+    def _rewrite(self, function: Function) -> Function:
+        scope = _Scope(self, function.nodes, {arg.name for arg in function.args})
+        scope.expand()
+        control = [
+            result._replace(node=scope.add_done(result.node) if result.node in scope.calls else result.node)
+            for result in function.control_results
+        ]
+        nodes = scope.finish()
+        results = tuple(r._replace(tensor=scope.resolve(r.tensor)) for r in function.results)
+        return dataclasses.replace(
+            function, nodes=nodes, results=results, control_results=tuple(control)
+        )
+
+    def bind(self, node: Node) -> Node:
+        """A node whose function attributes name functions with their placeholders filled in."""
+        changed = {}
+        for key, data in node.attrs.items():
+            if attrs.function_names(data):
+                bound = self._bind_attr(data)
+                if bound != data:
+                    changed[key] = bound
+        return node._replace(attrs={**node.attrs, **changed}) if changed else node
+
+    def _bind_attr(self, data: bytes) -> bytes:
+        if attrs.kind(data) == "func":
+            name, bindings = attrs.to_function(data)
+            return attrs.of_function(self._bound(name, bindings))
+        return attrs.of_functions(
+            (self._bound(name, bindings), {}) for name, bindings in attrs.to_functions(data)
+        )
+
+    def _bound(self, name: str, bindings: Bindings) -> str:
+        function = self.graph.functions.get(name)
+        if function is None or not function.attr_defs or not bindings:
+            return name
+        key = name, tuple(sorted(bindings.items()))
+        if key not in self._names:
+            number = 1
+            while f"{name}_{number}" in self._taken:
+                number += 1
+            new = f"{name}_{number}"
+            self._taken.add(new)
+            self._names[key] = new
+            functions = dict(self.graph.functions)
+            functions[new] = dataclasses.replace(instantiate(function, bindings), name=new)
+            self.graph = dataclasses.replace(self.graph, functions=functions)
+            self.effects = Effects(self.graph)
+        return self._names[key]
+
+
+class _Scope:
+    """One set of nodes that name each other: the main graph or a function's body."""
+
+    def __init__(
+        self, inliner: _Inliner, nodes: Mapping[str, Node], args: Iterable[str] = ()
+    ) -> None:
+        self._inliner = inliner
+        self._nodes = nodes
+        self._taken = {*nodes, *args}
+        self._numbers: dict[str, int] = {}
+        self._out: dict[str, Node] = {}
+        self._moved: dict[str, str] = {}
+        self._done: dict[str, str] = {}
+        # TF1 control flow can leave a call dead; a body's sources must then be dead with it.
+        self._can_be_dead = inliner.has_v1_control_flow
+        self.calls: dict[str, tuple[Node, list[str]]] = {}
+
+    def expand(self) -> None:
+        """Copies the nodes, each call replaced by the nodes of its function's body."""
+        stack = [(node, "") for node in reversed(list(self._nodes.values()))]
+        while stack:
+            node, prefix = stack.pop()
+            found = self._inliner.inlines(node)
+            if found is None:
+                self._out[node.name] = self._inliner.bind(node)
+            else:
+                stack += self._open(node, prefix, *found)
+
+    def _open(
+        self, call: Node, prefix: str, function: Function, bindings: Bindings
+    ) -> list[tuple[Node, str]]:
+        """The nodes of a call's body under names of this scope, still to be expanded themselves."""
+        given = list(data_inputs(call))
+        body = instantiate(function, bindings)
+        if len(given) != len(body.args):
+            raise ModelRefused(
+                f"the call gives {len(given)} inputs, function {function.name!r} takes {len(body.args)}",
+                where=call.name,
+                hint="The file is damaged or was edited; write the model again.",
+            )
+        if not _DEFAULT_CALL_NAME.match(call.name.rpartition("/")[2]):
+            prefix = call.name + "/"
+        names = {name: self._unique(prefix + name) for name in body.nodes}
+        values = dict(zip((arg.name for arg in body.args), given, strict=True))
+        entry = self._entry(call, body, given)
+        opened = []
+        for node in body.nodes.values():
+            inputs = [_renamed(tensor, names, values) for tensor in node.inputs]
+            if entry and (not node.inputs or self._inliner.effects.node(node)):
+                inputs += [e for e in entry if e not in inputs]
+            opened.append(node._replace(name=names[node.name], inputs=tuple(inputs)))
+        self._connect(call, body, names, values)
+        return [(node, prefix) for node in reversed(opened)]
+
+    def _entry(self, call: Node, body: Function, given: list[str]) -> list[str]:
+        """Control inputs that the sources of a body inherit from its call."""
+        entry = [f"^{name}" for name in control_inputs(call)]
+        if not self._can_be_dead:
+            return entry
+        for arg, tensor in zip(body.args, given, strict=True):
+            # A control edge from a Switch itself fires in both branches: wait for the tensor.
+            gate = self._add(f"{call.name}/{arg.name}", "Identity", (tensor,), arg.dtype)
+            entry.append(f"^{gate}")
+        return entry
+
+    def _connect(
+        self, call: Node, body: Function, names: Mapping[str, str], values: Mapping[str, str]
+    ) -> None:
+        """Where the call's results and its completion are found from now on."""
+        effects = [
+            f"^{names[result.node]}"
+            for result in body.control_results
+            if self._inliner.effects.node(body.nodes[result.node])
+        ]
+        for index, result in enumerate(body.results):
+            tensor = _renamed(result.tensor, names, values)
+            if effects:
+                tensor = self._add(
+                    f"{call.name}/{result.name}", "Identity", (tensor, *effects), result.dtype
+                )
+            self._moved[join(call.name, index)] = tensor
+        self.calls[call.name] = (call, [f"^{names[r.node]}" for r in body.control_results])
+
+    def _add(self, name: str, op: str, inputs: tuple[str, ...], dtype: DType | None = None) -> str:
+        unique = self._unique(name)
+        values = {} if dtype is None else {"T": attrs.of_type(dtype)}
+        self._out[unique] = Node(unique, op, inputs, values)
+        return unique
+
+    def _unique(self, name: str) -> str:
+        if name not in self._taken:
+            self._taken.add(name)
+            return name
+        number = self._numbers.get(name, 1)
+        while f"{name}_{number}" in self._taken:
+            number += 1
+        self._numbers[name] = number + 1
+        self._taken.add(f"{name}_{number}")
+        return f"{name}_{number}"
+
+    def add_done(self, call_name: str, *, name: str | None = None) -> str:
+        """A NoOp that stands for a call's completion."""
+        if call_name not in self._done:
+            call, control = self.calls[call_name]
+            before = [f"^{node_of(tensor)}" for tensor in call.inputs]
+            inputs = tuple(dict.fromkeys([*before, *control]))
+            if name is None:
+                name = self._unique(f"{call_name}/done")
+            self._out[name] = Node(name, "NoOp", inputs)
+            self._done[call_name] = name
+        return self._done[call_name]
+
+    def resolve(self, tensor: str) -> str:
+        """The tensor of the finished scope that a tensor has become."""
+        seen = []
+        while tensor in self._moved:
+            seen.append(tensor)
+            tensor = self._moved[tensor]
+        for passed in seen:
+            self._moved[passed] = tensor
+        return tensor
+
+    def finish(self) -> dict[str, Node]:
+        """The nodes with every input resolved."""
+        finished: dict[str, Node] = {}
+        pending = list(self._out)
+        while pending:
+            for name in pending:
+                node = self._out[name]
+                finished[name] = node._replace(inputs=self._resolved(node.inputs))
+            pending = [name for name in self._out if name not in finished]
+        return finished
+
+    def _resolved(self, inputs: tuple[str, ...]) -> tuple[str, ...]:
+        data = [self.resolve(tensor) for tensor in inputs if not tensor.startswith("^")]
+        control = [
+            "^" + (self.add_done(name) if name in self.calls else name)
+            for name in (tensor[1:] for tensor in inputs if tensor.startswith("^"))
+        ]
+        return (*data, *dict.fromkeys(c for c in control))
+
+
+def call_of(graph: Graph, node: Node) -> tuple[str, Bindings] | None:
+    """The function that a node plainly calls, with the values of its attribute placeholders."""
+    if node.op in CALLS:
+        name, bindings = attrs.to_function(node.attrs["f"])
+        return (name, bindings) if name in graph.functions else None
+    if node.op in graph.functions:
+        return node.op, node.attrs
+    return None
+
+
+def instantiate(function: Function, bindings: Bindings) -> Function:
+    """A function with its attribute placeholders filled in.
+
+    Raises:
+        ModelRefused: A placeholder has no value.
+    """
+    if not function.attr_defs:
+        return function
+
+    def bound(data: bytes, where: str) -> bytes:
+        return _bind_placeholder(data, bindings, f"{function.name}/{where}")
+
+    def dtype_of(dtype: DType, type_attr: str) -> DType:
+        if not type_attr:
+            return dtype
+        if type_attr not in bindings:
+            raise _unbound(type_attr, function.name)
+        return attrs.to_type(bindings[type_attr])
+
+    nodes = {
+        node.name: node._replace(attrs={k: bound(v, node.name) for k, v in node.attrs.items()})
+        for node in function.nodes.values()
+    }
+    return dataclasses.replace(
+        function,
+        nodes=nodes,
+        args=tuple(a._replace(dtype=dtype_of(a.dtype, a.type_attr), type_attr="") for a in function.args),
+        results=tuple(
+            r._replace(dtype=dtype_of(r.dtype, r.type_attr), type_attr="") for r in function.results
+        ),
+        attr_defs=(),
+    )
+
+
+def _bind_placeholder(data: bytes, bindings: Bindings, where: str) -> bytes:
+    kind = attrs.kind(data)
+    if kind == "placeholder":
+        name = attrs.message(data).placeholder
+        if name not in bindings:
+            raise _unbound(name, where)
+        return bindings[name]
+    if kind == "func":
+        name, inner = attrs.to_function(data)
+        bound = {key: _bind_placeholder(v, bindings, where) for key, v in inner.items()}
+        return attrs.of_function(name, bound)
+    return data
+
+
+def _unbound(name: str, where: str) -> ModelRefused:
+    return ModelRefused(
+        f"attribute {name!r} has no value in the call",
+        where=where,
+        hint="The file is damaged or was edited; write the model again.",
+    )
+
+
+def _renamed(tensor: str, names: Mapping[str, str], values: Mapping[str, str]) -> str:
+    """A tensor of a body under its name in the scope that the body is copied into."""
+    if tensor.startswith("^"):
+        name = tensor[1:]
+        return f"^{names[name]}" if name in names else f"^{node_of(values[name])}"
+    if tensor in values:
+        return values[tensor]
+    name, colon, index = tensor.partition(":")
+    return names[name] + colon + index
+
+
+def _expanded_sizes(graph: Graph) -> dict[str, int]:
+    """How many nodes each function comes to once the calls in its body are inlined."""
+    sizes: dict[str, int] = {}
+    for name in walk.function_order(graph):
+        body = graph.functions[name].nodes.values()
+        calls = (call_of(graph, node) for node in body)
+        sizes[name] = sum(1 if call is None else sizes[call[0]] for call in calls)
+    return sizes

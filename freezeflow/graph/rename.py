@@ -1,0 +1,177 @@
+"""Inputs and outputs named after a signature's keys, so that nobody has to look for `Identity_3:0`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+
+from freezeflow.graph import attrs, walk
+from freezeflow.graph.graph import Node, join, node_of, split
+from freezeflow.graph.model import Model
+from freezeflow.values import Signature, TensorSpec
+
+PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
+
+_INVALID = re.compile(r"[^A-Za-z0-9_.\-/]")
+
+
+def name_ends(model: Model, *, after_signature: bool = True) -> Model:
+    """Gives every signature input a placeholder and every output a node of its own.
+
+    With one signature the nodes are called after its keys, with several ``signature/key``; a node
+    that has such a name already gives way. A tensor that several keys name keeps its first name.
+
+    Args:
+        model: The model; signature inputs may be any tensors, not only placeholders.
+        after_signature: False leaves the names of placeholders and outputs as they are.
+    """
+    naming = _Naming(model, after_signature)
+    for name, signature in model.signatures.items():
+        prefix = f"{name}/" if len(model.signatures) > 1 else ""
+        naming.add_inputs(name, prefix, signature)
+    for name, signature in model.signatures.items():
+        prefix = f"{name}/" if len(model.signatures) > 1 else ""
+        naming.add_outputs(name, prefix, signature)
+    return naming.finished()
+
+
+class _Naming:
+    def __init__(self, model: Model, after_signature: bool) -> None:
+        self._model = model
+        self._after_signature = after_signature
+        self._nodes = dict(model.graph.nodes)
+        self._consumers = walk.consumers(model.graph.nodes)
+        self._fed: dict[str, str] = {}  # tensor that is fed -> placeholder that stands for it
+        self._new_names: dict[str, str] = {}  # node -> name that it shall have
+        self._wanted: set[str] = set()
+        self._inputs: dict[str, dict[str, TensorSpec]] = {}
+        self._outputs: dict[str, dict[str, TensorSpec]] = {}
+
+    def add_inputs(self, name: str, prefix: str, signature: Signature) -> None:
+        ends = self._inputs[name] = {}
+        for key, spec in signature.inputs.items():
+            if spec.tensor not in self._fed:
+                self._fed[spec.tensor] = self._placeholder(prefix + key, spec)
+            ends[key] = dataclasses.replace(spec, tensor=self._fed[spec.tensor])
+
+    def add_outputs(self, name: str, prefix: str, signature: Signature) -> None:
+        ends = self._outputs[name] = {}
+        for key, spec in signature.outputs.items():
+            tensor = self._fed.get(spec.tensor, spec.tensor)
+            ends[key] = dataclasses.replace(spec, tensor=self._output(prefix + key, tensor, spec))
+
+    def _placeholder(self, wanted: str, spec: TensorSpec) -> str:
+        """The node that is fed: the placeholder itself, or a new one in place of another tensor."""
+        name, index = split(spec.tensor)
+        node = self._nodes.get(name)
+        if node is not None and node.op in PLACEHOLDERS and index == 0:
+            self._nodes[name] = _with_shape(node, spec)
+        else:
+            name = self._free(name if node is None else f"{name}/input")
+            values = {"dtype": attrs.of_type(spec.dtype), "shape": attrs.of_shape(spec.shape)}
+            self._nodes[name] = Node(name, "Placeholder", (), values)
+        self._claim(name, wanted)
+        return name
+
+    def _output(self, wanted: str, tensor: str, spec: TensorSpec) -> str:
+        name, index = split(tensor)
+        if not self._after_signature:
+            return tensor
+        if index or not self._may_be_renamed(name):
+            name = self._free(f"{name}/output")
+            values = {"T": attrs.of_type(spec.dtype)}
+            self._nodes[name] = Node(name, "Identity", (tensor,), values)
+        self._claim(name, wanted)
+        return name
+
+    def _may_be_renamed(self, name: str) -> bool:
+        """Whether an output is an Identity that only hands on, and has not been named yet."""
+        return (
+            self._nodes[name].op == "Identity"
+            and name not in self._new_names
+            and name not in self._model.init
+        )
+
+    def _claim(self, name: str, wanted: str) -> None:
+        if not self._after_signature:
+            return
+        clean = _INVALID.sub("_", wanted)
+        if not re.match(r"[A-Za-z0-9.]", clean):
+            clean = "." + clean
+        number, unique = 0, clean
+        while unique in self._wanted:
+            number += 1
+            unique = f"{clean}_{number}"
+        self._wanted.add(unique)
+        self._new_names[name] = unique
+
+    def _free(self, name: str) -> str:
+        number, unique = 0, name
+        while unique in self._nodes:
+            number += 1
+            unique = f"{name}_{number}"
+        return unique
+
+    def finished(self) -> Model:
+        names = self._all_names()
+
+        def moved(tensor: str) -> str:
+            name, index = split(tensor)
+            return join(names.get(name, name), index)
+
+        nodes = {}
+        for name, node in self._nodes.items():
+            inputs = tuple(self._input(tensor, names) for tensor in node.inputs)
+            nodes[names.get(name, name)] = node._replace(name=names.get(name, name), inputs=inputs)
+        signatures = {
+            name: Signature(_moved(self._inputs[name], moved), _moved(self._outputs[name], moved))
+            for name in self._model.signatures
+        }
+        graph = dataclasses.replace(self._model.graph, nodes=nodes)
+        init = tuple(moved(name) for name in self._model.init)
+        model = dataclasses.replace(self._model, graph=graph, signatures=signatures, init=init)
+        return _pruned(model)
+
+    def _all_names(self) -> dict[str, str]:
+        """Old name to new name, for the ends and for nodes that stand in their way."""
+        names = dict(self._new_names)
+        taken = set(self._nodes) | self._wanted
+        for name in self._nodes:
+            if name in self._wanted and name not in names:
+                number = 1
+                while f"{name}_{number}" in taken:
+                    number += 1
+                names[name] = f"{name}_{number}"
+                taken.add(names[name])
+        return names
+
+    def _input(self, tensor: str, names: Mapping[str, str]) -> str:
+        if tensor.startswith("^"):
+            return "^" + names.get(tensor[1:], tensor[1:])
+        name, index = split(self._fed.get(tensor, tensor))
+        return join(names.get(name, name), index)
+
+
+def _moved(ends: Mapping[str, TensorSpec], moved: Callable[[str], str]) -> dict[str, TensorSpec]:
+    return {key: dataclasses.replace(spec, tensor=moved(spec.tensor)) for key, spec in ends.items()}
+
+
+def _with_shape(node: Node, spec: TensorSpec) -> Node:
+    """A placeholder with the signature's shape, which may be better known than its own."""
+    own = attrs.to_shape(node.attrs["shape"]) if "shape" in node.attrs else None
+    # Before TensorFlow 1.0 an empty shape stood for an unknown one.
+    if own or spec.shape is None or node.op == "PlaceholderWithDefault":
+        return node
+    return node._replace(attrs={**node.attrs, "shape": attrs.of_shape(spec.shape)})
+
+
+def _pruned(model: Model) -> Model:
+    ends = [
+        spec.tensor
+        for signature in model.signatures.values()
+        for side in (signature.inputs, signature.outputs)
+        for spec in side.values()
+    ]
+    graph = walk.prune(model.graph, [*map(node_of, ends), *model.init])
+    return dataclasses.replace(model, graph=graph)

@@ -1,0 +1,76 @@
+"""Which reader takes which kind of model."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from freezeflow.errors import ModelRefused
+from freezeflow.graph.model import Model
+from freezeflow.stages.stage import Context
+from freezeflow.store.hashing import hash_file
+from freezeflow.values import Digest, ModelSource
+
+
+class Reader(NamedTuple):
+    """A kind of source: the module that reads it and the names of its two functions.
+
+    Args:
+        module: Imported only when it is needed.
+        load: ``(source, context) -> Model``.
+        files: ``(source) -> tuple[Path, ...]``: every file that can change the result.
+    """
+
+    module: str
+    load: str
+    files: str
+
+
+READERS: dict[str, Reader] = {
+    "saved_model": Reader("freezeflow.sources.saved_model", "load_saved_model", "saved_model_files"),
+}
+
+
+def load_source(source: ModelSource, context: Context) -> Model:
+    """Reads a model.
+
+    Raises:
+        ModelRefused: It is damaged, or of a kind that is not read.
+    """
+    load: Callable[[ModelSource, Context], Model] = _function(source, "load")
+    model = load(source, context)
+    return dataclasses.replace(model, source_digest=str(source_digest(source)))
+
+
+def source_files(source: ModelSource) -> tuple[Path, ...]:
+    """Every file of the source that can change the result, sorted.
+
+    Raises:
+        ModelRefused: There is no such model.
+    """
+    files: Callable[[ModelSource], tuple[Path, ...]] = _function(source, "files")
+    return files(source)
+
+
+def source_digest(source: ModelSource) -> Digest:
+    """The digest of a source: of its files' names, relative to the model, and contents."""
+    root = source.path if source.path.is_dir() else source.path.parent
+    lines = [
+        f"{hash_file(path)} {path.relative_to(root).as_posix()}\n" for path in source_files(source)
+    ]
+    return Digest.of(("freezeflow.source/1\n" + "".join(lines)).encode())
+
+
+def _function(source: ModelSource, role: str) -> Callable[..., object]:
+    reader = READERS.get(source.kind)
+    if reader is None:
+        raise ModelRefused(
+            f"models of kind {source.kind} are not read yet",
+            where=str(source.path),
+            hint="Export the model as a SavedModel and freeze that.",
+        )
+    found: Callable[..., object] = getattr(importlib.import_module(reader.module), getattr(reader, role))
+    return found

@@ -1,0 +1,52 @@
+"""Turns a loaded model into one without variables: self-contained, called by its signature's names."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from freezeflow.graph.assets import embed_assets
+from freezeflow.graph.freeze import freeze_variables
+from freezeflow.graph.inline import inline_model
+from freezeflow.graph.rename import name_ends
+from freezeflow.stages.params import param
+from freezeflow.stages.stage import Context, Outcome, Stage, StageInput
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Params:
+    """Parameters of ``freeze``."""
+
+    names: Literal["signature", "graph"] = param(
+        "Call inputs and outputs after the signature's keys, or keep the graph's own names.",
+        default="signature",
+    )
+
+
+def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
+    """Inlines calls, turns variables into constants, and embeds vocabulary files.
+
+    Raises:
+        ModelRefused: An output depends on a variable that is written, a variable has no value, an
+            asset is read in a way that needs the file, or an op does what is not known.
+    """
+    assert given.model is not None
+    frozen = freeze_variables(embed_assets(inline_model(given.model)))
+    model = name_ends(frozen.model, after_signature=params.names == "signature")
+    return Outcome(
+        model=model,
+        facts={
+            "variables_frozen": frozen.variables,
+            "writes_dropped": frozen.writes_dropped,
+            "init": list(model.init),
+        },
+    )
+
+
+STAGE = Stage(
+    name="freeze",
+    summary="Turn variables into constants and inline calls; name the ends after the signature.",
+    version=1,
+    params=Params,
+    run=freeze,
+)
