@@ -1,0 +1,74 @@
+"""How TensorFlow runs a source unchanged: the other side of every comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from freezeflow.errors import UsageError
+from freezeflow.graph.graph import node_of
+from freezeflow.graph.original import Original
+from freezeflow.sources.graph_file import parse_file
+from freezeflow.sources.saved_model import (
+    choose_meta_graph,
+    choose_signatures,
+    graph_file,
+    init_nodes,
+)
+from freezeflow.sources.signatures import read_signature
+from freezeflow.values import ModelSource
+
+
+def original_of(source: ModelSource) -> Original:
+    """What it takes to run a source as it is.
+
+    Raises:
+        ModelRefused: It is no SavedModel that can be read.
+        UsageError: It is of a kind that cannot be run unchanged.
+    """
+    if source.kind != "saved_model":
+        raise UsageError(
+            f"a {source.kind} source cannot be run unchanged to compare with",
+            where=str(source.path),
+            hint="Leave `validate` out, or validate against a SavedModel.",
+        )
+    path = graph_file(source.path)
+    parsed = parse_file(path, "SavedModel")
+    meta_graph = choose_meta_graph(parsed.message, source, path)
+    signatures = {
+        name: read_signature(meta_graph.signature_def[name])
+        for name in choose_signatures(meta_graph.signature_def, source.signatures, path)
+    }
+    checkpoint = source.path / "variables" / "variables"
+    saver = meta_graph.saver_def
+    restores = saver.restore_op_name and checkpoint.with_suffix(".index").is_file()
+    init = init_nodes(meta_graph)
+    roots = [
+        node_of(spec.tensor)
+        for signature in signatures.values()
+        for side in (signature.inputs, signature.outputs)
+        for spec in side.values()
+    ]
+    if restores:
+        roots += [node_of(saver.restore_op_name), node_of(saver.filename_tensor_name)]
+    assets = _assets(meta_graph, source.path / "assets")
+    reader = parsed.reader(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list.op)
+    graph = reader.graph([*roots, *init])
+    return Original(
+        file=path,
+        tags=frozenset(meta_graph.meta_info_def.tags),
+        graph=graph,
+        signatures=signatures,
+        restore_op=node_of(saver.restore_op_name) if restores else "",
+        filename_tensor=saver.filename_tensor_name,
+        checkpoint=checkpoint,
+        init=init,
+        assets={t: path for t, path in assets.items() if node_of(t) in graph.nodes},
+    )
+
+
+def _assets(meta_graph: Any, folder: Path) -> dict[str, Path]:
+    return {
+        definition.tensor_info.name: folder / definition.filename
+        for definition in meta_graph.asset_file_def
+    }

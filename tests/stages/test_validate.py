@@ -1,0 +1,349 @@
+"""The validate stage: it passes what is equal, catches what is not, and runs nothing it should not."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from freezeflow.errors import ModelRefused, StageFailed, UsageError, ValidationFailed
+from freezeflow.graph import attrs
+from freezeflow.graph.constants import const
+from freezeflow.graph.write import read_range
+from freezeflow.stages.stage import StageInput
+from freezeflow.stages.validate import STAGE, Params, Random
+from freezeflow.values import DType, ModelSource, Signature
+from tests.tf.built import FakeContext, model_of, run
+
+v1 = tf.compat.v1
+RANDOM = np.random.default_rng(5)
+
+
+def weights(*shape):
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+@dataclasses.dataclass
+class Pair:
+    """A SavedModel and a model that should be equal to it."""
+
+    source: ModelSource
+    model: object
+    context: FakeContext
+
+    def validate(self, model=None, **params):
+        given = StageInput(model=model or self.model, source=self.source)
+        return STAGE.run(given, Params(**params), self.context)
+
+    def verdict(self, **params):
+        return self.validate(**params).facts["verdict"]
+
+    def with_node(self, node):
+        graph = self.model.graph
+        nodes = {**graph.nodes, node.name: node}
+        return dataclasses.replace(self.model, graph=dataclasses.replace(graph, nodes=nodes))
+
+
+def pair_of(tmp_path, graph, inputs, outputs):
+    folder = tmp_path / "saved"
+    builder = v1.saved_model.Builder(str(folder))
+    with graph.as_default(), v1.Session() as session:
+        signature = v1.saved_model.predict_signature_def(inputs, outputs)
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    model = model_of(graph, inputs, outputs, scratch)
+    source = ModelSource(kind="saved_model", path=folder)
+    return Pair(source, model, FakeContext(scratch, base=tmp_path))
+
+
+@pytest.fixture
+def dense(tmp_path):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 30], name="x")
+        y = tf.matmul(x, tf.constant(weights(30, 10), name="kernel"))
+        scores = tf.nn.bias_add(y, tf.constant(weights(10), name="bias"))
+        best = tf.argmax(scores, axis=1)
+    return pair_of(tmp_path, graph, {"x": x}, {"scores": scores, "best": best})
+
+
+def changed_weight(pair, name, change):
+    """The model with a changed copy of a constant."""
+    node = pair.model.graph.nodes[name]
+    if node.tensor is None:
+        array = tf.make_ndarray(v1.AttrValue.FromString(node.attrs["value"]).tensor)
+    else:
+        data = read_range(node.tensor.location)
+        array = np.frombuffer(data, np.float32).reshape(node.tensor.shape).copy()
+    changed = np.ascontiguousarray(change(array))
+    dtype = attrs.to_type(node.attrs["dtype"])
+    return pair.with_node(const(name, dtype, changed.shape, changed.tobytes()))
+
+
+def test_equal_models_pass_and_the_verdict_says_how(dense):
+    outcome = dense.validate()
+    assert outcome.model is dense.model
+    verdict = outcome.facts["verdict"]
+    assert verdict["equal"] is True
+    assert verdict["level"] == "exact"
+    found = verdict["signatures"]["serving_default"]
+    assert found["calls"] == 4
+    assert found["refused"] == 0
+    assert found["outputs"]["scores"]["max_abs"] == 0
+    assert found["outputs"]["scores"]["top1_agreement"] == 1
+    assert found["outputs"]["best"]["equal"] is True
+    assert verdict["settings"]["threads"] == 1
+    assert verdict["settings"]["grappler"] is False
+    assert verdict["settings"]["tensorflow"] == tf.__version__
+
+
+def flipped_bit(array):
+    bits = array.view(np.uint32)
+    bits[3, 4] ^= 1
+    return array
+
+
+def one_ulp_more(array):
+    return np.nextafter(array, np.float32(np.inf))
+
+
+def two_rows_swapped(array):
+    return array[[1, 0, *range(2, len(array))]]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("kernel", flipped_bit),
+        ("kernel", one_ulp_more),
+        ("kernel", two_rows_swapped),
+        ("bias", one_ulp_more),
+        ("bias", np.zeros_like),
+        ("bias", two_rows_swapped),
+    ],
+)
+def test_a_changed_weight_is_caught(dense, name, change):
+    with pytest.raises(ValidationFailed, match="is not equal to the byte: .*max_abs") as caught:
+        # The last bit of one weight of thirty shows only where a sum happens to round differently.
+        dense.validate(changed_weight(dense, name, change), samples=64)
+    assert caught.value.exit_code == 4
+    assert caught.value.where == "serving_default"
+
+
+def test_swapped_outputs_are_caught(tmp_path):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None], name="x")
+        a, b = tf.sin(x, name="a"), tf.cos(x, name="b")
+    pair = pair_of(tmp_path, graph, {"x": x}, {"a": a, "b": b})
+    signature = pair.model.signatures["serving_default"]
+    outputs = {"a": signature.outputs["b"], "b": signature.outputs["a"]}
+    swapped = dataclasses.replace(
+        pair.model, signatures={"serving_default": Signature(signature.inputs, outputs)}
+    )
+    pair.validate()
+    with pytest.raises(ValidationFailed):
+        pair.validate(swapped)
+    with pytest.raises(ValidationFailed, match="within the tolerance"):
+        pair.validate(swapped, level="served")
+
+
+def test_served_has_a_tolerance_and_says_the_smallest_that_passes(dense):
+    nearly = changed_weight(dense, "bias", lambda array: array + np.float32(1e-3))
+    with pytest.raises(ValidationFailed, match="atol_needed"):
+        dense.validate(nearly, level="served", rtol=0.0, atol=1e-4)
+    verdict = dense.validate(nearly, level="served", rtol=0.0, atol=2e-3).facts["verdict"]
+    scores = verdict["signatures"]["serving_default"]["outputs"]["scores"]
+    assert scores["atol_needed"] == pytest.approx(1e-3, rel=1e-2)
+    assert scores["rmse"] == pytest.approx(1e-3, rel=1e-2)
+    assert verdict["settings"]["grappler"] is True
+    needed = scores["atol_needed"]
+    dense.validate(nearly, level="served", rtol=0.0, atol=needed * 1.0001)
+    with pytest.raises(ValidationFailed):
+        dense.validate(nearly, level="served", rtol=0.0, atol=needed * 0.99)
+
+
+def test_random_outputs_are_found_and_said(tmp_path):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None], name="x")
+        noisy = tf.add(x, tf.random.uniform([]), name="noisy")
+        calm = tf.multiply(x, 2.0, name="calm")
+    pair = pair_of(tmp_path, graph, {"x": x}, {"noisy": noisy, "calm": calm})
+    outputs = pair.verdict()["signatures"]["serving_default"]["outputs"]
+    assert outputs["noisy"] == {"equal": True, "random": True}
+    assert outputs["calm"]["random"] is False
+    assert any("noisy" in line for line in pair.context.warnings)
+
+
+def test_special_values_and_strings(tmp_path):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None], name="x")
+        s = v1.placeholder(tf.string, [None], name="s")
+        y = tf.divide(x, 0.0, name="y")
+        t = tf.strings.join([s, s], name="t")
+    pair = pair_of(tmp_path, graph, {"x": x, "s": s}, {"y": y, "t": t})
+    random = {
+        "x": Random(shape=(64,), values=(0.0, -0.0, 1.0, math.nan, math.inf)),
+        "s": Random(vocabulary=("a\0b", "", "é")),
+    }
+    outputs = pair.verdict(random=random)["signatures"]["serving_default"]["outputs"]
+    assert outputs["y"]["special_differ"] == 0
+    assert outputs["t"]["bad_share"] == 0
+
+
+def test_held_out_examples_with_labels(dense, tmp_path):
+    images = weights(20, 30)
+    scores = run(dense.model, {"x": images})["scores"]
+    labels = scores.argmax(axis=1)
+    labels[:5] = (labels[:5] + 1) % 10
+    np.savez(tmp_path / "held_out.npz", x=images, labels=labels)
+    verdict = dense.verdict(inputs="held_out.npz", labels="labels")
+    found = verdict["signatures"]["serving_default"]
+    assert found["calls"] == 1
+    assert found["accuracy"] == {
+        "output": "scores",
+        "labels": 20,
+        "original": 0.75,
+        "result": 0.75,
+    }
+    both = dense.verdict(inputs="held_out.npz", labels="labels", samples=2)
+    assert both["signatures"]["serving_default"]["calls"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros((2, 30))}, "float64"),
+        ({"x": np.zeros((2, 31), np.float32)}, "shape"),
+        ({"y": np.zeros(2)}, "no signature's inputs"),
+        ({"x": np.array([None, {}], object)}, "allow_pickle"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(dense, tmp_path, arrays, message):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(StageFailed, match=message):
+        dense.validate(inputs="bad.npz")
+
+
+def test_a_file_that_is_none(dense, tmp_path):
+    (tmp_path / "bad.npz").write_bytes(b"\x80\x04cos\nsystem\n")
+    with pytest.raises(StageFailed, match=r"\.npz"):
+        dense.validate(inputs="bad.npz")
+
+
+def test_both_must_refuse_the_same_inputs(tmp_path):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.int32, [None], name="x")
+        y = tf.gather(tf.constant(weights(3), name="table"), x, name="y")
+    pair = pair_of(tmp_path, graph, {"x": x}, {"y": y})
+    wide = {"x": Random(low=0, high=5)}
+    found = pair.verdict(random=wide, samples=20)["signatures"]["serving_default"]
+    assert 0 < found["refused"] < 20
+    longer = pair.with_node(const("table", DType.FLOAT, (6,), bytes(24)))
+    with pytest.raises(ValidationFailed, match="original refuses"):
+        pair.validate(longer, random=wide, samples=20)
+    with pytest.raises(StageFailed, match="refuses every input"):
+        pair.validate(random={"x": Random(low=7, high=9)})
+
+
+def test_sizes_of_unknown_dimensions_are_taken_in_turn(tmp_path):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, None, 2], name="x")
+        y = tf.shape(x, name="y")
+    pair = pair_of(tmp_path, graph, {"x": x}, {"y": y})
+    # A result that only agrees where the sizes are 2 is caught by the other sizes.
+    wrong = pair.with_node(const("y", DType.INT32, (3,), np.int32([2, 2, 2]).tobytes()))
+    pair.validate(wrong, sizes=(2,))
+    with pytest.raises(ValidationFailed):
+        pair.validate(wrong)
+
+
+def test_other_kinds_of_source_are_refused(dense):
+    dense.source = dataclasses.replace(dense.source, kind="keras")
+    with pytest.raises(UsageError):
+        dense.validate()
+
+
+def test_params_that_contradict_each_other():
+    def named(**params):
+        return [name for name, _ in STAGE.problems(Params(**params))]
+
+    assert named() == []
+    assert named(labels="labels") == ["labels"]
+    assert named(scores="y") == ["scores"]
+    assert named(sizes=()) == ["sizes"]
+    assert named(allow_ops={"ReadFile": " "}) == ["allow_ops"]
+
+
+# ---------------------------------------------------------------- hostile graphs
+
+
+def writing_graph(kind, target):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.string, [], name="x")
+        if kind == "PrintV2":
+            effect = tf.raw_ops.PrintV2(input=x, output_stream=f"file://{target}")
+        elif kind == "WriteFile":
+            effect = tf.raw_ops.WriteFile(filename=str(target), contents=x)
+        elif kind == "DatasetToTFRecord":
+            dataset = tf.raw_ops.TensorDataset(components=[x], output_shapes=[[]])
+            effect = tf.raw_ops.DatasetToTFRecord(
+                input_dataset=dataset, filename=str(target), compression_type=""
+            )
+        else:
+            x = tf.raw_ops.DebugIdentity(
+                input=x, tensor_name="t:0", debug_urls=[f"file://{target}"]
+            )
+            effect = tf.no_op()
+        with tf.control_dependencies([effect]):
+            tf.identity(x, name="y")
+    return graph
+
+
+@pytest.mark.parametrize("kind", ["PrintV2", "WriteFile", "DatasetToTFRecord", "DebugIdentity"])
+def test_ops_that_write_files_are_refused(tmp_path, kind):
+    target = tmp_path / "written"
+    graph = writing_graph(kind, target)
+    ends = {"x": graph.get_tensor_by_name("x:0")}, {"y": graph.get_tensor_by_name("y:0")}
+    pair = pair_of(tmp_path, graph, *ends)
+    with pytest.raises(ModelRefused, match=kind) as caught:
+        pair.validate()
+    assert kind in caught.value.where
+    assert not target.exists()
+
+
+def test_an_op_can_be_allowed_by_name(tmp_path):
+    target = tmp_path / "written"
+    graph = writing_graph("WriteFile", target)
+    ends = {"x": graph.get_tensor_by_name("x:0")}, {"y": graph.get_tensor_by_name("y:0")}
+    pair = pair_of(tmp_path, graph, *ends)
+    verdict = pair.verdict(allow_ops={"WriteFile": "a test"})
+    assert verdict["allowed_ops"] == {"WriteFile": "a test"}
+    assert target.exists()
+
+
+def test_printing_to_the_terminal_is_fine(tmp_path):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.string, [], name="x")
+        with tf.control_dependencies([tf.raw_ops.PrintV2(input=x, output_stream="stderr")]):
+            y = tf.identity(x, name="y")
+    assert pair_of(tmp_path, graph, {"x": x}, {"y": y}).verdict()["equal"] is True
+
+
+def test_a_bad_op_inside_a_function_is_found(tmp_path):
+    target = tmp_path / "written"
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    def write(text):
+        tf.io.write_file(str(target), text)
+        return text
+
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.string, [], name="x")
+        y = tf.identity(write.get_concrete_function()(x), name="y")
+    pair = pair_of(tmp_path, graph, {"x": x}, {"y": y})
+    with pytest.raises(ModelRefused, match="WriteFile") as caught:
+        pair.validate()
+    assert "write" in caught.value.where
+    assert not target.exists()
