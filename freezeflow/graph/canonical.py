@@ -11,13 +11,12 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 
-from freezeflow.graph import attrs
+from freezeflow.graph import attrs, colocation
 from freezeflow.graph.graph import Arg, Function, Graph, Node
 from freezeflow.graph.model import Model
 from freezeflow.graph.node_types import NodeTypes
 from freezeflow.graph.ops import standard_op
 from freezeflow.graph.walk import reached_functions, topological_order, without_unused
-from freezeflow.messages import message_class
 from freezeflow.values import DType, Signature
 
 # Node attributes that describe how the graph came about, or repeat what can be inferred.
@@ -33,8 +32,8 @@ _IDLE_NODE_ATTRS = frozenset(
     }
 )
 
-# The same for functions. ``api_implements`` lets TensorFlow choose by machine between functions that
-# are said to do the same; both of forward and backward name functions that inference never calls.
+# The same for functions. ``api_implements`` lets TensorFlow choose by machine between functions
+# that are said to do the same; the others name functions that inference never calls.
 _IDLE_FUNCTION_ATTRS = frozenset(
     {
         "_input_shapes",
@@ -81,9 +80,7 @@ def canonical(model: Model, *, keep_devices: bool = False, drop_defaults: bool =
             )
             for name, signature in sorted(model.signatures.items())
         },
-        variables={
-            handle: cleaner.node(node, {}) for handle, node in sorted(model.variables.items())
-        },
+        variables={handle: cleaner.node(node) for handle, node in sorted(model.variables.items())},
         assets=tuple(sorted(model.assets, key=lambda asset: (asset.name, asset.tensor))),
     )
 
@@ -124,18 +121,15 @@ class _Cleaner:
         )
 
     def _nodes(self, nodes: Mapping[str, Node]) -> dict[str, Node]:
-        return {name: self.node(nodes[name], nodes) for name in topological_order(nodes)}
+        ordered = {name: self.node(nodes[name]) for name in topological_order(nodes)}
+        return colocation.drop_dangling(ordered)
 
-    def node(self, node: Node, nodes: Mapping[str, Node]) -> Node:
+    def node(self, node: Node) -> Node:
         kept = {
             key: data
             for key, data in sorted(node.attrs.items())
             if not self._is_idle(node, key, data)
         }
-        if "_class" in kept:
-            kept["_class"] = _without_dangling(kept["_class"], nodes)
-            if not attrs.message(kept["_class"]).list.s:
-                del kept["_class"]
         data = [tensor for tensor in node.inputs if not tensor.startswith("^")]
         control = sorted({tensor for tensor in node.inputs if tensor.startswith("^")})
         return node._replace(
@@ -173,19 +167,6 @@ def _clean_arg(arg: Arg) -> Arg:
         and (key != "_resource_arg_unique_id" or arg.dtype is DType.RESOURCE)
     }
     return arg._replace(attrs=kept)
-
-
-def _without_dangling(data: bytes, nodes: Mapping[str, Node]) -> bytes:
-    """A ``_class`` attribute without the colocations with nodes that are not there."""
-    value = message_class("AttrValue")()
-    value.list.s.extend(
-        sorted(
-            place
-            for place in attrs.message(data).list.s
-            if not place.startswith(b"loc:@") or place[5:].decode(errors="replace") in nodes
-        )
-    )
-    return attrs.encode(value)
 
 
 # ---------------------------------------------------------------- functions
@@ -263,7 +244,7 @@ def _rename_in(data: bytes, new_name: Callable[[str, str], str]) -> bytes:
 def _bindings(
     bindings: Mapping[str, bytes], new_name: Callable[[str, str], str]
 ) -> dict[str, bytes]:
-    """The values that a call gives to placeholders, without settings of the session that traced it."""
+    """The values that a call gives to placeholders, without settings of a session."""
     return {
         key: _rename_in(data, new_name) if attrs.function_names(data) else data
         for key, data in sorted(bindings.items())

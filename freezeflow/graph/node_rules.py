@@ -221,7 +221,7 @@ def constant_fits(body: Body, key: str, node: Node, ends: Ends) -> Iterator[Find
         yield body.find("tensors", key, message)
 
 
-# Function attribute -> attributes that list the dtypes of its arguments and of its results, for each
+# Function attribute -> attributes that list the dtypes of its arguments and its results, for each
 # op that calls functions with its own inputs. None: the function has one result of any dtype.
 _CALLS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]]] = {
     **dict.fromkeys(

@@ -1,8 +1,8 @@
 """The elements of a ``TensorProto`` message, every dtype, without NumPy.
 
 Meant for small tensors: what is shown to people, and what decides a rewrite. Source of the format:
-upstream ``core/framework/tensor.proto`` and ``tensor.cc`` (a value list that is too short repeats its
-last value; an empty one means zeros).
+upstream ``core/framework/tensor.proto`` and ``tensor.cc`` (a value list that is too short repeats
+its last value; an empty one means zeros).
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ _AS_BITS = frozenset(dtype for dtype in DType if dtype.name.startswith(("FLOAT8"
 def elements(tensor: Any) -> list[Any]:
     """The elements of a ``TensorProto`` in row-major order.
 
-    Floats come as float, integers and quantised ones as int, bool as bool, strings as bytes, complex
-    numbers as complex, 8-bit and 4-bit floats as the number that their bits are.
+    Floats come as float, integers and quantised ones as int, bool as bool, strings as bytes,
+    complex numbers as complex, 8-bit and 4-bit floats as the number that their bits are.
 
     Raises:
         ValueError: The dtype has no values (resource, variant), the shape is not known, or the

@@ -11,8 +11,8 @@
       sum = AddV2(a, a) {T=float32} : float32
 
 Shapes stand in brackets, lists in parentheses; ``@f{T=int32}`` is a function with its bindings,
-``$T`` an attribute that the call gives, ``^n`` a control input. A small tensor shows its elements, a
-larger one the first digits of the digest of its bytes.
+``$T`` an attribute that the call gives, ``^n`` a control input. A small tensor shows its elements,
+a larger one the first digits of the digest of its bytes.
 """
 
 from __future__ import annotations

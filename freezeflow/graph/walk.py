@@ -1,7 +1,7 @@
 """Ways through a graph: what is reached, in which order, and what is left after pruning.
 
-Nothing here recurses, so a chain of a hundred thousand nodes or fifty levels of calls is as good as a
-short one, and all of it is linear in nodes and edges (but for the heap that breaks ties by name).
+Nothing here recurses, so a chain of a hundred thousand nodes or fifty levels of calls is as good as
+a short one, and all of it is linear in nodes and edges (but for the heap that breaks ties by name).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import Graph, Node, node_of
 
-# The only way to close a loop in a valid graph: TF1's NextIteration feeds the Merge at a loop's head.
+# The only way to close a loop in a valid graph: TF1's NextIteration feeds the Merge at its head.
 _LOOP_ENDS = frozenset({"NextIteration", "RefNextIteration"})
 _LOOP_HEADS = frozenset({"Merge", "RefMerge"})
 
@@ -69,7 +69,7 @@ def reached_functions(graph: Graph, nodes: Iterable[Node]) -> list[str]:
 
 
 def consumers(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
-    """For each name that is taken as input, the nodes that take it, by data or control, each once."""
+    """For each name that is an input, the nodes that take it, by data or control, each once."""
     found: dict[str, list[str]] = {}
     for name, node in nodes.items():
         for source in dict.fromkeys(map(node_of, node.inputs)):
@@ -142,7 +142,7 @@ def _is_ordered(nodes: Mapping[str, Node]) -> bool:
 
 
 def find_recursion(graph: Graph) -> tuple[str, ...]:
-    """Functions that call each other in a circle, the first repeated at the end; empty if none do."""
+    """Functions that call each other in a circle, the first again at the end; empty if none do."""
     _, rest = _sort(_callees(graph))
     return _cycle_in(rest) if rest else ()
 

@@ -7,6 +7,7 @@ from freezeflow.graph.model import Asset
 from freezeflow.graph.text import model_lines, model_text
 from freezeflow.messages import message_class
 from freezeflow.values import DType
+from tests.graph.test_canonical import noisy
 from tests.graphs import (
     call,
     const,
@@ -19,7 +20,6 @@ from tests.graphs import (
     placeholder_attr,
     spec,
 )
-from tests.graph.test_canonical import noisy
 
 F = DType.FLOAT
 

@@ -391,13 +391,13 @@ def test_the_error_says_who_gave_the_graph():
 
 @given(
     st.lists(
-        st.sampled_from(["x", "w", "flag", "parts:1", "parts:2", "parts:0", "gone", "^w", "^gone", "^x:1"]),
+        st.sampled_from("x w flag parts:1 parts:2 parts:0 gone ^w ^gone ^x:1".split()),
         max_size=4,
     ),
     st.sampled_from(["AddV2", "Shape", "NoOp", "Assign", "AddN", "Unknown", "double", "_x"]),
     st.dictionaries(
         st.sampled_from(["T", "N", "out_type", "_class", "odd"]),
-        st.sampled_from([attr(F), attr(INT), attr(2), attr("s"), attr((F,)), placeholder_attr("T"), b""]),
+        st.sampled_from([*map(attr, (F, INT, 2, "s", (F,))), placeholder_attr("T"), b""]),
     ),
     st.sampled_from(["new", "new node", "_new"]),
 )  # fmt: skip

@@ -1,0 +1,318 @@
+"""Leaves out of a graph what no output needs, and by wish its debugging ops; the meaning stays.
+
+What goes: nodes and functions out of reach of the signatures and initializers, control edges that
+wait for nothing, control results without an effect. Only on request: ops that check or print, and
+Identity nodes where leaving them out is exactly the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from freezeflow.graph import colocation
+from freezeflow.graph.effects import V1_CONTROL_FLOW, Effects, awaited, drop_idle_control
+from freezeflow.graph.graph import (
+    Function,
+    Graph,
+    Node,
+    called_functions,
+    control_inputs,
+    data_inputs,
+    node_of,
+)
+from freezeflow.graph.model import Model
+from freezeflow.graph.node_types import NodeTypes
+from freezeflow.graph.walk import consumers, prune, reached_nodes, without_unused
+from freezeflow.values import DType
+
+# Debugging ops that hand their first input on unchanged, and the attribute with its dtype.
+PASSING_OPS: Mapping[str, str] = {
+    "CheckNumerics": "T",
+    "CheckNumericsV2": "T",
+    "Print": "T",
+    "DebugIdentity": "T",
+    "DebugIdentityV2": "T",
+    "DebugIdentityV3": "T",
+}
+
+# Debugging ops without outputs.
+SINK_OPS = frozenset({"Assert", "PrintV2"})
+
+# Stateful ops with a resource that change nothing of it, or only before the first call.
+_ONLY_READ = frozenset(
+    {
+        "ReadVariableOp",
+        "_ReadVariablesOp",
+        "ResourceGather",
+        "ResourceGatherNd",
+        "VariableShape",
+        "VarIsInitializedOp",
+        "LookupTableFind",
+        "LookupTableFindV2",
+        "LookupTableSize",
+        "LookupTableSizeV2",
+        "LookupTableExport",
+        "LookupTableExportV2",
+        "InitializeTable",
+        "InitializeTableV2",
+        "InitializeTableFromTextFile",
+        "InitializeTableFromTextFileV2",
+    }
+)
+
+
+class Stripped(NamedTuple):
+    """A stripped model, with figures for the report.
+
+    Args:
+        model: The model.
+        removed: Debugging op to how many of its nodes were taken out.
+        identities: How many Identity nodes were taken out.
+    """
+
+    model: Model
+    removed: Mapping[str, int]
+    identities: int
+
+
+def strip(model: Model, *, remove: Collection[str] = (), drop_identities: bool = False) -> Stripped:
+    """Strips a valid model.
+
+    Args:
+        model: The model.
+        remove: Debugging ops to take out, of `PASSING_OPS` and `SINK_OPS`.
+        drop_identities: Take out Identity nodes where that is exactly the same.
+    """
+    ends = _ends(model)
+    graph = _pruned(model.graph, ends)
+    removed: Counter[str] = Counter()
+    count = 0
+    if remove:
+        passing = _passing(graph, remove)
+        graph = _in_all_bodies(
+            graph, lambda nodes: _without_debugging(nodes, frozenset(remove), removed)
+        )
+        graph, _ = _without_identities(_pruned(graph, ends), ends, passing)
+    if drop_identities:
+        graph, count = _without_identities(graph, ends, None)
+    if remove or drop_identities:
+        graph = _pruned(graph, ends)
+    kept = dataclasses.replace(
+        model,
+        graph=_in_all_bodies(graph, colocation.drop_dangling),
+        variables={name: value for name, value in model.variables.items() if name in graph.nodes},
+        assets=tuple(a for a in model.assets if node_of(a.tensor) in graph.nodes),
+    )
+    return Stripped(kept, dict(sorted(removed.items())), count)
+
+
+def _ends(model: Model) -> set[str]:
+    """Nodes that are known by name outside the graph."""
+    tensors = [
+        spec.tensor
+        for signature in model.signatures.values()
+        for spec in (*signature.inputs.values(), *signature.outputs.values())
+    ]
+    return {*map(node_of, tensors), *model.init}
+
+
+def _in_all_bodies(graph: Graph, change: Callable[[Mapping[str, Node]], dict[str, Node]]) -> Graph:
+    return dataclasses.replace(
+        graph,
+        nodes=change(graph.nodes),
+        functions={
+            name: dataclasses.replace(function, nodes=change(function.nodes))
+            for name, function in graph.functions.items()
+        },
+    )
+
+
+# ---------------------------------------------------------------- pruning
+
+
+def _pruned(graph: Graph, ends: Collection[str]) -> Graph:
+    """The graph without what the ends do not need, in function bodies as well."""
+    graph = prune(graph, ends)
+    effects = Effects(graph)
+    counts = order_matters(graph)
+    functions = {
+        name: _pruned_body(function, effects.node, counts)
+        for name, function in graph.functions.items()
+    }
+    nodes = drop_idle_control(graph.nodes.values(), awaited(graph.nodes, counts))
+    return without_unused(
+        dataclasses.replace(graph, nodes=_reached(nodes, ends), functions=functions)
+    )
+
+
+def _pruned_body(
+    function: Function, has_effect: Callable[[Node], bool], counts: Callable[[Node], bool]
+) -> Function:
+    waited = awaited(function.nodes, counts)
+    nodes = drop_idle_control(function.nodes.values(), waited)
+    control = tuple(result for result in function.control_results if result.node in waited)
+    roots = [result.tensor for result in function.results]
+    roots += [result.node for result in control]
+    # A function that names no control results runs its nodes with an effect all the same.
+    roots += [node.name for node in nodes.values() if has_effect(node)]
+    return dataclasses.replace(function, nodes=_reached(nodes, roots), control_results=control)
+
+
+def _reached(nodes: Mapping[str, Node], roots: Iterable[str]) -> dict[str, Node]:
+    reached = reached_nodes(nodes, roots)
+    return {name: node for name, node in nodes.items() if name in reached}
+
+
+def order_matters(graph: Graph) -> Callable[[Node], bool]:
+    """Tells of a node whether someone may need to wait for it, by what it does itself.
+
+    Where nothing changes any state, only effects count. As soon as a node changes a table or a
+    variable, a node that reads one before it must not be overtaken: all that is stateful counts.
+    """
+    effects = Effects(graph)
+    types = NodeTypes(graph)
+    bodies = [graph.nodes, *(function.nodes for function in graph.functions.values())]
+    if not any(_may_change_state(graph, types, n) for nodes in bodies for n in nodes.values()):
+        return effects.node
+
+    def is_stateful(node: Node) -> bool:
+        definition = types.definition(node.op)
+        return definition is None or definition.is_stateful or effects.node(node)
+
+    return is_stateful
+
+
+def _may_change_state(graph: Graph, types: NodeTypes, node: Node) -> bool:
+    definition = types.definition(node.op)
+    if definition is None:
+        return True
+    ends = types.ends(node)
+    if ends.ref_inputs:
+        return node.op not in V1_CONTROL_FLOW and node.op != "RefIdentity"
+    if not definition.is_stateful or node.op in _ONLY_READ:
+        return False
+    if node.op in graph.functions or any(called_functions(node)):
+        return False  # its functions are looked at themselves
+    return ends.inputs is None or DType.RESOURCE in ends.inputs
+
+
+# ---------------------------------------------------------------- debugging ops
+
+
+def _without_debugging(
+    nodes: Mapping[str, Node], remove: frozenset[str], removed: Counter[str]
+) -> dict[str, Node]:
+    """Debugging nodes turned into Identity or NoOp of the same name."""
+    kept = dict(nodes)
+    for name, node in nodes.items():
+        if node.op in remove:
+            kept[name] = _plain(node)
+            removed[node.op] += 1
+    return kept
+
+
+def _plain(node: Node) -> Node:
+    """The node without its check or its message."""
+    data, control = list(data_inputs(node)), list(control_inputs(node))
+    if node.op in PASSING_OPS:
+        values = {"T": node.attrs[PASSING_OPS[node.op]]}
+        inputs = (data[0], *(f"^{name}" for name in control))
+        return Node(node.name, "Identity", inputs, values, node.device)
+    # It goes on waiting for what it looked at: it stays in the same loop, and dead where it was.
+    waits = dict.fromkeys([*map(node_of, data), *control])
+    return Node(node.name, "NoOp", tuple(f"^{name}" for name in waits), {}, node.device)
+
+
+def _passing(graph: Graph, remove: Collection[str]) -> frozenset[tuple[str, str]]:
+    """Function (empty for the main graph) and name of the nodes that were made an Identity."""
+    wanted = {op for op in remove if op in PASSING_OPS}
+    bodies = [("", graph.nodes)]
+    bodies += [(name, function.nodes) for name, function in graph.functions.items()]
+    return frozenset(
+        (body, name) for body, nodes in bodies for name, node in nodes.items() if node.op in wanted
+    )
+
+
+# ---------------------------------------------------------------- identities
+
+
+def _without_identities(
+    graph: Graph, ends: Collection[str], only: Collection[tuple[str, str]] | None
+) -> tuple[Graph, int]:
+    """The graph without Identity nodes that do nothing, and how many these were.
+
+    Args:
+        graph: The graph.
+        ends: Nodes that must keep their name.
+        only: (function, name) of the nodes to look at; None for all.
+    """
+    types = NodeTypes(graph)
+    nodes, count = _bypassed(graph.nodes, "", ends, only, types)
+    functions = {}
+    for name, function in graph.functions.items():
+        fixed = {control.node for control in function.control_results}
+        body, found = _bypassed(function.nodes, name, fixed, only, types)
+        sources = {
+            key: next(data_inputs(node)) for key, node in function.nodes.items() if key not in body
+        }
+        results = tuple(r._replace(tensor=_source(r.tensor, sources)) for r in function.results)
+        functions[name] = dataclasses.replace(function, nodes=body, results=results)
+        count += found
+    return dataclasses.replace(graph, nodes=nodes, functions=functions), count
+
+
+def _bypassed(
+    nodes: Mapping[str, Node],
+    body: str,
+    fixed: Collection[str],
+    only: Collection[tuple[str, str]] | None,
+    types: NodeTypes,
+) -> tuple[dict[str, Node], int]:
+    users = consumers(nodes)
+    sources = {
+        name: node.inputs[0]
+        for name, node in nodes.items()
+        if node.op == "Identity"
+        and (only is None or (body, name) in only)
+        and name not in fixed
+        and _does_nothing(node, nodes, users.get(name, ()), types)
+    }
+    kept = {}
+    for name, node in nodes.items():
+        if name not in sources:
+            inputs = tuple(_source(tensor, sources) for tensor in node.inputs)
+            kept[name] = node if inputs == node.inputs else node._replace(inputs=inputs)
+    return kept, len(sources)
+
+
+def _does_nothing(
+    node: Node, nodes: Mapping[str, Node], users: Iterable[str], types: NodeTypes
+) -> bool:
+    """Whether each consumer may as well take the Identity's own input.
+
+    Not where someone waits for it or it waits for someone, not beside TF1 control flow (there it
+    marks a branch or a frame), and not behind a TF1 variable (there it takes a copy in time).
+    """
+    if len(node.inputs) != 1 or node.attrs.keys() - {"T"} - _HARMLESS_ATTRS:
+        return False
+    source = nodes.get(node_of(node.inputs[0]))
+    if source is not None and (source.op in V1_CONTROL_FLOW or types.ends(source).ref_outputs):
+        return False
+    return all(
+        f"^{node.name}" not in nodes[user].inputs and nodes[user].op not in V1_CONTROL_FLOW
+        for user in users
+    )
+
+
+# Attributes that an Identity may have without doing more than handing on.
+_HARMLESS_ATTRS = frozenset({"_class", "_output_shapes", "_has_manual_control_dependencies"})
+
+
+def _source(tensor: str, sources: Mapping[str, str]) -> str:
+    """Where a tensor comes from once the nodes that hand on are left out."""
+    while tensor in sources:
+        tensor = sources[tensor]
+    return tensor
