@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from freezeflow.graph import attrs
-from freezeflow.graph.graph import Function, Graph, Node, data_inputs, join, split
+from freezeflow.graph.graph import Function, Graph, Node, data_inputs, join, node_of, split
 from freezeflow.graph.node_types import PLACEHOLDER_TAG, Ends, NodeTypes, tag_of
 from freezeflow.graph.walk import named_functions
 from freezeflow.values import DType
@@ -89,7 +89,7 @@ def tensor_type(body: Body, tensor: str) -> DType | None:
     found = body.given.get(tensor)
     if found is not None:
         return found
-    name, index = split(tensor)
+    name = node_of(tensor)
     if name in body.nodes and body.types.ends(body.nodes[name]).outputs is None:
         return DType.INVALID
     return None
@@ -223,19 +223,24 @@ def constant_fits(body: Body, key: str, node: Node, ends: Ends) -> Iterator[Find
 
 # Function attribute -> attributes that list the dtypes of its arguments and its results, for each
 # op that calls functions with its own inputs. None: the function has one result of any dtype.
-_CALLS: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]]] = {
-    **dict.fromkeys(
-        ("PartitionedCall", "StatefulPartitionedCall", "RemoteCall"),
-        {"f": (("Tin",), ("Tout",))},
-    ),
-    **dict.fromkeys(
-        ("If", "StatelessIf"),
-        {"then_branch": (("Tin",), ("Tout",)), "else_branch": (("Tin",), ("Tout",))},
-    ),
-    **dict.fromkeys(("Case", "StatelessCase"), {"branches": (("Tin",), ("Tout",))}),
-    **dict.fromkeys(
-        ("While", "StatelessWhile"), {"cond": (("T",), None), "body": (("T",), ("T",))}
-    ),
+_Ends = tuple[tuple[str, ...], tuple[str, ...] | None]
+_CALL: Mapping[str, _Ends] = {"f": (("Tin",), ("Tout",))}
+_IF: Mapping[str, _Ends] = {
+    "then_branch": (("Tin",), ("Tout",)),
+    "else_branch": (("Tin",), ("Tout",)),
+}
+_CASE: Mapping[str, _Ends] = {"branches": (("Tin",), ("Tout",))}
+_WHILE: Mapping[str, _Ends] = {"cond": (("T",), None), "body": (("T",), ("T",))}
+_CALLS: Mapping[str, Mapping[str, _Ends]] = {
+    "PartitionedCall": _CALL,
+    "StatefulPartitionedCall": _CALL,
+    "RemoteCall": _CALL,
+    "If": _IF,
+    "StatelessIf": _IF,
+    "Case": _CASE,
+    "StatelessCase": _CASE,
+    "While": _WHILE,
+    "StatelessWhile": _WHILE,
     "BatchFunction": {"f": (("Tin", "Tcaptured"), ("Tout",))},
     "MapDefun": {"f": (("Targuments", "Tcaptured"), ("output_types",))},
 }
