@@ -9,11 +9,11 @@ from freezeflow.errors import UsageError
 from freezeflow.graph.graph import node_of
 from freezeflow.graph.original import Original
 from freezeflow.sources.graph_file import parse_file
+from freezeflow.sources.meta_graph import init_nodes
 from freezeflow.sources.saved_model import (
     choose_meta_graph,
     choose_signatures,
     graph_file,
-    init_nodes,
 )
 from freezeflow.sources.signatures import read_signature
 from freezeflow.values import ModelSource

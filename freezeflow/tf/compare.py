@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,7 +77,9 @@ def _numbers(original: Array, result: Array, tolerance: Tolerance) -> tuple[dict
     left, right = _wide(original), _wide(result)
     finite = np.isfinite(left) & np.isfinite(right)
     special = ~finite & ~((left == right) | (np.isnan(left) & np.isnan(right)))
-    gap = np.abs(left[finite] - right[finite])
+    with np.errstate(over="ignore"):
+        gap = np.abs(left[finite] - right[finite])
+        rmse = float(np.sqrt(np.mean(gap**2))) if gap.size else 0.0
     size = np.abs(left[finite])
     allowed = 0.0 if exact_type else tolerance.atol + tolerance.rtol * size
     bad = int(np.count_nonzero(gap > allowed)) + int(np.count_nonzero(special))
@@ -85,14 +88,19 @@ def _numbers(original: Array, result: Array, tolerance: Tolerance) -> tuple[dict
         "max_abs": float(np.max(gap, initial=0.0)),
         "mean_abs": float(np.mean(gap)) if gap.size else 0.0,
         "max_rel": _max_relative(gap, size),
-        "rmse": float(np.sqrt(np.mean(gap**2))) if gap.size else 0.0,
+        "rmse": rmse,
         "max_ulp": max_ulp(original, result),
         "bad_share": bad / original.size if original.size else 0.0,
         "special_differ": int(np.count_nonzero(special)),
         "top1_agreement": _top1(original, result),
         "atol_needed": None if special.any() or (exact_type and bad) else max(needed, 0.0),
     }
-    return metrics, bad == 0
+    # JSON has no infinity: a difference that does not fit into a double is null.
+    finite_metrics = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in metrics.items()
+    }
+    return finite_metrics, bad == 0
 
 
 def _wide(array: Array) -> Array:

@@ -1,0 +1,107 @@
+"""Which ops may run: the lists against TensorFlow's table, and what a refusal says."""
+
+import pytest
+
+from freezeflow.errors import ModelRefused
+from freezeflow.graph import attrs
+from freezeflow.graph.op_policy import (
+    FOLDABLE,
+    RUNNABLE,
+    SAME_BYTES,
+    Use,
+    check_runnable,
+    is_runnable,
+)
+from freezeflow.graph.ops import standard_op
+
+# They write files, start programs, open connections, or run code that came with the model.
+DANGEROUS = [
+    "DatasetToTFRecord",
+    "DebugIdentity",
+    "DebugIdentityV2",
+    "DebugIdentityV3",
+    "DebugNumericSummary",
+    "DumpTensor",
+    "EagerPyFunc",
+    "ExperimentalDatasetToTFRecord",
+    "ImmutableConst",
+    "MergeV2Checkpoints",
+    "PyFunc",
+    "PyFuncStateless",
+    "ReadFile",
+    "RpcClient",
+    "RpcServer",
+    "Save",
+    "SaveDatasetV2",
+    "SaveSlices",
+    "SaveV2",
+    "SnapshotDatasetV2",
+    "WriteFile",
+    "WriteSummary",
+    "XlaCallModule",
+    "DataServiceDatasetV4",
+    "SqlDataset",
+    "TFRecordDataset",
+    "MatchingFiles",
+    "RemoteCall",
+    "Send",
+    "Recv",
+    "LoadDataset",
+    "CacheDataset",
+]
+
+
+def test_every_name_is_an_op():
+    assert [name for name in sorted(RUNNABLE) if standard_op(name) is None] == []
+    assert [name for name in DANGEROUS if standard_op(name) is None] == []
+
+
+def test_what_folds_has_no_state_and_no_function():
+    for name in FOLDABLE:
+        definition = standard_op(name)
+        assert not definition.is_stateful, name
+        assert definition.inputs, name
+        assert "func" not in definition.attr_types.values(), name
+        assert not any(output.is_ref for output in definition.outputs), name
+
+
+def test_the_lists_contain_each_other():
+    assert SAME_BYTES < FOLDABLE < RUNNABLE
+
+
+@pytest.mark.parametrize("op", DANGEROUS)
+def test_dangerous_ops_are_on_no_list(op):
+    assert not is_runnable(Use("node", op, {}))
+
+
+@pytest.mark.parametrize(
+    ("stream", "runs"),
+    [(b"stderr", True), (b"stdout", True), (b"file:///tmp/x", False), (b"", False)],
+)
+def test_print_may_not_write_files(stream, runs):
+    use = Use("print", "PrintV2", {"output_stream": attrs.of_bytes(stream)})
+    assert is_runnable(use) is runs
+
+
+def test_a_refusal_names_op_node_and_what_to_do():
+    uses = [
+        Use("a", "Add", {}),
+        Use("loop_body/w", "WriteFile", {}),
+        Use("r", "ReadFile", {}),
+        Use("later", "ReadFile", {}),
+        Use("call", "my_function", {}),
+    ]
+    with pytest.raises(ModelRefused) as caught:
+        check_runnable(uses, {"my_function"})
+    assert "ReadFile, WriteFile" in caught.value.message
+    assert caught.value.where == "r"
+    assert "allow_ops" in caught.value.hint
+    with pytest.raises(ModelRefused) as caught:
+        check_runnable(uses, {"my_function"}, {"ReadFile": "reads its own vocabulary"})
+    assert caught.value.where == "loop_body/w"
+    check_runnable(uses, {"my_function"}, ("ReadFile", "WriteFile"))
+
+
+def test_custom_ops_have_to_be_allowed():
+    with pytest.raises(ModelRefused, match="MyCompanyOp"):
+        check_runnable([Use("x", "MyCompanyOp", {})], ())

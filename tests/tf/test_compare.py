@@ -1,0 +1,142 @@
+"""Metrics against their definitions, worked out by hand or the slow way."""
+
+import json
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from freezeflow.tf.compare import (
+    Tolerance,
+    accuracy,
+    compare,
+    max_ulp,
+    same_bytes,
+    worse,
+)
+
+STRICT = Tolerance(0.0, 0.0)
+FLOATS = arrays.arrays(
+    st.sampled_from([np.float16, np.float32, np.float64]), arrays.array_shapes(max_dims=2)
+)
+
+
+@given(FLOATS)
+def test_everything_equals_itself(array):
+    found = compare(array, array.copy(), STRICT)
+    assert found.equal
+    assert found.within
+    assert found.metrics["max_abs"] == 0
+    assert found.metrics["special_differ"] == 0
+    assert found.metrics["atol_needed"] == 0
+
+
+@given(FLOATS)
+def test_the_next_float_is_one_ulp_away_and_not_equal(array):
+    array = np.where(np.isfinite(array), array, 1).astype(array.dtype)
+    upper = np.nextafter(array, np.array(np.inf, array.dtype))
+    assert max_ulp(array, upper) == 1
+    assert not compare(array, upper, STRICT).equal
+
+
+def test_ulp_counts_across_zero():
+    tiny = np.nextafter(np.float32(0), np.float32(1))
+    assert max_ulp(np.float32([-tiny]), np.float32([tiny])) == 2
+    assert max_ulp(np.float32([-0.0]), np.float32([0.0])) == 0
+    assert max_ulp(np.float64([-1.0]), np.float64([1.0])) == 2 * int(np.float64(1).view(np.int64))
+
+
+def test_ulp_of_bfloat16_and_complex():
+    one = np.array([1.0], ml_dtypes.bfloat16)
+    assert max_ulp(one, np.array([1.0078125], ml_dtypes.bfloat16)) == 1
+    step = np.float32(1).view(np.int32) + 3
+    assert max_ulp(np.complex64([1 + 1j]), np.complex64([1 + 1j * step.view(np.float32)])) == 3
+    assert max_ulp(np.int32([1]), np.int32([2])) is None
+
+
+def test_minus_zero_is_not_the_same_bytes_but_within():
+    found = compare(np.float32([0.0]), np.float32([-0.0]), STRICT)
+    assert (found.equal, found.within) == (False, True)
+
+
+def test_nan_and_infinity():
+    one = np.float32([math.nan, math.inf, -math.inf, 1])
+    assert compare(one, one.copy(), STRICT).within
+    found = compare(one, np.float32([1, math.inf, math.inf, math.nan]), Tolerance(1e9, 1e9))
+    assert not found.within
+    assert found.metrics["special_differ"] == 3
+    assert found.metrics["bad_share"] == 0.75
+    assert found.metrics["atol_needed"] is None
+
+
+def test_figures_by_hand():
+    one, other = np.float64([[1, 2], [4, 0]]), np.float64([[1, 2.5], [3, 0]])
+    metrics = compare(one, other, Tolerance(0.25, 0.125)).metrics
+    assert metrics["max_abs"] == 1
+    assert metrics["mean_abs"] == 0.375
+    assert metrics["max_rel"] == 0.25
+    assert metrics["rmse"] == pytest.approx(math.sqrt(1.25 / 4))
+    assert metrics["bad_share"] == 0.25
+    assert metrics["top1_agreement"] == 1
+    assert metrics["atol_needed"] == 0.5
+    assert compare(one, other, Tolerance(0.5, 0.125)).within
+    assert not compare(one, other, Tolerance(0.49, 0.125)).within
+
+
+def test_relative_gap_from_zero_has_no_number():
+    assert compare(np.float32([0]), np.float32([1]), STRICT).metrics["max_rel"] is None
+
+
+def test_integers_have_to_be_equal_whatever_the_tolerance():
+    loose = Tolerance(10.0, 10.0)
+    assert not compare(np.int64([1]), np.int64([2]), loose).within
+    large = np.int64([2**62]), np.int64([2**62 + 1])
+    assert compare(*large, loose).metrics["max_abs"] == 1
+    assert not compare(*large, loose).within
+
+
+def test_other_dtypes_and_shapes_are_named():
+    found = compare(np.zeros(2, np.float32), np.zeros(2), Tolerance(1, 1))
+    assert found.metrics == {"problem": "float32[2] became float64[2]"}
+    assert not found.within
+    assert not compare(np.zeros((2, 1)), np.zeros((1, 2)), Tolerance(1, 1)).within
+
+
+def test_figures_are_json_even_where_doubles_end():
+    huge = np.float64([1e308, -1e308])
+    metrics = compare(huge, -huge, Tolerance(0, 0)).metrics
+    assert metrics["max_abs"] is None
+    assert metrics["bad_share"] == 1
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_strings():
+    one = np.array([b"a\0", b"", b"c"], object)
+    assert same_bytes(one, one.copy())
+    found = compare(one, np.array([b"a", b"", b"c"], object), Tolerance(1, 1))
+    assert not found.within
+    assert found.metrics["bad_share"] == pytest.approx(1 / 3)
+
+
+def test_empty_tensors_are_equal():
+    empty = np.zeros((0, 3), np.float32)
+    found = compare(empty, empty.copy(), STRICT)
+    assert found.equal
+    assert found.metrics["bad_share"] == 0
+
+
+def test_accuracy():
+    scores = np.float32([[0, 1], [1, 0], [0, 1], [1, 0]])
+    assert accuracy(scores, np.array([1, 0, 0, 0])) == 0.75
+    assert accuracy(np.array([1, 2]), np.array([1, 3])) == 0.5
+
+
+def test_the_worse_of_two():
+    one = {"max_abs": 1.0, "top1_agreement": 0.5, "atol_needed": None}
+    other = {"max_abs": 0.5, "top1_agreement": 1.0, "atol_needed": 3.0}
+    assert worse(one, other) == {"max_abs": 1.0, "top1_agreement": 0.5, "atol_needed": None}
+    assert worse(one, {"problem": "x"}) == {"problem": "x"}
