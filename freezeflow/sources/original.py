@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from freezeflow.errors import UsageError
 from freezeflow.graph.graph import node_of
 from freezeflow.graph.original import Original
 from freezeflow.sources.graph_file import parse_file
-from freezeflow.sources.meta_graph import init_nodes
+from freezeflow.sources.meta_graph import init_nodes, read_assets
 from freezeflow.sources.saved_model import (
     choose_meta_graph,
     choose_signatures,
@@ -51,7 +48,6 @@ def original_of(source: ModelSource) -> Original:
     ]
     if restores:
         roots += [node_of(saver.restore_op_name), node_of(saver.filename_tensor_name)]
-    assets = _assets(meta_graph, source.path / "assets")
     reader = parsed.reader(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list.op)
     graph = reader.graph([*roots, *init])
     return Original(
@@ -63,12 +59,8 @@ def original_of(source: ModelSource) -> Original:
         filename_tensor=saver.filename_tensor_name,
         checkpoint=checkpoint,
         init=init,
-        assets={t: path for t, path in assets.items() if node_of(t) in graph.nodes},
+        assets={
+            asset.tensor: source.path / "assets" / asset.name
+            for asset in read_assets(meta_graph, graph, source.path / "assets")
+        },
     )
-
-
-def _assets(meta_graph: Any, folder: Path) -> dict[str, Path]:
-    return {
-        definition.tensor_info.name: folder / definition.filename
-        for definition in meta_graph.asset_file_def
-    }

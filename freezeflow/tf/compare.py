@@ -137,8 +137,8 @@ def max_ulp(original: Array, result: Array) -> int | None:
     if integer is None or not _is_float(original):
         return None
     numbers = ~(np.isnan(_wide(original)) | np.isnan(_wide(result)))
-    left = _ordered(np.ascontiguousarray(original)[numbers].view(integer))
-    right = _ordered(np.ascontiguousarray(result)[numbers].view(integer))
+    left = _ordered(original[numbers].view(integer))
+    right = _ordered(result[numbers].view(integer))
     return max((abs(a - b) for a, b in _furthest(left, right)), default=0)
 
 

@@ -68,8 +68,14 @@ class Side(NamedTuple):
         try:
             results = session.run(fetches, feeds)
         except (tf.errors.OpError, ValueError) as error:
-            return Refusal(str(error).partition("\n")[0])
+            return Refusal(_first_reason(str(error)))
         return {key: np.asarray(value) for key, value in results.items()}
+
+
+def _first_reason(text: str) -> str:
+    """What went wrong, out of TensorFlow's error: the line above its list of nodes."""
+    lines = [line.strip() for line in text.partition("[[{{")[0].splitlines()]
+    return next((line for line in reversed(lines) if line), "no reason given")
 
 
 def full_name(tensor: str) -> str:
