@@ -87,7 +87,7 @@ class Action:
     Args:
         key: Digest of its preimage.
         outputs: What it gave.
-        facts_json: Its facts, as JSON text; most look-ups never read them.
+        facts_json: Its facts, as canonical JSON; most look-ups never read them.
     """
 
     key: Digest
@@ -255,7 +255,7 @@ def decode_action_file(data: bytes) -> ActionFile | None:
     action = Action(
         key=key_of(fields["preimage"]),
         outputs=Outputs.from_json(fields["outputs"]),
-        facts_json=json.dumps(fields["facts"]),
+        facts_json=canonical_json(fields["facts"]).decode(),
     )
     return ActionFile(
         action=action,

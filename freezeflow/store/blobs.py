@@ -143,7 +143,11 @@ class Blobs:
     def _write(self, digest: Digest, piece: bytes | Location) -> None:
         path = self.path(digest)
         write_atomically(path, [piece], mode=0o444)
-        self._remember(digest, FileIdentity.of(os.stat(path)))
+        try:
+            identity = FileIdentity.of(os.stat(path))
+        except OSError as error:
+            raise reading_failed(error, path) from error
+        self._remember(digest, identity)
 
     def _check(self, digest: Digest) -> bool:
         """Reads a blob and tells whether it is whole."""

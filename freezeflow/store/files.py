@@ -319,7 +319,11 @@ class _Sources:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise reading_failed(error, path) from error
-        self._open[path] = (descriptor, FileIdentity.of(os.fstat(descriptor)))
+        try:
+            self._open[path] = (descriptor, FileIdentity.of(os.fstat(descriptor)))
+        except OSError as error:
+            os.close(descriptor)
+            raise reading_failed(error, path) from error
         return self._open[path]
 
 
@@ -370,8 +374,13 @@ def _open_beside(target: Path) -> tuple[int, Path]:
             continue
         with contextlib.suppress(OSError):  # some network file systems have no locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if _names(beside, descriptor):
-            return descriptor, beside
+        try:
+            if _names(beside, descriptor):
+                return descriptor, beside
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
         # Someone took it for a leftover in the moment before it was locked.
         os.close(descriptor)
 
