@@ -23,8 +23,12 @@ from freezeflow.graph.effects import Effects, awaited, drop_idle_control
 from freezeflow.graph.freeze_scope import Scope, Specialised, Touch
 from freezeflow.graph.graph import Arg, ControlResult, Function, Graph, Node, node_of
 from freezeflow.graph.handles import Handle
+from freezeflow.graph.initial import initial_values
 from freezeflow.graph.model import Model
-from freezeflow.graph.variables import HANDLES
+from freezeflow.graph.variables import HANDLES, PYTHON_CALLS
+
+
+_TABLE_WRITES = ("InitializeTable", "LookupTableImport", "LookupTableInsert")
 
 
 class Frozen(NamedTuple):
@@ -51,19 +55,24 @@ def freeze_variables(model: Model) -> Frozen:
         ModelRefused: An output sees a write, a variable that is read has no value, or an op does
             something with a variable that is not known.
     """
-    freezer = _Freezer(model)
     signatures = model.signatures.values()
     outputs = [spec.tensor for signature in signatures for spec in signature.outputs.values()]
     inputs = [spec.tensor for signature in signatures for spec in signature.inputs.values()]
     called = walk.reached_nodes(model.graph.nodes, outputs)
+    freezer = _Freezer(model)
     scope = Scope(freezer, model.graph.nodes, {}, called)
-    nodes = freezer.cleaned(scope.run(), [*outputs, *inputs, *model.init])
+    rewritten = scope.run()
+    init = freezer.initializers(rewritten, model.init, walk.reached_nodes(rewritten, outputs))
+    nodes = freezer.cleaned(rewritten, [*outputs, *inputs, *init])
     _check_values(nodes, model)
     reads = [touch for name, touches in scope.reads.items() if name in nodes for touch in touches]
     _check_writes(scope.writes, reads)
-    graph = dataclasses.replace(model.graph, nodes=nodes, functions=freezer.functions)
+    graph = walk.without_unused(
+        dataclasses.replace(model.graph, nodes=nodes, functions=freezer.functions)
+    )
+    _check_portable(graph)
     return Frozen(
-        dataclasses.replace(model, graph=walk.without_unused(graph), variables={}),
+        dataclasses.replace(model, graph=graph, variables={}, init=init),
         len({variable for read in reads for variable in read.variables}),
         len(scope.writes),
     )
@@ -76,6 +85,7 @@ class _Freezer:
         self.graph = model.graph
         self.functions: dict[str, Function] = {}
         self._values = model.variables
+        self._initial = initial_values(model)
         self._made: dict[tuple[str, tuple[Handle | None, ...]], Specialised] = {}
         self._effects = Effects(
             Graph(nodes={}, functions=self.functions, op_defs=model.graph.op_defs)
@@ -87,9 +97,14 @@ class _Freezer:
         }
 
     def constant(self, node: Node) -> tuple[Node | None, Handle]:
-        """The Const that a variable becomes, None if it has no value, and its handle."""
-        name = node.name if node.name in self._values else self._by_identity.get(_identity(node))
+        """The node that a variable becomes, None if it has no value, and its handle."""
         dtype = attrs.to_type(node.attrs["dtype"])
+        if node.name in self._initial:
+            value = Node(
+                node.name, "Identity", (self._initial[node.name],), {"T": attrs.of_type(dtype)}
+            )
+            return value, Handle(dtype, None, (node.name,))
+        name = node.name if node.name in self._values else self._by_identity.get(_identity(node))
         if name is None:
             shape = attrs.to_shape(node.attrs["shape"]) if "shape" in node.attrs else None
             return None, Handle(dtype, shape, (node.name,))
@@ -116,6 +131,15 @@ class _Freezer:
         name = self._emit(_with_values(function, nodes, control, handles, results))
         reads = [t for node, touches in scope.reads.items() if node in nodes for t in touches]
         return Specialised(name, results, tuple(reads), tuple(scope.writes))
+
+    def initializers(
+        self, nodes: Mapping[str, Node], roots: Iterable[str], needed: set[str]
+    ) -> tuple[str, ...]:
+        """The nodes that do the work of the initialisers, in order: those of tables in use."""
+        reached = walk.reached_nodes(nodes, roots)
+        order = walk.topological_order({name: nodes[name] for name in reached})
+        acting = [nodes[name] for name in order if self._effects.node(nodes[name])]
+        return tuple(n.name for n in acting if _initialises_needed(n, nodes, needed))
 
     def cleaned(self, nodes: Mapping[str, Node], roots: Iterable[str]) -> dict[str, Node]:
         """What the roots need, without control edges for which nobody has to wait."""
@@ -163,6 +187,30 @@ def _identity(node: Node) -> tuple[bytes, bytes]:
     shared = attrs.to_bytes(node.attrs["shared_name"]) if "shared_name" in node.attrs else b""
     container = attrs.to_bytes(node.attrs["container"]) if "container" in node.attrs else b""
     return container, shared or node.name.encode()
+
+
+def _initialises_needed(node: Node, nodes: Mapping[str, Node], needed: set[str]) -> bool:
+    """Whether an initialiser matters: what it fills, if it is a table's, is needed by a call."""
+    if not node.op.startswith(_TABLE_WRITES):
+        return True
+    table = node_of(node.inputs[0])
+    while nodes[table].op == "Identity":
+        table = node_of(nodes[table].inputs[0])
+    return table in needed
+
+
+def _check_portable(graph: Graph) -> None:
+    """Refuses what only works in the process that built the graph."""
+    scopes = {"": graph.nodes, **{name: f.nodes for name, f in graph.functions.items()}}
+    for scope, nodes in scopes.items():
+        for node in nodes.values():
+            if node.op in PYTHON_CALLS:
+                raise ModelRefused(
+                    f"op {node.op} calls Python code, which is not in the graph",
+                    where=f"{scope} > {node.name}" if scope else node.name,
+                    hint="Rewrite tf.py_function or tf.numpy_function with TensorFlow ops, then save"
+                    " the model again.",
+                )
 
 
 def _check_values(nodes: Mapping[str, Node], model: Model) -> None:

@@ -62,7 +62,7 @@ class Freezer(Protocol):
     graph: Graph
 
     def constant(self, node: Node) -> tuple[Node | None, Handle]:
-        """The Const that a variable becomes, None if it has no value, and its handle."""
+        """The node that a variable becomes, None if it has no value, and its handle."""
 
     def specialise(self, name: str, given: tuple[Handle | None, ...]) -> Specialised:
         """A function of the library, rewritten for the handles that it is given."""
@@ -158,7 +158,7 @@ class Scope:
         self.handles[node.name] = handle._replace(is_ref=node.op in REF_VARIABLES)
         if constant is not None:
             control = tuple(i for i in node.inputs if i.startswith("^"))
-            self._out[node.name] = constant._replace(inputs=control)
+            self._out[node.name] = constant._replace(inputs=(*constant.inputs, *control))
 
     def _read(self, node: Node, given: Mapping[int, Handle]) -> None:
         new = READS[node.op](node, given[0], self._in_frames)

@@ -27,6 +27,9 @@ WRITES = re.compile(
 # Ops on a handle that neither read nor write the value, and have no outputs.
 IGNORED = frozenset({"DisableCopyOnRead"})
 
+# Ops that call a Python function by a number that only the process that built the graph knows.
+PYTHON_CALLS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
+
 # TF1's control flow on references has a twin for values.
 REF_TWINS = {
     f"Ref{op}": op for op in ("Switch", "Merge", "Enter", "Exit", "NextIteration", "Identity")

@@ -31,6 +31,12 @@ class Reader(NamedTuple):
 
 READERS: dict[str, Reader] = {
     "saved_model": Reader("freezeflow.sources.saved_model", "load_saved_model", "saved_model_files"),
+    "checkpoint": Reader(
+        "freezeflow.sources.checkpoint", "load_checkpoint", "checkpoint_source_files"
+    ),
+    "frozen_graph": Reader(
+        "freezeflow.sources.frozen_graph", "load_frozen_graph", "frozen_graph_files"
+    ),
 }
 
 

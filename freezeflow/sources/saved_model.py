@@ -6,30 +6,25 @@ Source of the layout: upstream ``core/protobuf/saved_model.proto`` and ``meta_gr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from freezeflow.checkpoint import Request, open_checkpoint
-from freezeflow.errors import ModelRefused, UsageError
-from freezeflow.graph import attrs, walk
-from freezeflow.graph.constants import const
-from freezeflow.graph.graph import Graph, Node, node_of
-from freezeflow.graph.model import Asset, Model
-from freezeflow.graph.restore import Restored, SavedTensor, follow_restore
-from freezeflow.graph.variables import HANDLES
-from freezeflow.sources.graph_file import ParsedFile, parse_file, tensor_of_file
-from freezeflow.sources.signatures import read_signature
+from freezeflow.errors import ModelRefused
+from freezeflow.graph import walk
+from freezeflow.graph.graph import node_of
+from freezeflow.graph.model import Model
+from freezeflow.sources.graph_file import parse_file
+from freezeflow.sources.meta_graph import INIT_SIGNATURE, init_nodes, read_assets, with_values
+from freezeflow.sources.signatures import ends_of, read_signature
 from freezeflow.stages.stage import Context
-from freezeflow.values import DType, ModelSource, Signature
+from freezeflow.values import ModelSource
 
 GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 _CHUNKED = "saved_model.cpb"
 
 # Signatures that run something once; nobody calls them to predict.
-_INIT_SIGNATURE = "__saved_model_init_op"
-_INTERNAL_SIGNATURES = frozenset({_INIT_SIGNATURE, "__saved_model_train_op"})
-_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
+_INTERNAL_SIGNATURES = frozenset({INIT_SIGNATURE, "__saved_model_train_op"})
 
 
 def load_saved_model(source: ModelSource, context: Context) -> Model:
@@ -47,20 +42,18 @@ def load_saved_model(source: ModelSource, context: Context) -> Model:
         for name in choose_signatures(meta_graph.signature_def, source.signatures, path)
     }
     init = init_nodes(meta_graph)
-    ends = [spec.tensor for s in signatures.values() for side in (s.inputs, s.outputs) for spec in side.values()]
     restore_op = node_of(meta_graph.saver_def.restore_op_name)
-    roots = [*map(node_of, ends), *init]
+    roots = [*map(node_of, ends_of(signatures)), *init]
     whole = reader.graph([*roots, *([restore_op] if restore_op else [])])
     graph = walk.prune(whole, roots)
-    restored = follow_restore(whole, restore_op)
-    return Model(
+    model = Model(
         graph=graph,
         signatures=signatures,
         init=init,
-        variables=_variables(graph, restored, source.path / "variables" / "variables", context),
-        assets=_assets(meta_graph, graph, source.path / "assets"),
+        assets=read_assets(meta_graph, graph, source.path / "assets"),
         source_kind="saved_model",
     )
+    return with_values(model, meta_graph, whole, source.path / "variables" / "variables", context)
 
 
 def saved_model_files(source: ModelSource) -> tuple[Path, ...]:
@@ -154,64 +147,3 @@ def choose_signatures(
                 hint=f"Its signatures are: {listed}.",
             )
     return tuple(sorted(set(wanted)))
-
-
-def init_nodes(meta_graph: Any) -> tuple[str, ...]:
-    """The nodes that initialise tables after the variables are restored, in order."""
-    if _INIT_SIGNATURE in meta_graph.signature_def:
-        outputs = meta_graph.signature_def[_INIT_SIGNATURE].outputs
-        return tuple(node_of(outputs[key].name) for key in sorted(outputs))
-    for collection in _INIT_COLLECTIONS:
-        names = meta_graph.collection_def[collection].node_list.value if collection in meta_graph.collection_def else ()
-        if names:
-            return tuple(node_of(name) for name in names)
-    return ()
-
-
-# ---------------------------------------------------------------- values
-
-
-def _variables(
-    graph: Graph, restored: Restored, prefix: Path, context: Context
-) -> dict[str, Node]:
-    """For each variable in reach that the checkpoint fills: a Const with its value."""
-    handles = [n.name for n in graph.nodes.values() if n.op in HANDLES and n.name in restored.variables]
-    if not handles:
-        return {}
-    checkpoint = open_checkpoint(prefix)
-    saved = [restored.variables[handle] for handle in handles]
-    values = checkpoint.fetch([Request(s.key, s.slice_spec) for s in saved], context.put_tensor)
-    variables = {}
-    for handle, tensor, value in zip(handles, saved, values, strict=True):
-        _check_dtype(graph.nodes[handle], tensor, value.dtype, prefix)
-        variables[handle] = const(handle, value.dtype, value.shape, value.content)
-    return variables
-
-
-def _check_dtype(handle: Node, saved: SavedTensor, dtype: DType, prefix: Path) -> None:
-    expected = attrs.to_type(handle.attrs["dtype"])
-    if dtype is not expected:
-        raise ModelRefused(
-            f"variable {handle.name!r} is {expected.tf_name}, the checkpoint holds {dtype.tf_name}"
-            f" under {saved.key!r}",
-            where=str(prefix),
-            hint="Graph and checkpoint do not belong together.",
-        )
-
-
-def _assets(meta_graph: Any, graph: Graph, folder: Path) -> tuple[Asset, ...]:
-    """The asset files whose path the graph takes."""
-    found = []
-    for definition in meta_graph.asset_file_def:
-        tensor = node_of(definition.tensor_info.name)
-        if tensor not in graph.nodes:
-            continue
-        path = folder / definition.filename
-        if folder.resolve() not in path.resolve().parents or not path.is_file():
-            raise ModelRefused(
-                f"asset {definition.filename!r} is missing",
-                where=str(folder),
-                hint="Copy the whole SavedModel folder.",
-            )
-        found.append(Asset(name=definition.filename, tensor=tensor, content=tensor_of_file(path)))
-    return tuple(sorted(found, key=lambda asset: (asset.name, asset.tensor)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from freezeflow.graph import attrs
@@ -17,6 +17,16 @@ def read_signature(message: Any) -> Signature:
     other composite one end for each component (``key.0``, ``key.1``).
     """
     return Signature(_ends(message.inputs), _ends(message.outputs))
+
+
+def ends_of(signatures: Mapping[str, Signature]) -> list[str]:
+    """Every tensor that signatures name."""
+    return [
+        spec.tensor
+        for signature in signatures.values()
+        for side in (signature.inputs, signature.outputs)
+        for spec in side.values()
+    ]
 
 
 def _ends(infos: Any) -> dict[str, TensorSpec]:

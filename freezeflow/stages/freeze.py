@@ -31,8 +31,8 @@ def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
             asset is read in a way that needs the file, or an op does what is not known.
     """
     assert given.model is not None
-    frozen = freeze_variables(embed_assets(inline_model(given.model)))
-    model = name_ends(frozen.model, after_signature=params.names == "signature")
+    frozen = freeze_variables(inline_model(given.model))
+    model = name_ends(embed_assets(frozen.model), after_signature=params.names == "signature")
     return Outcome(
         model=model,
         facts={

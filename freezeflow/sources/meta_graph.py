@@ -1,0 +1,132 @@
+"""What a meta graph says beside its graph: values of variables, initialisers, assets.
+
+Source of the format: upstream ``core/protobuf/meta_graph.proto`` and
+``python/saved_model/constants.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from freezeflow.checkpoint import Request, Value, open_checkpoint
+from freezeflow.errors import ModelRefused
+from freezeflow.graph import attrs
+from freezeflow.graph.constants import const
+from freezeflow.graph.graph import Graph, Node, node_of
+from freezeflow.graph.model import Asset, Model
+from freezeflow.graph.restore import SavedTensor, follow_restore
+from freezeflow.graph.variables import HANDLES
+from freezeflow.messages import message_class
+from freezeflow.sources.graph_file import tensor_of_file
+from freezeflow.sources.object_graph import captured_variables
+from freezeflow.stages.stage import Context
+from freezeflow.values import DType
+
+INIT_SIGNATURE = "__saved_model_init_op"
+_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
+_TABLE_INITIALIZERS = "table_initializer"
+_ASSET_COLLECTION = "saved_model_assets"
+
+
+def init_nodes(meta_graph: Any) -> tuple[str, ...]:
+    """The nodes that initialise tables after the variables are restored, in order."""
+    if INIT_SIGNATURE in meta_graph.signature_def:
+        outputs = meta_graph.signature_def[INIT_SIGNATURE].outputs
+        return tuple(node_of(outputs[key].name) for key in sorted(outputs))
+    for collection in (*_INIT_COLLECTIONS, _TABLE_INITIALIZERS):
+        if collection in meta_graph.collection_def:
+            names = meta_graph.collection_def[collection].node_list.value
+            if names:
+                return tuple(node_of(name) for name in names)
+    return ()
+
+
+def with_values(
+    model: Model, meta_graph: Any, whole: Graph, prefix: Path, context: Context
+) -> Model:
+    """The model with the variables and tables that it reaches filled from the checkpoint."""
+    restored = follow_restore(whole, node_of(meta_graph.saver_def.restore_op_name))
+    nodes = model.graph.nodes
+    handles = [node.name for node in nodes.values() if node.op in HANDLES]
+    tables = [name for name in restored.tables if name in nodes]
+    if not (handles or tables):
+        return model
+    checkpoint = open_checkpoint(prefix)
+    lost = [handle for handle in handles if handle not in restored.variables]
+    found = captured_variables(
+        meta_graph.object_graph_def, model.graph, lost, checkpoint, context.put_tensor
+    )
+    saved = {**found, **{h: restored.variables[h] for h in handles if h in restored.variables}}
+    requests = [*saved.values(), *(tensor for name in tables for tensor in restored.tables[name])]
+    values = checkpoint.fetch([Request(r.key, r.slice_spec) for r in requests], context.put_tensor)
+    variables = {}
+    for (handle, tensor), value in zip(saved.items(), values, strict=False):
+        _check_dtype(nodes[handle], tensor, value.dtype, prefix)
+        variables[handle] = const(handle, value.dtype, value.shape, value.content)
+    filled = dataclasses.replace(model, variables=variables)
+    pairs = zip(values[len(saved) :: 2], values[len(saved) + 1 :: 2], strict=True)
+    for name, (keys, contents) in zip(tables, pairs, strict=True):
+        filled = _with_table(filled, name, keys, contents)
+    return filled
+
+
+def _with_table(model: Model, table: str, keys: Value, values: Value) -> Model:
+    """The model with one more initializer: it puts the saved contents into a table."""
+    made = []
+    for role, value in (("keys", keys), ("values", values)):
+        constant = const(f"{table}/saved_{role}", value.dtype, value.shape, value.content)
+        # Dense tables import their buckets as they are, [buckets, 1]; the op's shape check, which
+        # wants one dimension, passes only where the shape is not known beforehand.
+        hidden = {"dtype": attrs.of_type(value.dtype), "shape": attrs.of_shape(None)}
+        any_shape = Node(f"{table}/{role}", "PlaceholderWithDefault", (constant.name,), hidden)
+        made += [constant, any_shape]
+    node = Node(
+        f"{table}/restore",
+        "LookupTableImportV2",
+        (table, made[1].name, made[3].name),
+        {"Tin": attrs.of_type(keys.dtype), "Tout": attrs.of_type(values.dtype)},
+    )
+    nodes = {**model.graph.nodes, **{n.name: n for n in (*made, node)}}
+    graph = dataclasses.replace(model.graph, nodes=nodes)
+    return dataclasses.replace(model, graph=graph, init=(*model.init, node.name))
+
+
+def _check_dtype(handle: Node, saved: SavedTensor, dtype: DType, prefix: Path) -> None:
+    expected = attrs.to_type(handle.attrs["dtype"])
+    if dtype is not expected:
+        raise ModelRefused(
+            f"variable {handle.name!r} is {expected.tf_name}, the checkpoint holds {dtype.tf_name}"
+            f" under {saved.key!r}",
+            where=str(prefix),
+            hint="Graph and checkpoint do not belong together.",
+        )
+
+
+def _asset_definitions(meta_graph: Any) -> list[Any]:
+    """TF2 lists the assets in the meta graph, TF1 in a collection."""
+    definitions = list(meta_graph.asset_file_def)
+    if _ASSET_COLLECTION in meta_graph.collection_def:
+        kind = message_class("AssetFileDef")
+        listed = meta_graph.collection_def[_ASSET_COLLECTION].any_list.value
+        definitions += [kind.FromString(packed.value) for packed in listed]
+    return definitions
+
+
+def read_assets(meta_graph: Any, graph: Graph, folder: Path) -> tuple[Asset, ...]:
+    """The asset files whose path the graph takes."""
+    found = []
+    for definition in _asset_definitions(meta_graph):
+        tensor = node_of(definition.tensor_info.name)
+        if tensor not in graph.nodes:
+            continue
+        path = folder / definition.filename
+        if folder.resolve() not in path.resolve().parents or not path.is_file():
+            raise ModelRefused(
+                f"asset {definition.filename!r} is missing",
+                where=str(folder),
+                hint="Copy the whole SavedModel folder.",
+            )
+        found.append(Asset(name=definition.filename, tensor=tensor, content=tensor_of_file(path)))
+    return tuple(sorted(found, key=lambda asset: (asset.name, asset.tensor)))
