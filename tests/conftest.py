@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# As the processes of steps have it; TensorFlow reads it once, when the first test imports it.
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 
 _GOLDEN = Path(__file__).parent / "golden"
 

@@ -41,8 +41,8 @@ class Params:
     """How to validate."""
 
     level: Literal["exact", "served"] = param(
-        "`exact`: both in one process, one thread, Grappler off, equal to the byte. `served`: as "
-        "TensorFlow runs by default, within the tolerance.",
+        "`exact`: both in one process, one thread, without Grappler and oneDNN, equal to the byte. "
+        "`served`: as TensorFlow runs by default, within the tolerance.",
         default="exact",
         shorthand=True,
     )
@@ -86,6 +86,7 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
         ValidationFailed: The result differs from the original.
     """
     from freezeflow.sources.original import original_of
+    from freezeflow.tf.apart import right_process, validate_apart
     from freezeflow.tf.validate import validate
 
     model = stage_input.model
@@ -93,7 +94,9 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
         raise StageFailed("validate has no model to check", hint="put `load` before it")
     original = original_of(stage_input.source)
     _check_may_run(original, model, params)
-    verdict = validate(original, model, _trial(params, context.base), context.scratch)
+    trial = _trial(params, context.base)
+    run_here = right_process(exact=trial.exact)
+    verdict = (validate if run_here else validate_apart)(original, model, trial, context.scratch)
     _report(verdict, context)
     _raise_if_different(verdict)
     allowed = {op: params.allow_ops[op] for op in sorted(params.allow_ops)}

@@ -71,6 +71,12 @@ def in_force() -> dict[str, Json] | None:
     return _in_force
 
 
+def adopt(record: dict[str, Json] | None) -> None:
+    """Notes what a parent process put in force; confinement is inherited, the record is not."""
+    global _in_force
+    _in_force = record
+
+
 def confine(
     writable: Sequence[Path], *, memory_bytes: int | None, cpu_seconds: int | None
 ) -> dict[str, Json]:

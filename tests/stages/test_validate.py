@@ -96,6 +96,7 @@ def test_equal_models_pass_and_the_verdict_says_how(dense):
     assert found["outputs"]["best"]["equal"] is True
     assert verdict["settings"]["threads"] == 1
     assert verdict["settings"]["grappler"] is False
+    assert verdict["settings"]["onednn"] == "0"
     assert verdict["settings"]["tensorflow"] == tf.__version__
 
 
@@ -158,6 +159,7 @@ def test_served_has_a_tolerance_and_says_the_smallest_that_passes(dense):
     assert scores["atol_needed"] == pytest.approx(1e-3, rel=1e-2)
     assert scores["rmse"] == pytest.approx(1e-3, rel=1e-2)
     assert verdict["settings"]["grappler"] is True
+    assert verdict["settings"]["onednn"] == "default"
     needed = scores["atol_needed"]
     dense.validate(nearly, level="served", rtol=0.0, atol=needed * 1.0001)
     with pytest.raises(ValidationFailed):
