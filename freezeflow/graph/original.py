@@ -23,6 +23,8 @@ class Original:
         restore_op: Node that restores the variables; empty where there are none.
         filename_tensor: The tensor that takes the checkpoint's prefix.
         checkpoint: The checkpoint's prefix.
+        captured: Handle node to checkpoint key, for variables that the restore op leaves out: TensorFlow
+            2 fills them by the object graph.
         init: Nodes that run after restoring, in order.
         assets: Tensor to the path that is fed for it while `init` runs.
     """
@@ -34,5 +36,6 @@ class Original:
     restore_op: str
     filename_tensor: str
     checkpoint: Path
+    captured: Mapping[str, str]
     init: tuple[str, ...]
     assets: Mapping[str, Path]

@@ -92,7 +92,7 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
     model = stage_input.model
     if model is None:
         raise StageFailed("validate has no model to check", hint="put `load` before it")
-    original = original_of(stage_input.source)
+    original = original_of(stage_input.source, context.put_tensor)
     _check_may_run(original, model, params)
     trial = _trial(params, context.base)
     run_here = right_process(exact=trial.exact)

@@ -66,6 +66,7 @@ def validate_apart(
 
 def _environment(*, exact: bool) -> Mapping[str, str]:
     environment = {key: value for key, value in os.environ.items() if key != ONEDNN_FLAG}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     return {**environment, ONEDNN_FLAG: "0"} if exact else environment
 
 

@@ -43,7 +43,7 @@ class Side(NamedTuple):
 
     graph: Any
     signatures: Mapping[str, Signature]
-    before: tuple[tuple[str, Mapping[str, str]], ...]
+    before: tuple[tuple[str, Mapping[str, Any]], ...]
 
     def call(
         self, calls: Sequence[tuple[str, Arrays]], config: Any
@@ -97,12 +97,29 @@ def original_side(original: Original) -> Side:
         tf.graph_util.import_graph_def(
             pruned, name="", producer_op_list=meta_graph.meta_info_def.stripped_op_list
         )
-    before: list[tuple[str, Mapping[str, str]]] = []
+    before: list[tuple[str, Mapping[str, Any]]] = []
     if original.restore_op:
         before.append((original.restore_op, {original.filename_tensor: str(original.checkpoint)}))
+    before += _assignments(graph, original)
     feeds = {full_name(tensor): str(path) for tensor, path in original.assets.items()}
     before += [(name, feeds) for name in original.init]
     return Side(graph, original.signatures, tuple(before))
+
+
+def _assignments(graph: Any, original: Original) -> list[tuple[str, Mapping[str, Any]]]:
+    """Fills the variables that the restore op leaves out, with values read by TensorFlow."""
+    made: list[tuple[str, Mapping[str, Any]]] = []
+    if not original.captured:
+        return made
+    checkpoint = tf.train.load_checkpoint(str(original.checkpoint))
+    with graph.as_default():
+        for handle, key in original.captured.items():
+            value = v1.placeholder(checkpoint.get_variable_to_dtype_map()[key])
+            assign = tf.raw_ops.AssignVariableOp(
+                resource=graph.get_tensor_by_name(full_name(handle)), value=value
+            )
+            made.append((assign.name, {value.name: checkpoint.get_tensor(key)}))
+    return made
 
 
 def _meta_graph(original: Original) -> Any:
