@@ -239,6 +239,7 @@ class ModelSource:
         signatures: Names of signatures; None for ``serving_default``, else the only one.
         inputs: For graphs without signatures: tensor names to feed.
         outputs: For graphs without signatures: tensor names to fetch.
+        custom_objects: For Keras files: Python modules with the model's own layers and functions.
     """
 
     kind: SourceKind
@@ -248,3 +249,9 @@ class ModelSource:
     signatures: tuple[str, ...] | None = None
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    custom_objects: tuple[str, ...] = ()
+
+    @property
+    def needs_tensorflow(self) -> bool:
+        """Whether reading it takes TensorFlow, in a confined process."""
+        return self.kind == "keras"

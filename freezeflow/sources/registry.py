@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from freezeflow.errors import ModelRefused
 from freezeflow.graph.model import Model
 from freezeflow.stages.stage import Context
 from freezeflow.store.hashing import hash_file
-from freezeflow.values import Digest, ModelSource
+from freezeflow.values import Digest, ModelSource, SourceKind
 
 
 class Reader(NamedTuple):
@@ -29,8 +28,9 @@ class Reader(NamedTuple):
     files: str
 
 
-READERS: dict[str, Reader] = {
+READERS: dict[SourceKind, Reader] = {
     "saved_model": Reader("freezeflow.sources.saved_model", "load_saved_model", "saved_model_files"),
+    "keras": Reader("freezeflow.sources.keras", "load_keras", "keras_files"),
     "checkpoint": Reader(
         "freezeflow.sources.checkpoint", "load_checkpoint", "checkpoint_source_files"
     ),
@@ -71,12 +71,6 @@ def source_digest(source: ModelSource) -> Digest:
 
 
 def _function(source: ModelSource, role: str) -> Callable[..., object]:
-    reader = READERS.get(source.kind)
-    if reader is None:
-        raise ModelRefused(
-            f"models of kind {source.kind} are not read yet",
-            where=str(source.path),
-            hint="Export the model as a SavedModel and freeze that.",
-        )
+    reader = READERS[source.kind]
     found: Callable[..., object] = getattr(importlib.import_module(reader.module), getattr(reader, role))
     return found

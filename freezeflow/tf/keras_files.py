@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ import keras
 import tensorflow as tf
 
 from freezeflow.errors import ModelRefused
+
+
+_MISSING = re.compile(r"(Could not locate|Unknown) [^.\n]{0,80}'[^'\n]{1,100}'")
 
 
 def export_keras_file(path: Path, folder: Path, modules: Sequence[str]) -> None:
@@ -124,5 +128,10 @@ def _not_loaded(path: Path, reason: str, hint: str) -> ModelRefused:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    """What a person needs of an error that may be a page long."""
+    text = str(error)
+    missing = _MISSING.search(text)
+    if missing:
+        return missing[0]
+    lines = text.strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
