@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import crc32c
 from blake3 import blake3
 
 from freezeflow.errors import FreezeflowError
@@ -187,6 +186,7 @@ def _range_job(
     checksums: list[int] | None,
 ) -> _Job:
     """A job that puts a range's digest and checksum, as far as wanted, at `index` of the lists."""
+    from crc32c import crc32c
 
     def run(descriptor: int, buffer: memoryview) -> None:
         hasher = blake3()
@@ -194,7 +194,7 @@ def _range_job(
 
         def add_checksum(piece: memoryview) -> None:
             nonlocal checksum
-            checksum = crc32c.crc32c(piece, checksum)
+            checksum = crc32c(piece, checksum)
 
         sinks: list[Callable[[memoryview], object]] = []
         if digests is not None:

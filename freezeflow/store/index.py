@@ -1,7 +1,8 @@
 """The store's index: one SQLite file that answers many look-ups at once.
 
 Everything in it is also told by files, or costs one hashing to find again; it may be deleted at any
-time. Its tables belong to the modules that use them (`actions`, `blobs`, `tensors`, `stats`).
+time. Its tables belong to the modules that use them (`actions`, `blobs`,
+`listings`, `stats`, `tensors`).
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ CREATE TABLE ranges (
 CREATE TABLE stats (
   path BLOB, algorithm TEXT, digest TEXT NOT NULL, file_bytes INTEGER, mtime_ns INTEGER,
   inode INTEGER, ctime_ns INTEGER, checked_ns INTEGER, PRIMARY KEY (path, algorithm)
+) WITHOUT ROWID;
+CREATE TABLE listings (
+  name TEXT PRIMARY KEY, files TEXT NOT NULL, folders TEXT NOT NULL, checked_ns INTEGER
 ) WITHOUT ROWID;
 """
 

@@ -18,6 +18,7 @@ from freezeflow.store.actions import Actions
 from freezeflow.store.blobs import Blobs
 from freezeflow.store.files import write_atomically, writing_failed
 from freezeflow.store.index import Index
+from freezeflow.store.listings import Listings
 from freezeflow.store.stats import StatCache
 from freezeflow.store.tensors import Tensors
 
@@ -35,6 +36,7 @@ class Store:
         actions: What steps gave, by key.
         tensors: Where tensors' bytes lie.
         stats: Digests of files by path.
+        listings: Which files models consist of.
     """
 
     def __init__(self, folder: Path, index: Index) -> None:
@@ -44,6 +46,7 @@ class Store:
         self.actions = Actions(folder / "actions", index)
         self.tensors = Tensors(index, self.blobs)
         self.stats = StatCache(index)
+        self.listings = Listings(index)
 
     @staticmethod
     def open(cache_dir: str | Path | None = None) -> Store:

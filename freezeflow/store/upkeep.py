@@ -151,7 +151,8 @@ def gc(
         kept, gone = _sort_out(store, sizes, keep, max_age_days, max_bytes)
         loose = set(sizes) - {digest for outputs in kept.values() for digest in outputs.blobs()}
         if not dry_run:
-            store.actions.forget(gone)
+            # With those that only the index still knows.
+            store.actions.forget({*gone, *store.actions.last_used()} - set(kept))
             store.blobs.remove(loose)
             store.tensors.forget_gone()
         return Collected(

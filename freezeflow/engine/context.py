@@ -1,0 +1,51 @@
+"""What the engine gives a stage to work with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TextIO
+
+from freezeflow.values import Digest, DType, Location, TensorRef
+
+
+class StepContext:
+    """The `freezeflow.stages.stage.Context` of one step.
+
+    Args:
+        base: The folder that relative paths in parameters start from.
+        scratch: The step's own folder.
+        recipe_digest: Digest of the recipe; None without one.
+        log: Where its log goes.
+    """
+
+    def __init__(self, base: Path, scratch: Path, recipe_digest: str | None, log: TextIO) -> None:
+        self.base = base
+        self.scratch = scratch
+        self.recipe_digest = recipe_digest
+        self.warnings: list[str] = []
+        self._log = log
+
+    def put_tensor(self, data: memoryview, dtype: DType, shape: tuple[int, ...]) -> TensorRef:
+        """Writes new bytes into a file of the scratch folder; the engine moves them into the store."""
+        data = data.cast("B") if data.nbytes else memoryview(b"")
+        digest = Digest.of(data)
+        path = self.scratch / "tensors" / digest.hex
+        path.parent.mkdir(exist_ok=True)
+        with open(path, "wb", buffering=0) as file:
+            while data:
+                data = data[file.write(data) :]
+            status = os.fstat(file.fileno())
+        size = status.st_size
+        place = Location(str(path), 0, size, status.st_mtime_ns, size, status.st_ino)
+        return TensorRef(digest, dtype, shape, place)
+
+    def log(self, line: str) -> None:
+        """Adds a line to the step's log."""
+        self._log.write(f"{line}\n")
+        self._log.flush()
+
+    def warn(self, line: str) -> None:
+        """Adds a line to the step's log that is also shown to the user."""
+        self.warnings.append(line)
+        self.log(f"warning: {line}")

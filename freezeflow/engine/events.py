@@ -1,0 +1,53 @@
+"""What a run tells while it goes on: one frozen value for each thing that happens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from freezeflow.engine.results import RunResult, StepRef, StepResult
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """A run begins; it has so many steps."""
+
+    steps: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StepStarted:
+    """A step is not cached and begins to run."""
+
+    ref: StepRef
+    stage: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StepWarned:
+    """A step has something to say to the user, or the cache has lost what it gave."""
+
+    ref: StepRef
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StepEnded:
+    """A step has a result: cached, ran, failed or skipped."""
+
+    result: StepResult
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded:
+    """A run is over."""
+
+    result: RunResult
+
+
+Event = RunStarted | StepStarted | StepWarned | StepEnded | RunEnded
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Hears nothing."""

@@ -1,0 +1,110 @@
+"""Moves models between steps and the store."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from freezeflow.engine.executors import Executor
+from freezeflow.engine.orders import NewModel, Report, StoredModel
+from freezeflow.store.actions import Outputs
+from freezeflow.store.blobs import BlobLost
+from freezeflow.store.store import Store
+from freezeflow.values import Digest
+
+
+class Lost(Exception):
+    """A model that a finished step gave is not all there any more.
+
+    Args:
+        message: What is lost.
+        by_load: The bytes of a weight, which only ``load`` can find again; else the step itself has
+            to run again.
+    """
+
+    def __init__(self, message: str, *, by_load: bool) -> None:
+        super().__init__(message)
+        self.message = message
+        self.by_load = by_load
+
+
+class Keeper:
+    """Puts what steps gave into the store, and makes it ready for the steps that need it."""
+
+    def __init__(self, store: Store, executor: Executor) -> None:
+        self._store = store
+        self._executor = executor
+        # Tensors of the models of this run, by the model's digest: these have a known place.
+        self._tensors: dict[Digest, Collection[Digest]] = {}
+
+    def stored_model(self, outputs: Outputs) -> StoredModel | None:
+        """The files of a model, checked; None when the executor still has it in memory.
+
+        Raises:
+            Lost: Something of it is gone or damaged.
+        """
+        from freezeflow.graph.storage import tensor_digests
+
+        if self._executor.holds(outputs.model):
+            return None
+        blobs = self._store.blobs
+        try:
+            blobs.read(outputs.graph)
+            digests = tensor_digests(blobs.read(outputs.record))
+        except BlobLost as error:
+            raise Lost(f"{error.where} {error.message}", by_load=False) from error
+        locations = self._store.tensors.locate(digests)
+        for digest in digests:
+            if digest not in locations:
+                raise Lost(f"the weight {digest.hex[:12]} is not where it was", by_load=True)
+        self._tensors[outputs.model] = digests
+        return StoredModel(
+            graph=blobs.path(outputs.graph), record=blobs.path(outputs.record), tensors=locations
+        )
+
+    def keep(
+        self, report: Report, given: Outputs | None, name: str, scratch: str, log: bytes
+    ) -> Outputs:
+        """Keeps what a step gave, without its files.
+
+        Args:
+            report: The step's report, without a failure.
+            given: Outputs of the step whose model it worked on.
+            name: What the executor knows the step by.
+            scratch: The step's own folder.
+            log: Its log.
+
+        Raises:
+            FreezeflowError: The store cannot be written.
+        """
+        log_digest = self._store.blobs.put(log) if log else None
+        if report.model is None:
+            assert given is not None
+            outputs = Outputs(
+                graph=given.graph, record=given.record, owned=given.owned, log=log_digest
+            )
+        else:
+            outputs = self._keep_model(report.model, given, scratch, log_digest)
+        self._executor.adopt(name, outputs.model)
+        return outputs
+
+    def _keep_model(
+        self, model: NewModel, given: Outputs | None, scratch: str, log: Digest | None
+    ) -> Outputs:
+        blobs = self._store.blobs
+        known = self._tensors.get(given.model, ()) if given else ()
+        new = {d: location for d, location in model.tensors.items() if d not in set(known)}
+        made = {d: place for d, place in new.items() if place.path.startswith(f"{scratch}/")}
+        for digest, location in made.items():
+            blobs.put_range(digest, location)
+        own = f"{blobs.folder}/"
+        self._store.tensors.adopt(
+            {d: l for d, l in new.items() if d not in made and not l.path.startswith(own)}
+        )
+        outputs = Outputs(
+            graph=blobs.put(model.graph),
+            record=blobs.put(model.record),
+            owned=tuple(d for d, l in model.tensors.items() if d in made or l.path.startswith(own)),
+            log=log,
+        )
+        self._tensors[outputs.model] = frozenset(model.tensors)
+        return outputs

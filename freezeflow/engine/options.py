@@ -1,0 +1,26 @@
+"""What a caller may choose about a run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a plan is run; nothing here changes a result.
+
+    Args:
+        jobs: Steps that run side by side.
+        force: Run every step, also what is cached.
+        keep_going: When a step fails, go on with those that do not need it.
+        only: Run only the steps of this stage or with this id, and what they need.
+        step_seconds: A step that runs in TensorFlow and takes longer is ended; None for no limit.
+        memory_bytes: Private memory of such a step's process; None for no limit.
+    """
+
+    jobs: int = 1
+    force: bool = False
+    keep_going: bool = False
+    only: str | None = None
+    step_seconds: float | None = 4 * 3600.0
+    memory_bytes: int | None = None

@@ -1,0 +1,223 @@
+"""The plain data that goes into a step's process and comes out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from freezeflow.errors import FreezeflowError
+from freezeflow.values import Digest, Json, Location, ModelSource
+
+_ORDER = "order.json"
+_REPORT = "report.json"
+_GRAPH = "graph.pb"
+_RECORD = "record.json"
+LOG_NAME = "log.txt"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoredModel:
+    """A model in files: its skeleton, its record, and where its tensors lie."""
+
+    graph: Path
+    record: Path
+    tensors: Mapping[Digest, Location]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a confined process may use: bytes of private memory, seconds of processor time."""
+
+    memory_bytes: int | None
+    cpu_seconds: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a process is to do.
+
+    Args:
+        stage: The stage's name.
+        params: Its parameters as JSON.
+        source: The recipe's model.
+        base: The folder that relative paths start from.
+        recipe_digest: Digest of the recipe.
+        scratch: The step's own folder; everything that the process writes for itself goes there.
+        model: The model to work on; None for ``load``.
+        limits: Run confined, within these limits; None for a step that runs nothing of the model.
+    """
+
+    stage: str
+    params: Mapping[str, Json]
+    source: ModelSource
+    base: Path
+    recipe_digest: str | None
+    scratch: Path
+    model: StoredModel | None
+    limits: Limits | None
+
+    @property
+    def log(self) -> Path:
+        """Where the step's log is written."""
+        return self.scratch / LOG_NAME
+
+    def save(self) -> None:
+        """Writes the order into its scratch folder."""
+        data = {
+            "stage": self.stage,
+            "params": dict(self.params),
+            "source": source_to_json(self.source),
+            "base": str(self.base),
+            "recipe_digest": self.recipe_digest,
+            "model": _model_to_json(self.model) if self.model else None,
+            "limits": dataclasses.asdict(self.limits) if self.limits else None,
+        }
+        (self.scratch / _ORDER).write_text(json.dumps(data))
+
+    @staticmethod
+    def load(scratch: Path) -> Order:
+        """The order that was saved in a folder."""
+        data: dict[str, Any] = json.loads((scratch / _ORDER).read_text())
+        return Order(
+            stage=data["stage"],
+            params=data["params"],
+            source=source_from_json(data["source"]),
+            base=Path(data["base"]),
+            recipe_digest=data["recipe_digest"],
+            scratch=scratch,
+            model=_model_from_json(data["model"]) if data["model"] else None,
+            limits=Limits(**data["limits"]) if data["limits"] else None,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NewModel:
+    """A model that a step made: skeleton, record, and where its tensors lie."""
+
+    graph: bytes
+    record: bytes
+    tensors: Mapping[Digest, Location]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What came of an order.
+
+    Args:
+        model: The new model; None when the step handed on the one that it got, or failed.
+        files: What was published: (absolute path, SHA-256, bytes).
+        facts: Figures and findings.
+        warnings: What the user should see.
+        seconds: Wall time of the stage.
+        peak_rss_bytes: Peak memory of the process.
+        failure: Why it failed.
+        crash: The traceback of a bug.
+    """
+
+    model: NewModel | None = None
+    files: tuple[tuple[str, str, int], ...] = ()
+    facts: Mapping[str, Json] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+    peak_rss_bytes: int = 0
+    failure: FreezeflowError | None = None
+    crash: str | None = None
+
+    def save(self, scratch: Path) -> None:
+        """Writes the report into the step's scratch folder, its main file last."""
+        tensors = None
+        if self.model is not None:
+            (scratch / _GRAPH).write_bytes(self.model.graph)
+            (scratch / _RECORD).write_bytes(self.model.record)
+            tensors = _tensors_to_json(self.model.tensors)
+        data = {
+            "tensors": tensors,
+            "files": list(self.files),
+            "facts": dict(self.facts),
+            "warnings": list(self.warnings),
+            "seconds": self.seconds,
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "failure": self.failure.to_data() if self.failure else None,
+            "crash": self.crash,
+        }
+        partial = scratch / f"{_REPORT}.part"
+        partial.write_text(json.dumps(data))
+        partial.rename(scratch / _REPORT)
+
+    @staticmethod
+    def load(scratch: Path) -> Report | None:
+        """The report that a process left in a folder; None when it did not come so far."""
+        try:
+            text = (scratch / _REPORT).read_text()
+        except FileNotFoundError:
+            return None
+        data: dict[str, Any] = json.loads(text)
+        model = None
+        if data["tensors"] is not None:
+            model = NewModel(
+                graph=(scratch / _GRAPH).read_bytes(),
+                record=(scratch / _RECORD).read_bytes(),
+                tensors=_tensors_from_json(data["tensors"]),
+            )
+        return Report(
+            model=model,
+            files=tuple((path, sha256, nbytes) for path, sha256, nbytes in data["files"]),
+            facts=data["facts"],
+            warnings=tuple(data["warnings"]),
+            seconds=data["seconds"],
+            peak_rss_bytes=data["peak_rss_bytes"],
+            failure=FreezeflowError.from_data(data["failure"]) if data["failure"] else None,
+            crash=data["crash"],
+        )
+
+
+def source_to_json(source: ModelSource) -> dict[str, Json]:
+    """A model source as JSON, with all its fields."""
+    data = dataclasses.asdict(source)
+    data["path"] = str(source.path)
+    data["meta_graph"] = str(source.meta_graph) if source.meta_graph else None
+    return data
+
+
+def source_from_json(data: Mapping[str, Json]) -> ModelSource:
+    """The source that `source_to_json` described."""
+
+    def names(key: str) -> tuple[str, ...] | None:
+        return None if data[key] is None else tuple(data[key])
+
+    return ModelSource(
+        kind=data["kind"],
+        path=Path(data["path"]),
+        meta_graph=Path(data["meta_graph"]) if data["meta_graph"] else None,
+        tags=names("tags"),
+        signatures=names("signatures"),
+        inputs=tuple(data["inputs"]),
+        outputs=tuple(data["outputs"]),
+    )
+
+
+def _model_to_json(model: StoredModel) -> Json:
+    return {
+        "graph": str(model.graph),
+        "record": str(model.record),
+        "tensors": _tensors_to_json(model.tensors),
+    }
+
+
+def _model_from_json(data: Json) -> StoredModel:
+    return StoredModel(
+        graph=Path(data["graph"]),
+        record=Path(data["record"]),
+        tensors=_tensors_from_json(data["tensors"]),
+    )
+
+
+def _tensors_to_json(tensors: Mapping[Digest, Location]) -> Json:
+    return [[digest.hex, *location] for digest, location in tensors.items()]
+
+
+def _tensors_from_json(data: Json) -> dict[Digest, Location]:
+    return {Digest(row[0]): Location(*row[1:]) for row in data}
