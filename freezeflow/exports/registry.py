@@ -1,0 +1,75 @@
+"""Which module writes which format; plugins add theirs as entry points ``freezeflow.exports``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from importlib.metadata import EntryPoint
+
+from freezeflow.errors import UsageError
+from freezeflow.exports.format import ExportFormat
+
+# Name in recipes -> the module that holds its FORMAT.
+FORMATS = {
+    "frozen_graph": "freezeflow.exports.frozen_graph",
+    "saved_model": "freezeflow.exports.saved_model",
+}
+
+ENTRY_POINTS = "freezeflow.exports"
+
+
+def format_named(name: str) -> ExportFormat:
+    """The format of that name.
+
+    Raises:
+        UsageError: There is none, or two packages bring one of that name.
+    """
+    if name in FORMATS:
+        found: ExportFormat = importlib.import_module(FORMATS[name]).FORMAT
+        return found
+    plugins = plugin_formats()
+    if name not in plugins:
+        raise UsageError(f"there is no export format {name!r}", hint=_suggestion(name, plugins))
+    made: ExportFormat = plugins[name].load()
+    return made
+
+
+def format_names() -> tuple[str, ...]:
+    """Names of all formats, those of plugins too, sorted.
+
+    Raises:
+        UsageError: Two packages bring a format of one name.
+    """
+    return tuple(sorted({*FORMATS, *plugin_formats()}))
+
+
+def plugin_formats() -> dict[str, EntryPoint]:
+    """Formats that other packages bring.
+
+    Raises:
+        UsageError: Two packages bring a format of one name, or one brings a name of freezeflow's.
+    """
+    from importlib.metadata import entry_points
+
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        other = found.get(entry.name)
+        if other is not None or entry.name in FORMATS:
+            owner = "freezeflow" if other is None else _owner(other)
+            raise UsageError(
+                f"export format {entry.name!r} is brought by both {owner} and {_owner(entry)}",
+                hint="Uninstall one of the two packages.",
+            )
+        found[entry.name] = entry
+    return found
+
+
+def _owner(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.value
+
+
+def _suggestion(name: str, plugins: dict[str, EntryPoint]) -> str:
+    names = sorted({*FORMATS, *plugins})
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{meant}There are: {', '.join(names)}."

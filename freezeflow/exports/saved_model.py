@@ -1,0 +1,149 @@
+"""A SavedModel folder around a frozen graph, written without TensorFlow.
+
+It holds signatures, initializers and assets, and no variables; both TensorFlow 2's loader and the
+TF1 loader read it. Source of the format: upstream ``core/protobuf/saved_model.proto``,
+``meta_graph.proto``, ``python/saved_model/constants.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from freezeflow.exports.folders import published_folder
+from freezeflow.exports.format import ExportedFile, ExportFormat, ExportRequest
+from freezeflow.exports.limits import check_self_contained, check_size
+from freezeflow.exports.manifest import manifest_bytes, tensor_name
+from freezeflow.graph import attrs, ops
+from freezeflow.graph.graph import Node
+from freezeflow.graph.model import Asset, Model
+from freezeflow.graph.walk import reached_nodes
+from freezeflow.graph.wire import varint
+from freezeflow.graph.write import Piece, graph_def_pieces, size_of
+from freezeflow.messages import message_class
+from freezeflow.store.files import Written, write_atomically
+from freezeflow.values import DType, TensorSpec
+
+MANIFEST = "freezeflow.manifest.json"
+
+# The tag that loaders ask for.
+_SERVE = "serve"
+
+_PREDICT = "tensorflow/serving/predict"
+_INIT_SIGNATURE = "__saved_model_init_op"
+_INIT_COLLECTION = "saved_model_main_op"
+
+# Node that runs the initializers where there are several.
+_INIT_NODE = "run_initializers"
+
+
+def write(request: ExportRequest) -> tuple[ExportedFile, ...]:
+    """Publishes the folder, whole or not at all; a SavedModel that is there is replaced.
+
+    Raises:
+        ModelRefused: The model has variables, or is too large for one file.
+        FreezeflowError: The folder cannot be written, or holds something else.
+    """
+    check_self_contained(request.model, "a SavedModel of freezeflow")
+    model = with_one_initializer(request.model)
+    pieces = list(saved_model_pieces(model))
+    check_size(model, size_of(pieces), str(request.to))
+    with published_folder(request.to, belongs="saved_model.pb") as folder:
+        files = {"saved_model.pb": write_atomically(folder / "saved_model.pb", pieces)}
+        for asset in model.assets:
+            name = f"assets/{asset.name}"
+            files[name] = write_atomically(folder / name, [asset.content.location])
+        manifest = manifest_bytes(model, files, request.recipe_digest)
+        files[MANIFEST] = write_atomically(folder / MANIFEST, [manifest])
+    return tuple(_published(request.to, name, written) for name, written in files.items())
+
+
+def _published(folder: Path, name: str, written: Written) -> ExportedFile:
+    return ExportedFile(folder / name, written)
+
+
+def with_one_initializer(model: Model) -> Model:
+    """The model with at most one node to run before use: it runs the others in their order."""
+    if len(model.init) < 2:
+        return model
+    nodes = dict(model.graph.nodes)
+    for before, after in zip(model.init, model.init[1:], strict=False):
+        if after not in reached_nodes(nodes, [before]):
+            waiting = nodes[after]
+            inputs = tuple(dict.fromkeys([*waiting.inputs, f"^{before}"]))
+            nodes[after] = waiting._replace(inputs=inputs)
+    name = _INIT_NODE
+    while name in nodes:
+        name += "_"
+    nodes[name] = Node(name, "NoOp", tuple(f"^{node}" for node in model.init))
+    graph = dataclasses.replace(model.graph, nodes=nodes)
+    return dataclasses.replace(model, graph=graph, init=(name,))
+
+
+def saved_model_pieces(model: Model) -> Iterator[Piece]:
+    """The file ``saved_model.pb``, piece by piece; the model has at most one initializer."""
+    graph = list(graph_def_pieces(model.graph))
+    head = _message(1, _meta_info(model)) + _head(2, size_of(graph))
+    tail = _meta_graph_rest(model)
+    size = len(head) + size_of(graph) + len(tail)
+    yield b"\x08\x01" + _head(2, size) + head  # saved_model_schema_version: 1
+    yield from graph
+    yield tail
+
+
+def _head(field: int, size: int) -> bytes:
+    """What stands before a length-delimited field."""
+    return varint(field << 3 | 2) + varint(size)
+
+
+def _message(field: int, message: Any) -> bytes:
+    data = message.SerializeToString(deterministic=True)
+    return _head(field, len(data)) + bytes(data)
+
+
+def _meta_info(model: Model) -> Any:
+    info = message_class("MetaGraphDef.MetaInfoDef")(tags=[_SERVE])
+    for name in sorted(model.graph.op_defs):
+        info.stripped_op_list.op.add().MergeFrom(ops.to_message(model.graph.op_defs[name]))
+    return info
+
+
+def _meta_graph_rest(model: Model) -> bytes:
+    """All fields of the MetaGraphDef behind the graph."""
+    rest = message_class("MetaGraphDef")()
+    for name, signature in model.signatures.items():
+        target = rest.signature_def[name]
+        target.method_name = _PREDICT
+        for key, spec in signature.inputs.items():
+            _fill_info(target.inputs[key], spec)
+        for key, spec in signature.outputs.items():
+            _fill_info(target.outputs[key], spec)
+    for node in model.init:
+        rest.collection_def[_INIT_COLLECTION].node_list.value.append(node)
+        info = rest.signature_def[_INIT_SIGNATURE].outputs[_INIT_SIGNATURE]
+        info.name = node
+        info.tensor_shape.unknown_rank = True
+    for asset in model.assets:
+        _add_asset(rest, asset)
+    data: bytes = rest.SerializeToString(deterministic=True)
+    return data
+
+
+def _fill_info(target: Any, spec: TensorSpec) -> None:
+    target.name = tensor_name(spec.tensor)
+    target.dtype = int(spec.dtype)
+    attrs.fill_shape(target.tensor_shape, spec.shape)
+
+
+def _add_asset(rest: Any, asset: Asset) -> None:
+    entry = rest.asset_file_def.add(filename=asset.name)
+    _fill_info(entry.tensor_info, TensorSpec(asset.tensor, DType.STRING, ()))
+
+
+FORMAT = ExportFormat(
+    name="saved_model",
+    summary="A SavedModel folder without variables, for whatever loads SavedModels.",
+    write=write,
+)
