@@ -53,6 +53,9 @@ _UNFOLDABLE_TYPES = frozenset(
 # Rough bytes of the fields around a node's name, attributes and content in a file.
 _NODE_OVERHEAD = 48
 
+# A Const's dtype and shape on top of that, for eight dimensions; too much rather than too little.
+_CONST_OVERHEAD = _NODE_OVERHEAD + len("Const") + 64
+
 
 class Scope(NamedTuple):
     """A main graph or a function's body.
@@ -322,7 +325,7 @@ def _growth(
         growth -= node_bytes(node)
         sources |= {s for s in map(node_of, data_inputs(node)) if s in found.constants}
         for index in _needed(name, users, scope.wanted, part):
-            growth += _NODE_OVERHEAD + len(name) + len("Const") + sizes[name][index]
+            growth += _CONST_OVERHEAD + len(name) + sizes[name][index]
     for source in sources:
         if source not in scope.wanted and all(user in part for _, user in users[source]):
             growth -= node_bytes(scope.nodes[source])

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from freezeflow.errors import ModelRefused, StageFailed, UsageError, ValidationFailed
 from freezeflow.graph import attrs
@@ -13,6 +14,7 @@ from freezeflow.graph.constants import const
 from freezeflow.graph.write import read_range
 from freezeflow.stages.stage import StageInput
 from freezeflow.stages.validate import STAGE, Params, Random
+from freezeflow.tf import apart
 from freezeflow.values import DType, ModelSource, Signature
 from tests.tf.built import FakeContext, model_of, run
 
@@ -133,6 +135,13 @@ def test_a_changed_weight_is_caught(dense, name, change):
     assert caught.value.where == "serving_default"
 
 
+@pytest.fixture
+def one_process(monkeypatch):
+    """Level B in this process: seconds faster, and without oneDNN."""
+    monkeypatch.setattr(apart, "right_process", lambda *, exact: True)
+
+
+@pytest.mark.usefixtures("one_process")
 def test_swapped_outputs_are_caught(tmp_path):
     with tf.Graph().as_default() as graph:
         x = v1.placeholder(tf.float32, [None], name="x")
@@ -150,6 +159,18 @@ def test_swapped_outputs_are_caught(tmp_path):
         pair.validate(swapped, level="served")
 
 
+def test_served_runs_with_the_defaults_of_tensorflow(dense):
+    verdict = dense.verdict(level="served")
+    assert verdict["equal"] is True
+    assert verdict["settings"]["onednn"] == "default"
+    nearly = changed_weight(dense, "bias", lambda array: array + 1)
+    with pytest.raises(ValidationFailed, match="within the tolerance"):
+        dense.validate(nearly, level="served")
+    with pytest.raises(StageFailed, match="refuses every input"):
+        dense.validate(level="served", random={"x": Random(shape=(7, 7))})
+
+
+@pytest.mark.usefixtures("one_process")
 def test_served_has_a_tolerance_and_says_the_smallest_that_passes(dense):
     nearly = changed_weight(dense, "bias", lambda array: array + np.float32(1e-3))
     with pytest.raises(ValidationFailed, match="atol_needed"):
@@ -159,7 +180,6 @@ def test_served_has_a_tolerance_and_says_the_smallest_that_passes(dense):
     assert scores["atol_needed"] == pytest.approx(1e-3, rel=1e-2)
     assert scores["rmse"] == pytest.approx(1e-3, rel=1e-2)
     assert verdict["settings"]["grappler"] is True
-    assert verdict["settings"]["onednn"] == "default"
     needed = scores["atol_needed"]
     dense.validate(nearly, level="served", rtol=0.0, atol=needed * 1.0001)
     with pytest.raises(ValidationFailed):
@@ -349,3 +369,45 @@ def test_a_bad_op_inside_a_function_is_found(tmp_path):
         pair.validate()
     assert "write" in caught.value.where
     assert not target.exists()
+
+
+def test_a_function_that_calls_itself_is_refused_before_it_is_imported(tmp_path):
+    @tf.function(input_signature=[tf.TensorSpec([], tf.float32)])
+    def double(value):
+        return value * 2.0
+
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [], name="x")
+        y = tf.identity(double.get_concrete_function()(x), name="y")
+    pair = pair_of(tmp_path, graph, {"x": x}, {"y": y})
+    path = pair.source.path / "saved_model.pb"
+    message = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    (function,) = message.meta_graphs[0].graph_def.library.function
+    for node in function.node_def:
+        if node.op == "Mul":
+            node.op, node.name = "PartitionedCall", "again"
+            node.input[:] = [function.signature.input_arg[0].name]
+            node.attr.clear()
+            node.attr["f"].func.name = function.signature.name
+            for key in ("Tin", "Tout"):
+                node.attr[key].list.type.append(tf.float32.as_datatype_enum)
+        node.input[:] = [name.replace("mul:z", "again:output") for name in node.input]
+    path.write_bytes(message.SerializeToString())
+    with pytest.raises(ModelRefused, match="circle"):
+        pair.validate()
+
+
+def test_a_bad_op_in_a_branch_that_a_value_selects_is_found(tmp_path):
+    target = tmp_path / "written"
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.string, [], name="x")
+
+        def bad():
+            with tf.control_dependencies([tf.io.write_file(str(target), x)]):
+                return tf.identity(x)
+
+        never = tf.constant(1) > 2
+        y = tf.identity(tf.cond(never, bad, lambda: x), name="y")
+    pair = pair_of(tmp_path, graph, {"x": x}, {"y": y})
+    with pytest.raises(ModelRefused, match="WriteFile"):
+        pair.validate()
