@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,8 @@ from freezeflow.checkpoint.table import Table
 from freezeflow.messages import message_class
 from freezeflow.values import DType
 
-# Where a TensorProto keeps the elements of a dtype, and the array type code of one element.
+# Where a TensorProto keeps the elements of a dtype, and the array type code of one element; no other
+# dtype can be in a V1 checkpoint.
 _FIELDS: Mapping[DType, tuple[str, str]] = {
     DType.FLOAT: ("float_val", "f"),
     DType.DOUBLE: ("double_val", "d"),
@@ -49,7 +51,6 @@ _FIELDS: Mapping[DType, tuple[str, str]] = {
     DType.QINT32: ("int_val", "i"),
     DType.UINT32: ("uint32_val", "I"),
     DType.INT16: ("int_val", "h"),
-    DType.QINT16: ("int_val", "h"),
     DType.UINT16: ("int_val", "H"),
     DType.QUINT16: ("int_val", "H"),
     DType.INT8: ("int_val", "b"),
@@ -58,7 +59,6 @@ _FIELDS: Mapping[DType, tuple[str, str]] = {
     DType.QUINT8: ("int_val", "B"),
     DType.BOOL: ("bool_val", "B"),
     DType.HALF: ("half_val", "H"),
-    DType.BFLOAT16: ("half_val", "H"),
 }
 
 
@@ -172,19 +172,26 @@ class TableCheckpoint:
     def _numbers(
         self, tables: Sequence[Table], key: str, box: Box, parts: Sequence[Box]
     ) -> bytes | bytearray:
-        dtype = self._tensors[key].dtype
-        # All are read and checked first: only then is it known that they can be as large as they say.
-        found = [_elements(self._proto(tables, key, part), dtype, part) for part in parts]
-        if None in found:
-            raise damaged(
-                f"{key!r} does not hold the values of its slices", self._path(key, parts[0])
-            )
-        whole_parts = [
-            Part(part, MemorySource(data)) for part, data in zip(parts, found, strict=True) if data
-        ]
-        if parts[0] == box and found[0]:
+        # All are read and checked first: only then is it known that they are as large as they say.
+        found = [self._elements(tables, key, part) for part in parts]
+        if parts[0] == box:
             return found[0]
-        return assemble(box, whole_parts, dtype.item_bytes)
+        sources = [Part(part, MemorySource(data)) for part, data in zip(parts, found, strict=True)]
+        return assemble(box, sources, self._tensors[key].dtype.item_bytes)
+
+    def _elements(self, tables: Sequence[Table], key: str, part: Box) -> bytes:
+        """The bytes of a stored slice of numbers."""
+        dtype, where = self._tensors[key].dtype, self._path(key, part)
+        if dtype not in _FIELDS:
+            raise damaged(f"{key!r} is {dtype.tf_name}, which V1 cannot hold", where)
+        try:
+            data = _field_bytes(self._proto(tables, key, part), *_FIELDS[dtype])
+        except OverflowError:
+            raise damaged(f"{key!r} holds a number that is no {dtype.tf_name}", where) from None
+        expected = volume(part) * dtype.item_bytes
+        if len(data) != expected:
+            raise damaged(f"{key!r} holds {len(data)} bytes of {expected}", where)
+        return data
 
     def _strings(self, tables: Sequence[Table], key: str, part: Box) -> Sequence[bytes]:
         elements: Sequence[bytes] = self._proto(tables, key, part).string_val
@@ -224,13 +231,19 @@ def _slice_of(name: str, shape: tuple[int, ...], proto: Any, path: Path) -> tupl
     return box, slice_key(name.encode(), stored)
 
 
-def _elements(proto: Any, dtype: DType, part: Box) -> bytes | None:
-    """The bytes of a stored slice; None where they are not what the slice needs."""
-    if dtype not in _FIELDS:
-        return None
-    field, code = _FIELDS[dtype]
-    try:
-        data = array.array(code, getattr(proto, field)).tobytes()
-    except OverflowError:
-        return None
-    return data if len(data) == volume(part) * dtype.item_bytes else None
+def _field_bytes(proto: Any, field: str, code: str) -> bytes:
+    """The elements of one field of a ``TensorProto``, which is changed.
+
+    Raises:
+        OverflowError: An element is outside of what the type code can hold.
+    """
+    if code not in "fd":
+        return array.array(code, getattr(proto, field)).tobytes()
+    # Python's floats do not keep the bits of every NaN. On the wire, the elements lie side by side.
+    length = len(getattr(proto, field)) * struct.calcsize(code)
+    for other, _ in proto.ListFields():
+        if other.name != field:
+            proto.ClearField(other.name)
+    proto.DiscardUnknownFields()
+    data: bytes = proto.SerializeToString()
+    return data[len(data) - length :]
