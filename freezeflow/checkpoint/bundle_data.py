@@ -66,6 +66,8 @@ class Plan(NamedTuple):
         """First byte and length of what is wanted, where it is one range of one piece."""
         if len(self.pieces) != 1:
             return None
+        if self.pieces[0].box == self.box:
+            return 0, self.nbytes
         first = next(runs(self.pieces[0].box, self.box))
         if first.length != volume(self.box):
             return None
