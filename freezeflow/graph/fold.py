@@ -96,10 +96,18 @@ class Folding:
 
 
 class Folded(NamedTuple):
-    """A folded model, how many nodes were replaced, and the bytes of constants that this made."""
+    """A folded model.
+
+    Args:
+        model: The model.
+        nodes_folded: How many nodes were replaced.
+        nodes_left: How many are constant and stay: too large, of unknown size, or failing.
+        bytes_folded: Bytes of the constants that were made.
+    """
 
     model: Model
     nodes_folded: int
+    nodes_left: int
     bytes_folded: int
 
 
@@ -121,7 +129,8 @@ def fold(model: Model, folding: Folding) -> Folded:
     for name in sorted(reached_functions(kept, kept.nodes.values())):
         functions[name] = _fold_body(kept, functions[name], folder)
     kept = without_unused(dataclasses.replace(kept, functions=functions))
-    return Folded(dataclasses.replace(model, graph=kept), folder.nodes_folded, folder.bytes_folded)
+    model = dataclasses.replace(model, graph=kept)
+    return Folded(model, folder.nodes_folded, folder.nodes_left, folder.bytes_folded)
 
 
 def _wanted(model: Model) -> frozenset[str]:
@@ -180,6 +189,7 @@ class _Folder:
         self._folding = folding
         self._budget = folding.max_growth
         self.nodes_folded = 0
+        self.nodes_left = 0
         self.bytes_folded = 0
 
     def fold(self, graph: Graph, scope: Scope) -> dict[str, Node]:
@@ -191,6 +201,7 @@ class _Folder:
         while True:
             found = candidates(graph, scope, max_bytes=self._folding.max_bytes, banned=banned)
             if not found.foldable:
+                self.nodes_left += len(banned)
                 return nodes
             evaluation = self._folding.evaluate(graph, found)
             chosen = select(scope, found, evaluation.sizes, budget=self._budget)
@@ -200,6 +211,7 @@ class _Folder:
             banned |= failed
         self._budget -= chosen.growth
         self.nodes_folded += len(chosen.folded)
+        self.nodes_left += len(found.foldable) - len(chosen.folded) + len(banned)
         self.bytes_folded += sum(map(_content_bytes, made.values()))
         return _replace(scope, found, chosen, made)
 

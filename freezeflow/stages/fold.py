@@ -64,6 +64,7 @@ def _facts(before: Model, folded: folding.Folded) -> dict[str, int]:
         "nodes_before": _count(before.graph),
         "nodes_after": _count(after.graph),
         "nodes_folded": folded.nodes_folded,
+        "nodes_left": folded.nodes_left,
         "bytes_folded": folded.bytes_folded,
         "bytes_before": _bytes(before.graph),
         "bytes_after": _bytes(after.graph),

@@ -239,6 +239,7 @@ def test_the_graph_never_grows_unless_asked(tmp_path, fold):
     model = model_of(graph, {"x": x}, {"y": y}, tmp_path)
     kept = fold(model)
     assert "Range" in ops_of(kept.model)
+    assert kept.facts["nodes_left"] == 2
     assert kept.facts["bytes_after"] <= kept.facts["bytes_before"]
     asked = fold(model, max_growth=100_000)
     assert ops_of(asked.model) == ["AddV2", "Const", "Placeholder"]
@@ -255,6 +256,7 @@ def test_what_fails_at_run_time_still_does(tmp_path, fold):
     model = model_of(graph, {"x": x}, {"y": y, "z": z}, tmp_path)
     outcome = fold(model)
     assert "GatherV2" in ops_of(outcome.model)
+    assert outcome.facts["nodes_left"] == 2
     with pytest.raises(tf.errors.InvalidArgumentError):
         run(outcome.model, {"x": weights(2)})
 
