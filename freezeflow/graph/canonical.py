@@ -53,6 +53,9 @@ _IDLE_ARG_ATTRS = frozenset({"_output_shapes", "_user_specified_name", "_handle_
 _SESSION_ATTRS = frozenset({"config_proto", "config", "executor_type"})
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 
+# Ops whose declared attributes are not all kept.
+_WITH_SETTINGS = _CALLS | {"VarHandleOp"}
+
 # What TensorFlow puts around the name that a person gave a function.
 _MADE_PREFIX = re.compile(r"^(?:__(?:inference|forward|backward)_+)+")
 _MADE_SUFFIX = re.compile(r"(?:(?:^|_)\d+|_rewritten|_frozen)+$")
@@ -125,6 +128,8 @@ class _Cleaner:
         return colocation.drop_dangling(ordered)
 
     def node(self, node: Node) -> Node:
+        if self._is_clean(node):
+            return node
         kept = {
             key: data
             for key, data in sorted(node.attrs.items())
@@ -137,6 +142,17 @@ class _Cleaner:
             attrs=kept,
             device=node.device if self._keep_devices else "",
         )
+
+    def _is_clean(self, node: Node) -> bool:
+        """Whether the node is as it must be; a quick look that settles most nodes."""
+        if node.device or self._drop_defaults or node.op in _WITH_SETTINGS:
+            return False
+        if not node.attrs.keys() <= self._types.kinds(node.op).tags.keys():
+            return False
+        if len(node.inputs) > 1 and node.inputs[-2].startswith("^"):
+            return False
+        keys = list(node.attrs)
+        return keys == sorted(keys)
 
     def _is_idle(self, node: Node, key: str, data: bytes) -> bool:
         if key in _IDLE_NODE_ATTRS:

@@ -98,8 +98,6 @@ def strip(model: Model, *, remove: Collection[str] = (), drop_identities: bool =
         graph, _ = _without_identities(_pruned(graph, ends), ends, passing)
     if drop_identities:
         graph, count = _without_identities(graph, ends, None)
-    if remove or drop_identities:
-        graph = _pruned(graph, ends)
     kept = dataclasses.replace(
         model,
         graph=_in_all_bodies(graph, colocation.drop_dangling),

@@ -36,7 +36,7 @@ def reached_nodes(nodes: Mapping[str, Node], roots: Iterable[str]) -> set[str]:
         if name in seen or name not in nodes:
             continue
         seen.add(name)
-        stack += map(node_of, nodes[name].inputs)
+        stack += [t if t in nodes else node_of(t) for t in nodes[name].inputs]
     return seen
 
 
@@ -44,7 +44,8 @@ def named_functions(graph: Graph, node: Node) -> Iterator[str]:
     """Functions that a node needs: named in its attributes, by sorted key, or called as its op."""
     if node.op in graph.functions:
         yield node.op
-    for key in sorted(node.attrs):
+    holding = [key for key, data in node.attrs.items() if attrs.function_names(data)]
+    for key in sorted(holding):
         yield from attrs.function_names(node.attrs[key])
 
 
@@ -54,6 +55,8 @@ def reached_functions(graph: Graph, nodes: Iterable[Node]) -> list[str]:
     They come in the order of their first reference, breadth first. A name that the library lacks is
     left out. Gradient functions are reached through the ``SymbolicGradient`` node that names them.
     """
+    if not graph.functions:
+        return []
     found: dict[str, None] = {}
     for node in nodes:
         found.update(dict.fromkeys(named_functions(graph, node)))
@@ -72,7 +75,8 @@ def consumers(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
     """For each name that is an input, the nodes that take it, by data or control, each once."""
     found: dict[str, list[str]] = {}
     for name, node in nodes.items():
-        for source in dict.fromkeys(map(node_of, node.inputs)):
+        sources = [t if t in nodes else node_of(t) for t in node.inputs]
+        for source in sources if len(sources) == 1 else dict.fromkeys(sources):
             found.setdefault(source, []).append(name)
     return found
 
@@ -176,11 +180,10 @@ def _callees(graph: Graph) -> dict[str, set[str]]:
 
 def _sources(nodes: Mapping[str, Node], node: Node) -> Collection[str]:
     """Nodes that must come before this one."""
-    if len(node.inputs) == 1:
-        name = node_of(node.inputs[0])
-        found: Collection[str] = (name,) if name in nodes else ()
-    else:
-        found = {name for name in map(node_of, node.inputs) if name in nodes}
+    names = [t if t in nodes else node_of(t) for t in node.inputs]
+    found: Collection[str] = [name for name in names if name in nodes]
+    if len(found) > 1:
+        found = set(found)
     if node.op in _LOOP_HEADS:
         return {name for name in found if nodes[name].op not in _LOOP_ENDS}
     return found
