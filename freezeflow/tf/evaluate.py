@@ -34,11 +34,11 @@ _BATCH_BYTES = 256 * 1024 * 1024
 # are computed while sizes are inferred, where the inputs are small.
 _SIZE_FROM_VALUES = {
     "DynamicPartition": 1,
-    "ListDiff": 3,
-    "Unique": 3,
-    "UniqueV2": 3,
-    "UniqueWithCounts": 5,
-    "UniqueWithCountsV2": 5,
+    "ListDiff": 16,
+    "Unique": 16,
+    "UniqueV2": 16,
+    "UniqueWithCounts": 32,
+    "UniqueWithCountsV2": 32,
     "Where": 64,
 }
 _SMALL_BYTES = 1024 * 1024
