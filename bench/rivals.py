@@ -1,0 +1,38 @@
+"""TensorFlow's own two ways to freeze: ``python -m bench.rivals tf2|tf1 SAVED_MODEL OUT.pb``."""
+
+from __future__ import annotations
+
+import sys
+
+import tensorflow as tf
+
+
+def freeze_tf2(folder: str) -> bytes:
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    model = tf.saved_model.load(folder)
+    frozen = convert_variables_to_constants_v2(model.signatures["serving_default"])
+    return frozen.graph.as_graph_def().SerializeToString()
+
+
+def freeze_tf1(folder: str) -> bytes:
+    v1 = tf.compat.v1
+    with v1.Session(graph=tf.Graph()) as session:
+        meta_graph = v1.saved_model.loader.load(session, ["serve"], folder)
+        outputs = meta_graph.signature_def["serving_default"].outputs.values()
+        nodes = [info.name.partition(":")[0] for info in outputs]
+        frozen = v1.graph_util.convert_variables_to_constants(session, session.graph_def, nodes)
+    return frozen.SerializeToString()
+
+
+def main() -> None:
+    _, way, folder, out = sys.argv
+    data = {"tf2": freeze_tf2, "tf1": freeze_tf1}[way](folder)
+    with open(out, "wb") as file:
+        file.write(data)
+
+
+if __name__ == "__main__":
+    main()
