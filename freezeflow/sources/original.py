@@ -33,12 +33,7 @@ def original_of(source: ModelSource, put_tensor: PutTensor) -> Original:
         ModelRefused: It is no SavedModel that can be read.
         UsageError: It is of a kind that cannot be run unchanged.
     """
-    if source.kind != "saved_model":
-        raise UsageError(
-            f"a {source.kind} source cannot be run unchanged to compare with",
-            where=str(source.path),
-            hint="Leave `validate` out, or validate against a SavedModel.",
-        )
+    _check_kind(source)
     path = graph_file(source.path)
     parsed = parse_file(path, "SavedModel")
     meta_graph = choose_meta_graph(parsed.message, source, path)
@@ -70,6 +65,15 @@ def original_of(source: ModelSource, put_tensor: PutTensor) -> Original:
             for asset in read_assets(meta_graph, graph, source.path / "assets")
         },
     )
+
+
+def _check_kind(source: ModelSource) -> None:
+    if source.kind != "saved_model":
+        raise UsageError(
+            f"a {source.kind} source cannot be run unchanged to compare with",
+            where=str(source.path),
+            hint="Leave `validate` out, or validate against a SavedModel.",
+        )
 
 
 def _captured(meta_graph: Any, graph: Graph, prefix: Path, put_tensor: PutTensor) -> dict[str, str]:
