@@ -13,7 +13,7 @@ from freezeflow.engine.context import StepContext
 from freezeflow.graph.model import Model
 from freezeflow.graph.verify import check
 from freezeflow.stages.stage import Outcome, Stage, StageInput
-from freezeflow.store.store import remove_tree
+from freezeflow.store.files import remove_tree
 from freezeflow.values import ModelSource
 
 

@@ -154,6 +154,7 @@ def _source(source: ModelSource, files: Sequence[Path], known: Mapping[Path, str
         "signatures": None if source.signatures is None else list(source.signatures),
         "inputs": list(source.inputs),
         "outputs": list(source.outputs),
+        "custom_objects": list(source.custom_objects),
         "files": {_relative(path, source.path): known[path] for path in files},
     }
 

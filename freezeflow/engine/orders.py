@@ -69,7 +69,7 @@ class Order:
         data = {
             "stage": self.stage,
             "params": dict(self.params),
-            "source": source_to_json(self.source),
+            "source": self.source.to_json(),
             "base": str(self.base),
             "recipe_digest": self.recipe_digest,
             "model": _model_to_json(self.model) if self.model else None,
@@ -84,7 +84,7 @@ class Order:
         return Order(
             stage=data["stage"],
             params=data["params"],
-            source=source_from_json(data["source"]),
+            source=ModelSource.from_json(data["source"]),
             base=Path(data["base"]),
             recipe_digest=data["recipe_digest"],
             scratch=scratch,
@@ -172,31 +172,6 @@ class Report:
             failure=FreezeflowError.from_data(data["failure"]) if data["failure"] else None,
             crash=data["crash"],
         )
-
-
-def source_to_json(source: ModelSource) -> dict[str, Json]:
-    """A model source as JSON, with all its fields."""
-    data = dataclasses.asdict(source)
-    data["path"] = str(source.path)
-    data["meta_graph"] = str(source.meta_graph) if source.meta_graph else None
-    return data
-
-
-def source_from_json(data: Mapping[str, Json]) -> ModelSource:
-    """The source that `source_to_json` described."""
-
-    def names(key: str) -> tuple[str, ...] | None:
-        return None if data[key] is None else tuple(data[key])
-
-    return ModelSource(
-        kind=data["kind"],
-        path=Path(data["path"]),
-        meta_graph=Path(data["meta_graph"]) if data["meta_graph"] else None,
-        tags=names("tags"),
-        signatures=names("signatures"),
-        inputs=tuple(data["inputs"]),
-        outputs=tuple(data["outputs"]),
-    )
 
 
 def _model_to_json(model: StoredModel) -> Json:

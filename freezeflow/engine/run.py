@@ -31,8 +31,8 @@ from freezeflow.engine.schedule import Schedule, State
 from freezeflow.errors import FreezeflowError, StageFailed, UsageError
 from freezeflow.plan import Plan, Step
 from freezeflow.store.actions import Action, ActionFile, PublishedFile, canonical_json, key_of
-from freezeflow.store.files import write_atomically
-from freezeflow.store.store import Store, remove_tree
+from freezeflow.store.files import remove_tree, write_atomically
+from freezeflow.store.store import Store
 from freezeflow.values import Digest
 
 # Lines of a failed step's log that are shown.

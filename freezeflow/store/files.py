@@ -336,6 +336,16 @@ def sync_folder(folder: str | Path) -> None:
         os.close(descriptor)
 
 
+def remove_tree(folder: Path) -> None:
+    """Removes a folder with all that is in it, also what was made unwritable."""
+    import shutil
+
+    for below, _, _ in os.walk(folder):
+        with contextlib.suppress(OSError):
+            os.chmod(below, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def writing_failed(error: OSError, path: str | Path) -> FreezeflowError:
     """The error that tells a user why a file could not be written, and what to do."""
     message = f"cannot be written: {error.strerror or error}"

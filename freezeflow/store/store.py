@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from freezeflow.errors import FreezeflowError
 from freezeflow.store.actions import Actions
 from freezeflow.store.blobs import Blobs
-from freezeflow.store.files import write_atomically, writing_failed
+from freezeflow.store.files import remove_tree, write_atomically, writing_failed
 from freezeflow.store.index import Index
 from freezeflow.store.listings import Listings
 from freezeflow.store.stats import StatCache
@@ -145,14 +144,6 @@ def default_folder() -> Path:
         return Path(named)
     caches = os.environ.get("XDG_CACHE_HOME")
     return (Path(caches) if caches else Path.home() / ".cache") / "freezeflow"
-
-
-def remove_tree(folder: Path) -> None:
-    """Removes a folder with all that is in it, also what was made unwritable."""
-    for below, _, _ in os.walk(folder):
-        with contextlib.suppress(OSError):
-            os.chmod(below, 0o700)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_format(folder: Path) -> None:

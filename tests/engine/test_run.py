@@ -17,23 +17,10 @@ from freezeflow.errors import FreezeflowError, ModelRefused, StageFailed, UsageE
 from freezeflow.plan import Plan
 from freezeflow.store import upkeep
 from freezeflow.store.store import Store
-from tests.engine.builders import CHANGE, EXPORT, LOAD, chain, make_source, plan, runs, step
+from tests.engine.builders import CHANGE, EXPORT, LOAD, chain, plan, runs, step
 from tests.store.test_store import damage
 
 ALL = {"load": 1, "change": 1, "export": 1}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A project's folder with a model."""
-    folder = tmp_path / "project"
-    make_source(folder / "model")
-    return folder
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "cache")
 
 
 def statuses(result: RunResult) -> dict[str, str]:
@@ -315,11 +302,10 @@ def test_interrupted(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
     def perform(*args):  # type: ignore[no-untyped-def]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(worker, "perform", perform)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(worker, "perform", perform)
         run(chain(folder), store)
     assert_clean(store)
-    monkeypatch.undo()
     assert run(chain(folder), store).ok
 
 
