@@ -28,7 +28,7 @@ GOALS = {
 
 
 def large(folder: Path, scale: float, rounds: int, rival_rounds: int) -> list[Contender]:
-    """A model with ``scale`` GB of weights; the copy of its weights is what the others are held to."""
+    """A model with ``scale`` GB of weights; the others are held to the copy of its weights."""
     model = folder / "large"
     build(int(scale * GIGABYTE), model)
     weights = str(model / "variables" / "variables.data-00000-of-00001")

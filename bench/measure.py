@@ -68,7 +68,7 @@ class Contender:
 def measure(command: Sequence[str], environment: dict[str, str]) -> tuple[Run, str]:
     """Runs a command; its figures, and the last line of what it said if it failed.
 
-    The peak is never less than the memory of the process that starts it, so this one imports little.
+    The peak is never less than the memory of the process that starts it: so import little there.
     """
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()

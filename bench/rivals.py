@@ -14,7 +14,8 @@ def freeze_tf2(folder: str) -> bytes:
 
     model = tf.saved_model.load(folder)
     frozen = convert_variables_to_constants_v2(model.signatures["serving_default"])
-    return frozen.graph.as_graph_def().SerializeToString()
+    data: bytes = frozen.graph.as_graph_def().SerializeToString()
+    return data
 
 
 def freeze_tf1(folder: str) -> bytes:
@@ -24,7 +25,8 @@ def freeze_tf1(folder: str) -> bytes:
         outputs = meta_graph.signature_def["serving_default"].outputs.values()
         nodes = [info.name.partition(":")[0] for info in outputs]
         frozen = v1.graph_util.convert_variables_to_constants(session, session.graph_def, nodes)
-    return frozen.SerializeToString()
+    data: bytes = frozen.SerializeToString()
+    return data
 
 
 def main() -> None:
