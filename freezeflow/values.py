@@ -255,3 +255,31 @@ class ModelSource:
     def needs_tensorflow(self) -> bool:
         """Whether reading it takes TensorFlow, in a confined process."""
         return self.kind == "keras"
+
+    def to_json(self) -> Json:
+        return {
+            "kind": self.kind,
+            "path": str(self.path),
+            "meta_graph": None if self.meta_graph is None else str(self.meta_graph),
+            "tags": self.tags,
+            "signatures": self.signatures,
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "custom_objects": self.custom_objects,
+        }
+
+    @staticmethod
+    def from_json(data: Json) -> ModelSource:
+        def names(key: str) -> tuple[str, ...] | None:
+            return None if data[key] is None else tuple(data[key])
+
+        return ModelSource(
+            kind=data["kind"],
+            path=Path(data["path"]),
+            meta_graph=None if data["meta_graph"] is None else Path(data["meta_graph"]),
+            tags=names("tags"),
+            signatures=names("signatures"),
+            inputs=tuple(data["inputs"]),
+            outputs=tuple(data["outputs"]),
+            custom_objects=tuple(data["custom_objects"]),
+        )

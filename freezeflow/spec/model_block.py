@@ -1,0 +1,80 @@
+"""The ``model`` block of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from freezeflow.spec.notes import Notes
+from freezeflow.spec.paths import absolute, exists, fill_places
+from freezeflow.spec.schema import SOURCE_KEYS
+from freezeflow.values import Json, ModelSource, SourceKind
+
+# Keys that only one kind of source has.
+_ONLY_WITH = {"meta_graph": "checkpoint", "custom_objects": "keras", "tags": "saved_model"}
+
+_WHAT = {
+    "saved_model": "no SavedModel",
+    "keras": "no Keras file",
+    "checkpoint": "no checkpoint with a .meta file",
+    "frozen_graph": "no graph file",
+}
+
+
+def read_model(block: Json, name: str, recipe: Path, notes: Notes) -> ModelSource | None:
+    """Where the model comes from; None where the block has mistakes."""
+    if not isinstance(block, dict):
+        return None
+    kind = _kind(block, notes)
+    if kind is None or notes.broken(("model",)):
+        return None
+    for key, owner in _ONLY_WITH.items():
+        if key in block and kind != owner:
+            notes.add(("model", key), f"{key} goes with {owner}, not with {kind}", key=True)
+
+    def path_of(key: str) -> Path | None:
+        if key not in block:
+            return None
+        return absolute(fill_places(block[key], name, ("model", key), notes), recipe)
+
+    path, meta_graph = path_of(kind), path_of("meta_graph")
+    assert path is not None
+    if not any([exists(place, notes) for place in _places(kind, path, meta_graph)]):
+        hint = f"Paths start from the recipe's folder, {recipe.parent}."
+        notes.add(("model", kind), f"there is {_WHAT[kind]} at {block[kind]!r}", hint)
+    return ModelSource(
+        kind=kind,
+        path=path,
+        meta_graph=meta_graph,
+        tags=_strings(block, "tags"),
+        signatures=_strings(block, "signatures"),
+        inputs=_strings(block, "inputs") or (),
+        outputs=_strings(block, "outputs") or (),
+        custom_objects=_strings(block, "custom_objects") or (),
+    )
+
+
+def _kind(block: Mapping[str, Json], notes: Notes) -> SourceKind | None:
+    given = [key for key in SOURCE_KEYS if key in block]
+    if len(given) == 1:
+        return given[0]
+    if given:
+        message = f"the model comes from one place; here are {' and '.join(given)}"
+        notes.add(("model", given[1]), message, "Remove all but one of them.", key=True)
+    else:
+        hint = "As in `saved_model: path/to/folder`."
+        notes.add(("model",), f"the model needs one of {', '.join(SOURCE_KEYS)}", hint, key=True)
+    return None
+
+
+def _places(kind: SourceKind, path: Path, meta_graph: Path | None) -> list[Path]:
+    """Files of which one must be there."""
+    if kind == "saved_model":
+        return [path / f"saved_model.{ending}" for ending in ("pb", "pbtxt", "cpb")]
+    if kind == "checkpoint":
+        return [meta_graph] if meta_graph else [Path(f"{path}.meta"), path / ".meta"]
+    return [path]
+
+
+def _strings(block: Mapping[str, Json], key: str) -> tuple[str, ...] | None:
+    return tuple(block[key]) if key in block else None

@@ -1,0 +1,31 @@
+"""Collects the mistakes of one recipe while it is checked."""
+
+from __future__ import annotations
+
+from freezeflow.spec.problems import Problem
+from freezeflow.spec.tree import Document, Path_
+from freezeflow.values import Json
+
+
+class Notes:
+    """Mistakes so far, and what else the check has looked at.
+
+    Args:
+        document: The recipe's text.
+    """
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.problems: list[Problem] = list(document.problems)
+        self.files: dict[str, Json] = {}
+        self.environment: dict[str, Json] = {}
+        self._broken: set[Path_] = set()
+
+    def add(self, path: Path_, message: str, hint: str = "", *, key: bool = False) -> None:
+        """Notes a mistake at a value, or at its key."""
+        self._broken.add(path)
+        self.problems.append(self.document.problem(path, message, hint, key=key))
+
+    def broken(self, path: Path_) -> bool:
+        """Whether a mistake was noted at or below a path."""
+        return any(noted[: len(path)] == path for noted in self._broken)

@@ -1,0 +1,64 @@
+"""The stages: ours by a literal table, others' by the entry point group ``freezeflow.stages``."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+from collections.abc import Mapping
+
+from freezeflow.errors import UsageError
+from freezeflow.stages.stage import Stage
+
+GROUP = "freezeflow.stages"
+
+# Name to the module whose STAGE it is, in the order in which people meet them.
+BUILTIN: Mapping[str, str] = {
+    "load": "freezeflow.stages.load",
+    "freeze": "freezeflow.stages.freeze",
+    "strip": "freezeflow.stages.strip",
+    "fold": "freezeflow.stages.fold",
+    "validate": "freezeflow.stages.validate",
+    "export": "freezeflow.stages.export",
+}
+
+
+@functools.cache
+def stage_modules() -> Mapping[str, str]:
+    """Every stage's name and where its value is: ``module`` or, for plugins, ``module:attribute``.
+
+    Raises:
+        UsageError: Two packages bring a stage of one name.
+    """
+    from importlib.metadata import entry_points
+
+    found = dict(BUILTIN)
+    owners = dict.fromkeys(BUILTIN, "freezeflow")
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        owner = point.dist.name if point.dist else point.value
+        if point.name in found:
+            raise UsageError(
+                f"stage {point.name!r} is brought by {owners[point.name]} and by {owner}",
+                hint="Uninstall one of them, or rename the stage in its package.",
+            )
+        found[point.name], owners[point.name] = point.value, owner
+    return found
+
+
+@functools.cache
+def stage_named(name: str) -> Stage:
+    """The stage of that name.
+
+    Raises:
+        UsageError: There is none, or a plugin's entry point names something else.
+    """
+    place = BUILTIN.get(name) or stage_modules().get(name)
+    if place is None:
+        near = difflib.get_close_matches(name, stage_modules(), n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else "See `freezeflow stages`."
+        raise UsageError(f"there is no stage {name!r}", hint=hint)
+    module, _, attribute = place.partition(":")
+    stage = getattr(importlib.import_module(module), attribute or "STAGE", None)
+    if not isinstance(stage, Stage) or stage.name != name:
+        raise UsageError(f"the entry point {name} = {place} of {GROUP} names no stage {name!r}")
+    return stage
