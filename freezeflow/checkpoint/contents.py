@@ -58,7 +58,7 @@ class Entry(NamedTuple):
         key: Its key.
         dtype: Element type.
         shape: Full shape, also where only slices of it are stored.
-        nbytes: Bytes that it takes in the checkpoint's files (estimated for strings of V1: 0).
+        nbytes: Bytes of its data; 0 for strings of V1, whose index does not tell.
         slices: For a tensor stored in slices, each one's (start, length) in every dimension.
     """
 
