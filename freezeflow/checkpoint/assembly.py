@@ -15,7 +15,7 @@ class Source(Protocol):
     """Bytes of a stored part."""
 
     def copy(self, offset: int, target: memoryview) -> None:
-        """Fills the target with the bytes from the offset on; offsets only grow from call to call."""
+        """Fills the target with the bytes from the offset on; cheapest in ascending order."""
 
 
 class Part(NamedTuple):

@@ -1,7 +1,7 @@
 """Tensor bundles (V2 checkpoints): an index table, and data files in which tensors lie end to end.
 
-Large tensors are not loaded: their bytes are checked against the index's CRC-32C and digested in one
-pass through a small buffer, and stay where they are.
+Large tensors are not loaded: their bytes are checked against the index's CRC-32C and digested in
+one pass through a small buffer, and stay where they are.
 Source of the format: upstream ``core/util/tensor_bundle/tensor_bundle.h`` and
 ``core/protobuf/tensor_bundle.proto``.
 """
@@ -111,7 +111,7 @@ class Bundle:
                 f"the checkpoint's format is of version {header.version.producer},"
                 f" this reader knows {_VERSION}",
                 where=str(self.index_path),
-                hint="Look for a newer freezeflow, or save the checkpoint with an older TensorFlow.",
+                hint="Look for a newer freezeflow, or save it again with an older TensorFlow.",
             )
         if not 0 <= header.num_shards < 100_000:
             raise damaged(f"the index names {header.num_shards} data files", self.index_path)
@@ -191,7 +191,8 @@ class Bundle:
         expected = tensor_bytes(dtype, shape)
         if message.offset < 0 or (dtype is not DType.STRING and message.size != expected):
             raise damaged(
-                f"{key!r} takes {message.size} bytes, but {dtype.tf_name}{list(shape)} takes {expected}",
+                f"{key!r} takes {message.size} bytes,"
+                f" but {dtype.tf_name}{list(shape)} takes {expected}",
                 self.index_path,
             )
         return Stored(message.shard_id, message.offset, message.size, message.crc32c)

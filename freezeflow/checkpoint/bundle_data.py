@@ -263,7 +263,7 @@ class Reading:
 
 
 def _large_ranges(plan: Plan) -> Iterator[tuple[int, int, int]]:
-    """(shard, offset, length) of what must be scanned: stored ranges, and the range that is wanted."""
+    """(shard, offset, length) of what must be scanned: stored ranges, and the wanted range."""
     for stored, _ in plan.pieces:
         if stored.length > INLINE_BYTES:
             yield stored[:3]
@@ -283,7 +283,7 @@ def _read_lengths(data: bytes, count: int) -> tuple[list[int], int]:
 
 
 def _packed(lengths: Iterable[int]) -> bytes:
-    """String lengths as their checksum takes them: in four bytes each, or eight where they need it."""
+    """String lengths as their checksum takes them: in four bytes each, or eight where needed."""
     return b"".join(
         struct.pack("<I" if length <= _LARGEST_SHORT_STRING else "<Q", length) for length in lengths
     )

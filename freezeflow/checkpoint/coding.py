@@ -12,7 +12,7 @@ _ESCAPED = re.compile(rb"[\x00\xff]")
 
 
 class Malformed(ValueError):
-    """Bytes that do not keep to the format; the message says how. Readers turn it into a refusal."""
+    """Bytes that do not keep to the format; the message says how. Readers refuse the file."""
 
 
 def masked(checksum: int) -> int:
@@ -41,7 +41,7 @@ def slice_key(name: bytes, extents: Sequence[tuple[int, int]]) -> bytes:
 
     Args:
         name: The tensor's key.
-        extents: (start, length) in every dimension; (0, FULL) where the slice was saved as all of it.
+        extents: (start, length) in every dimension; (0, FULL) where it was saved as all of it.
 
     Source of the format: upstream ``core/util/saved_tensor_slice_util.cc`` (EncodeTensorNameSlice)
     and ``core/lib/strings/ordered_code.h``.

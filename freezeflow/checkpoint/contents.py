@@ -19,7 +19,7 @@ INLINE_BYTES = 1024
 # TensorFlow's own bound on the number of dimensions.
 _MAX_RANK = 254
 
-# Takes bytes that lie nowhere in one piece (row-major, little-endian), gives back where they are now.
+# Takes bytes that lie nowhere in one piece (row-major, little-endian), says where they are now.
 PutTensor = Callable[[memoryview, DType, tuple[int, ...]], TensorRef]
 
 
@@ -28,8 +28,8 @@ class Request(NamedTuple):
 
     Args:
         key: Its key in the checkpoint.
-        slice_spec: Which part, as RestoreV2 takes it: the full shape, then ``start,length`` or ``-``
-            for each dimension, as in ``4 2 0,2:-``. Empty for all of it.
+        slice_spec: Which part, as RestoreV2 takes it: the full shape, then ``start,length`` or
+            ``-`` for each dimension, as in ``4 2 0,2:-``. Empty for all of it.
     """
 
     key: str

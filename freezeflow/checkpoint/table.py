@@ -31,8 +31,8 @@ _NO_COMPRESSION, _SNAPPY = 0, 1
 # Snappy's densest element makes 64 bytes of 3; a block that claims more is not one.
 _MAX_SNAPPY_RATIO = 22
 
-# Writers repeat a key in full every 16 entries, so keys are at most 16 times as long as their block,
-# which in turn packs well; beyond this they are made up to fill the memory.
+# Writers repeat a key in full every 16 entries, so keys are at most 16 times as long as their
+# block, which in turn packs well; beyond this they are made up to fill the memory.
 _MAX_KEY_RATIO = 64
 _KEY_ALLOWANCE = 4096
 

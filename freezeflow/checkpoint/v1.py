@@ -38,8 +38,8 @@ from freezeflow.checkpoint.table import Table
 from freezeflow.messages import message_class
 from freezeflow.values import DType
 
-# Where a TensorProto keeps the elements of a dtype, and the array type code of one element; no other
-# dtype can be in a V1 checkpoint.
+# Where a TensorProto keeps the elements of a dtype, and the array type code of one element; no
+# other dtype can be in a V1 checkpoint.
 _FIELDS: Mapping[DType, tuple[str, str]] = {
     DType.FLOAT: ("float_val", "f"),
     DType.DOUBLE: ("double_val", "d"),
