@@ -27,7 +27,7 @@ class StepContext:
         self._log = log
 
     def put_tensor(self, data: memoryview, dtype: DType, shape: tuple[int, ...]) -> TensorRef:
-        """Writes new bytes into a file of the scratch folder; the engine moves them into the store."""
+        """Writes new bytes into the scratch folder; the engine moves them into the store."""
         data = data.cast("B") if data.nbytes else memoryview(b"")
         digest = Digest.of(data)
         path = self.scratch / "tensors" / digest.hex

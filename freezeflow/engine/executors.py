@@ -221,8 +221,8 @@ class Processes:
 class LocalExecutor:
     """Work that needs TensorFlow in processes of its own, other work in this one.
 
-    With more than one job, other work gets processes of its own, too (without TensorFlow), so that it
-    runs side by side.
+    With more than one job, other work gets processes of its own, too (without TensorFlow), so that
+    it runs side by side.
 
     Args:
         jobs: How many pieces of work its caller runs at once.

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from freezeflow.engine.keys import Change, KeyInput, Preimage, changes, preimages
+from freezeflow.engine.looking_up import cached
 from freezeflow.engine.results import StepRef
 from freezeflow.errors import FreezeflowError
 from freezeflow.plan import Plan, Step
-from freezeflow.store.actions import Action, key_of
+from freezeflow.store.actions import key_of
 from freezeflow.store.store import Store
 from freezeflow.values import Digest
 
@@ -52,7 +51,7 @@ class _Forecaster:
     def __init__(self, plan: Plan, store: Store) -> None:
         self._plan = plan
         self._store = store
-        self._noted = store.actions.noted(str(plan.recipe))
+        self._noted = store.actions.noted([str(plan.recipe)])
         self._models: dict[str, Digest] = {}
 
     def steps(self) -> list[Forecast]:
@@ -64,8 +63,10 @@ class _Forecaster:
             return self._depends(step, missing)
         preimage = self._preimage(step, [self._models[need] for need in step.needs])
         key = key_of(preimage)
-        action = self._store.actions.get([key]).get(key)
+        ((action, reason),) = cached([(key, step)], self._store)
         ref = StepRef(self._plan.recipe, step.id)
+        if reason:
+            return Forecast(ref=ref, stage=step.stage, state="run", reason=reason, key=key)
         if action is None:
             before = self._last(step)
             return Forecast(
@@ -76,9 +77,6 @@ class _Forecaster:
                 changes=() if before is None else changes(before, preimage),
                 key=key,
             )
-        damage = self._damage(step, action)
-        if damage:
-            return Forecast(ref=ref, stage=step.stage, state="run", reason=damage, key=key)
         self._models[step.id] = action.outputs.model
         return Forecast(ref=ref, stage=step.stage, state="cached", key=key)
 
@@ -105,21 +103,6 @@ class _Forecaster:
         return found
 
     def _last(self, step: Step) -> Preimage | None:
-        key = self._noted.get(step.id)
+        key = self._noted.get((str(self._plan.recipe), step.id))
         file = self._store.actions.file(key) if key else None
         return file.preimage if file else None
-
-    def _damage(self, step: Step, action: Action) -> str:
-        """Why a known action does not count; empty when it does."""
-        lost = self._store.blobs.lost(set(action.outputs.blobs()))
-        if lost:
-            return f"the cache is damaged: {lost[0].where} {lost[0].message}"
-        files = {
-            Path(os.path.normpath(step.base / file.path)): (file.sha256, file.nbytes)
-            for file in action.outputs.files
-        }
-        unchanged = self._store.stats.unchanged(files)
-        for path in files:
-            if path not in unchanged:
-                return f"{path} was changed or removed"
-        return ""

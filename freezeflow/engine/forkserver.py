@@ -1,13 +1,14 @@
-"""Fresh processes forked from a small server that has imported what they need and has run nothing.
+"""Fresh processes forked from a small server that has imported what they need and run nothing.
 
-The server is a process of its own in a session of its own. Nothing of the caller is inherited or run
-again (not its ``__main__`` module either), so a script without a guard can use the engine. It talks
-over two pipes, a line for each message:
+The server is a process of its own in a session of its own. Nothing of the caller is inherited or
+run again (not its ``__main__`` module either), so a script without a guard can use the engine. It
+talks over two pipes, a line for each message:
 
     to the server      RUN <name> <scratch folder, as JSON>      KILL <name>
     from the server    READY      EXIT <name> <return code, negative for a signal>
 
-When the pipe to it closes, because its owner is done or dead, the server ends with all its children.
+When the pipe to it closes, because its owner is done or dead, the server ends with all its
+children.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class ForkServer:
         return self._process.stdout.fileno()
 
     def run(self, name: str, scratch: Path) -> None:
-        """Starts a process that performs the order in a folder, with its output in the order's log."""
+        """Starts a process that performs the order in a folder and prints into the order's log."""
         self._send(f"RUN {name} {json.dumps(str(scratch))}\n")
 
     def kill(self, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 from freezeflow.engine.executors import Executor
 from freezeflow.engine.orders import NewModel, Report, StoredModel
@@ -56,21 +57,18 @@ class Keeper:
         for digest in digests:
             if digest not in locations:
                 raise Lost(f"the weight {digest.hex[:12]} is not where it was", by_load=True)
-        self._tensors[outputs.model] = digests
+        self._tensors[outputs.model] = frozenset(digests)
         return StoredModel(
             graph=blobs.path(outputs.graph), record=blobs.path(outputs.record), tensors=locations
         )
 
-    def keep(
-        self, report: Report, given: Outputs | None, name: str, scratch: str, log: bytes
-    ) -> Outputs:
+    def keep(self, report: Report, given: Outputs | None, scratch: Path, log: bytes) -> Outputs:
         """Keeps what a step gave, without its files.
 
         Args:
             report: The step's report, without a failure.
             given: Outputs of the step whose model it worked on.
-            name: What the executor knows the step by.
-            scratch: The step's own folder.
+            scratch: The step's own folder, named as the executor knows the step.
             log: Its log.
 
         Raises:
@@ -84,26 +82,34 @@ class Keeper:
             )
         else:
             outputs = self._keep_model(report.model, given, scratch, log_digest)
-        self._executor.adopt(name, outputs.model)
+        self._executor.adopt(scratch.name, outputs.model)
         return outputs
 
     def _keep_model(
-        self, model: NewModel, given: Outputs | None, scratch: str, log: Digest | None
+        self, model: NewModel, given: Outputs | None, scratch: Path, log: Digest | None
     ) -> Outputs:
         blobs = self._store.blobs
         known = self._tensors.get(given.model, ()) if given else ()
-        new = {d: location for d, location in model.tensors.items() if d not in set(known)}
+        new = {d: place for d, place in model.tensors.items() if d not in known}
         made = {d: place for d, place in new.items() if place.path.startswith(f"{scratch}/")}
         for digest, location in made.items():
             blobs.put_range(digest, location)
         own = f"{blobs.folder}/"
         self._store.tensors.adopt(
-            {d: l for d, l in new.items() if d not in made and not l.path.startswith(own)}
+            {
+                digest: place
+                for digest, place in new.items()
+                if digest not in made and not place.path.startswith(own)
+            }
         )
         outputs = Outputs(
             graph=blobs.put(model.graph),
             record=blobs.put(model.record),
-            owned=tuple(d for d, l in model.tensors.items() if d in made or l.path.startswith(own)),
+            owned=tuple(
+                digest
+                for digest, place in model.tensors.items()
+                if digest in made or place.path.startswith(own)
+            ),
             log=log,
         )
         self._tensors[outputs.model] = frozenset(model.tensors)

@@ -148,6 +148,7 @@ def _preimage(
 
 
 def _source(source: ModelSource, files: Sequence[Path], known: Mapping[Path, str]) -> Json:
+    root = str(source.path)
     return {
         "kind": source.kind,
         "tags": None if source.tags is None else list(source.tags),
@@ -155,15 +156,15 @@ def _source(source: ModelSource, files: Sequence[Path], known: Mapping[Path, str
         "inputs": list(source.inputs),
         "outputs": list(source.outputs),
         "custom_objects": list(source.custom_objects),
-        "files": {_relative(path, source.path): known[path] for path in files},
+        "files": {_relative(str(path), root): known[path] for path in files},
     }
 
 
-def _relative(path: Path, source: Path) -> str:
+def _relative(path: str, source: str) -> str:
     """A source's file by a name that does not tell where the source is."""
-    if source in path.parents:
-        return path.relative_to(source).as_posix()
-    return Path(os.path.relpath(path, source.parent)).as_posix()
+    if path.startswith(f"{source}/"):
+        return path[len(source) + 1 :]
+    return os.path.relpath(path, os.path.dirname(source))
 
 
 def _flat(prefix: str, value: Json) -> Iterator[tuple[str, Json]]:

@@ -65,9 +65,9 @@ class StepResult:
     def facts(self) -> Mapping[str, Json]:
         """Figures and findings of the stage, with those of the engine.
 
-        The engine's are ``seconds`` (wall time when it ran), ``peak_rss_bytes`` (of the process that
-        ran it), ``nodes`` and ``tensor_bytes`` of the model that it gave, and for a confined step
-        ``confinement``.
+        The engine's are ``seconds`` (wall time when it ran), ``peak_rss_bytes`` (of the process
+        that ran it), ``nodes`` and ``tensor_bytes`` of the model that it gave, and for a confined
+        step ``confinement``.
         """
         facts: Mapping[str, Json] = json.loads(self.facts_json)
         return facts

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,13 +23,15 @@ from freezeflow.engine.events import (
 from freezeflow.engine.executors import LocalExecutor, Work
 from freezeflow.engine.interruption import interruptible
 from freezeflow.engine.keeping import Keeper, Lost
-from freezeflow.engine.keys import KeyInput, Preimage, changes, preimages
+from freezeflow.engine.keys import changes, preimages
+from freezeflow.engine.looking_up import cached, uncollected
 from freezeflow.engine.options import RunOptions
-from freezeflow.engine.orders import LOG_NAME, Limits, Order, Report
-from freezeflow.engine.results import ResultFile, RunResult, StepRef, StepResult
+from freezeflow.engine.orders import LOG_NAME, Limits, Order, Report, StoredModel
+from freezeflow.engine.results import RunResult, StepRef, StepResult
 from freezeflow.engine.schedule import Schedule, State
-from freezeflow.errors import FreezeflowError, StageFailed, UsageError
-from freezeflow.plan import Plan, Step
+from freezeflow.engine.tasks import Task, make_tasks
+from freezeflow.errors import FreezeflowError, StageFailed
+from freezeflow.plan import Plan
 from freezeflow.store.actions import Action, ActionFile, PublishedFile, canonical_json, key_of
 from freezeflow.store.files import remove_tree, write_atomically
 from freezeflow.store.store import Store
@@ -75,19 +77,6 @@ def run_plans(
         return _Run(plans, store, options, on_event).go()
 
 
-@dataclasses.dataclass(slots=True, kw_only=True)
-class _Task:
-    """A step on its way: what is known of it so far."""
-
-    plan: Plan
-    step: Step
-    preimage: Preimage = dataclasses.field(default_factory=dict)
-    key: Digest | None = None
-    must_run: bool = False
-    ran: bool = False
-    scratch: Path | None = None
-
-
 class _Run:
     def __init__(
         self, plans: Sequence[Plan], store: Store, options: RunOptions, on_event: OnEvent
@@ -95,24 +84,26 @@ class _Run:
         self._store = store
         self._options = options
         self._tell = on_event
-        self._tasks = _tasks(plans, options.only)
-        self._results: dict[StepRef, StepResult] = {}
-        self._actions: dict[StepRef, Action] = {}
-        self._queue: deque[StepRef] = deque()
-        self._running: dict[str, StepRef] = {}
-        self._schedule = Schedule({ref: self._needs(ref) for ref in self._tasks})
+        self._tasks = make_tasks(plans, options.only)
+        self._schedule = Schedule({task: task.needs for task in self._tasks})
+        self._queue: deque[Task] = deque()
+        self._running: dict[str, Task] = {}
         # What was made in this run, by key.
-        self._made: dict[Digest, StepRef] = {}
+        self._made: dict[Digest, Task] = {}
         self._counter = 0
+        # A step has failed, and no other may begin.
+        self._stopping = False
 
     def go(self) -> RunResult:
         started = time.perf_counter()
         self._tell(RunStarted(steps=len(self._tasks)))
-        self._look_up_all()
+        with uncollected():
+            self._look_up_all()
         if self._queue:
             self._run_all()
+        self._note_cached()
         result = RunResult(
-            steps=tuple(self._results[ref] for ref in self._tasks),
+            steps=tuple(task.result for task in self._tasks if task.result),
             seconds=time.perf_counter() - started,
         )
         self._tell(RunEnded(result=result))
@@ -125,71 +116,48 @@ class _Run:
         while ready := self._schedule.take():
             self._look_up(ready)
 
-    def _look_up(self, refs: Sequence[StepRef]) -> None:
-        wanted = [self._key_input(ref) for ref in refs]
-        keyed: list[StepRef] = []
-        for ref, preimage in zip(refs, preimages(wanted, self._store), strict=True):
-            task = self._tasks[ref]
+    def _look_up(self, tasks: Sequence[Task]) -> None:
+        found = preimages([task.key_input() for task in tasks], self._store)
+        keyed = []
+        for task, preimage in zip(tasks, found, strict=True):
             if isinstance(preimage, FreezeflowError):
-                self._fail(ref, preimage)
+                self._fail(task, preimage)
             else:
                 task.preimage, task.key = preimage, key_of(preimage)
-                keyed.append(ref)
-        self._sort_out([ref for ref in keyed if self._schedule.state(ref) is State.TAKEN])
+                keyed.append(task)
+        missed = self._use_cached([task for task in keyed if not self._forced(task)])
+        missed += [task for task in keyed if self._forced(task)]
+        if self._stopping:
+            self._skip(missed)
+        else:
+            # In front: a chain that has begun goes on while its model is in memory.
+            self._queue.extendleft(reversed(missed))
 
-    def _sort_out(self, refs: Sequence[StepRef]) -> None:
-        """Takes what is cached from the cache, and queues the rest."""
-        candidates = [ref for ref in refs if not self._forced(ref)]
-        known = self._store.actions.get([self._key(ref) for ref in candidates])
-        found = {ref: known[self._key(ref)] for ref in candidates if self._key(ref) in known}
-        whole = self._whole(found)
-        self._note(whole)
-        for ref, action in whole.items():
-            self._use(ref, action)
-        # In front: a chain that has begun goes on while its model is in memory.
-        self._queue.extendleft(ref for ref in reversed(refs) if ref not in whole)
-
-    def _forced(self, ref: StepRef) -> bool:
-        task = self._tasks[ref]
+    def _forced(self, task: Task) -> bool:
         return not task.ran and (self._options.force or task.must_run)
 
-    def _use(self, ref: StepRef, action: Action) -> None:
-        """A step has its result from the cache."""
-        self._actions[ref] = action
-        self._schedule.done(ref)
-        self._end(self._result(ref, action, "cached"))
+    def _use_cached(self, tasks: Sequence[Task]) -> list[Task]:
+        """Gives those tasks their results that have one; returns the others."""
+        missed = []
+        found = cached([(task.key, task.step) for task in tasks], self._store)
+        for task, (action, reason) in zip(tasks, found, strict=True):
+            if action is not None:
+                self._done(task, action, "cached")
+                continue
+            if reason:
+                self._tell(StepWarned(ref=task.ref, message=f"runs again: {reason}"))
+            missed.append(task)
+        return missed
 
-    def _whole(self, found: Mapping[StepRef, Action]) -> dict[StepRef, Action]:
-        """Those actions whose blobs and published files are all there and unchanged."""
-        blobs = {digest for action in found.values() for digest in action.outputs.blobs()}
-        lost = {blob.digest: blob for blob in self._store.blobs.lost(blobs)}
-        expected = {
-            file.path: (file.sha256, file.nbytes)
-            for ref, action in found.items()
-            for file in self._files(ref, action)
-        }
-        unchanged = self._store.stats.unchanged(expected)
-        whole = {}
-        for ref, action in found.items():
-            missing = [lost[digest] for digest in action.outputs.blobs() if digest in lost]
-            if missing:
-                message = f"the cache is damaged, so it runs again: {missing[0].where} "
-                self._tell(StepWarned(ref=ref, message=message + missing[0].message))
-            elif all(file.path in unchanged for file in self._files(ref, action)):
-                whole[ref] = action
-        return whole
-
-    def _note(self, whole: Mapping[StepRef, Action]) -> None:
-        """Remembers which action each step used, where that is news."""
-        news = []
-        for recipe in {ref.recipe for ref in whole}:
-            noted = self._store.actions.noted(str(recipe))
-            news += [
-                (str(recipe), ref.step, action.key)
-                for ref, action in whole.items()
-                if ref.recipe == recipe and noted.get(ref.step) != action.key
-            ]
-        self._store.actions.note(news)
+    def _note_cached(self) -> None:
+        """Remembers which action each cached step used, where that is news."""
+        used = [
+            (str(task.ref.recipe), task.ref.step, task.key)
+            for task in self._tasks
+            if task.result and task.result.status == "cached"
+        ]
+        noted = self._store.actions.noted({recipe for recipe, _, _ in used})
+        self._store.actions.note([use for use in used if noted.get(use[:2]) != use[2]])
 
     # ------------------------------------------------------------ running
 
@@ -199,109 +167,91 @@ class _Run:
             executor = LocalExecutor(jobs, scratch)
             keeper = Keeper(self._store, executor)
             try:
-                if any(task.step.in_tensorflow for task in self._unfinished()):
+                unfinished = [*self._queue, *self._schedule.unfinished()]
+                if any(task.step.in_tensorflow for task in unfinished):
                     executor.expect_tensorflow()
                 while self._queue or self._running:
-                    while len(self._running) < jobs and (ref := self._next()):
-                        self._start(ref, executor, keeper, scratch)
+                    while len(self._running) < jobs and (task := self._next()):
+                        self._start(task, executor, keeper, scratch)
                     for name, report in executor.wait():
-                        self._take(self._running.pop(name), name, report, keeper)
+                        self._take(self._running.pop(name), scratch / name, report, keeper)
                     self._look_up_all()
             finally:
                 executor.stop()
 
-    def _unfinished(self) -> Iterable[_Task]:
-        refs = [*self._queue, *self._schedule.unfinished()]
-        return (self._tasks[ref] for ref in refs)
-
-    def _next(self) -> StepRef | None:
+    def _next(self) -> Task | None:
         """The next step to start; one with the key of a running one waits for that one's result."""
-        busy = {self._key(ref) for ref in self._running.values()}
-        for ref in list(self._queue):
-            if self._key(ref) in busy:
+        busy = {task.key for task in self._running.values()}
+        for task in list(self._queue):
+            if task.key in busy:
                 continue
-            self._queue.remove(ref)
-            made = self._made.get(self._key(ref))
-            if made is None or made == ref or not self._reuse(ref, self._actions[made]):
-                return ref
+            self._queue.remove(task)
+            made = self._made.get(task.key)
+            if made is None or made is task or self._use_cached([task]):
+                return task
         return None
 
-    def _reuse(self, ref: StepRef, action: Action) -> bool:
-        """Takes what another step with the same key has just given."""
-        whole = self._whole({ref: action})
-        self._note(whole)
-        if whole:
-            self._use(ref, action)
-        return bool(whole)
-
-    def _start(self, ref: StepRef, executor: LocalExecutor, keeper: Keeper, scratch: Path) -> None:
-        task = self._tasks[ref]
-        needs = self._needs(ref)
+    def _start(self, task: Task, executor: LocalExecutor, keeper: Keeper, scratch: Path) -> None:
+        given = task.given
         try:
-            action = self._actions[needs[0]] if needs else None
-            model = keeper.stored_model(action.outputs) if action else None
+            model = keeper.stored_model(given.outputs) if given else None
         except Lost as lost:
-            self._reopen(ref, lost)
+            self._reopen(task, lost)
             return
         self._counter += 1
         name = f"step-{self._counter}"
-        task.scratch = scratch / name
-        task.scratch.mkdir()
-        self._tell(StepStarted(ref=ref, stage=task.step.stage))
-        self._running[name] = ref
+        (scratch / name).mkdir()
+        self._tell(StepStarted(ref=task.ref, stage=task.step.stage))
+        self._running[name] = task
         executor.start(
             Work(
                 name=name,
-                order=Order(
-                    stage=task.step.stage,
-                    params=task.step.params,
-                    source=task.step.source,
-                    base=task.step.base,
-                    recipe_digest=task.plan.digest,
-                    scratch=task.scratch,
-                    model=model,
-                    limits=self._limits(task.step),
-                ),
+                order=self._order(task, model, scratch / name),
                 in_tensorflow=task.step.in_tensorflow,
-                model_digest=action.outputs.model if action else None,
+                model_digest=given.outputs.model if given else None,
                 seconds=self._options.step_seconds if task.step.in_tensorflow else None,
             )
         )
 
-    def _limits(self, step: Step) -> Limits | None:
-        if not step.in_tensorflow:
-            return None
+    def _order(self, task: Task, model: StoredModel | None, scratch: Path) -> Order:
+        step = task.step
         seconds = self._options.step_seconds
-        return Limits(
+        limits = Limits(
             memory_bytes=self._options.memory_bytes,
             # Many threads use up processor time faster than the clock goes.
             cpu_seconds=None if seconds is None else int(seconds * (os.cpu_count() or 1)) + 1,
         )
+        return Order(
+            stage=step.stage,
+            params=step.params,
+            source=step.source,
+            base=step.base,
+            recipe_digest=task.plan.digest,
+            scratch=scratch,
+            model=model,
+            limits=limits if step.in_tensorflow else None,
+        )
 
     # ------------------------------------------------------------ taking results
 
-    def _take(self, ref: StepRef, name: str, report: Report, keeper: Keeper) -> None:
+    def _take(self, task: Task, scratch: Path, report: Report, keeper: Keeper) -> None:
         """Keeps what a step gave, or tells why it failed."""
-        task = self._tasks[ref]
-        assert task.scratch is not None
-        log = _read_log(task.scratch)
+        log = _read_log(scratch)
         for warning in report.warnings:
-            self._tell(StepWarned(ref=ref, message=warning))
+            self._tell(StepWarned(ref=task.ref, message=warning))
         failure = report.failure
         if report.crash is not None:
-            failure = self._crashed(ref, report.crash)
-        failure = failure or self._changed_meanwhile(ref)
+            failure = self._crashed(task, report.crash)
+        failure = failure or self._changed_meanwhile(task)
         if failure is not None:
-            self._fail(ref, failure, log)
+            self._fail(task, failure, log)
         else:
-            self._keep(ref, name, report, keeper, log)
-        remove_tree(task.scratch)
+            self._keep(task, scratch, report, keeper, log)
+        remove_tree(scratch)
 
-    def _keep(self, ref: StepRef, name: str, report: Report, keeper: Keeper, log: bytes) -> None:
-        task = self._tasks[ref]
-        needs = self._needs(ref)
-        given = self._actions[needs[0]].outputs if needs else None
-        outputs = keeper.keep(report, given, name, str(task.scratch), log)
+    def _keep(self, task: Task, scratch: Path, report: Report, keeper: Keeper, log: bytes) -> None:
+        given = task.given
+        outputs = keeper.keep(report, given.outputs if given else None, scratch, log)
         files = tuple(
             PublishedFile(path=os.path.relpath(path, task.step.base), sha256=sha256, nbytes=nbytes)
             for path, sha256, nbytes in report.files
@@ -312,24 +262,22 @@ class _Run:
             "peak_rss_bytes": report.peak_rss_bytes,
         }
         action = Action(
-            key=self._key(ref),
+            key=task.key,
             outputs=dataclasses.replace(outputs, files=files),
             facts_json=canonical_json(facts).decode(),
         )
+        recipe, step = task.ref
         self._store.actions.put(
-            ActionFile(action=action, preimage=task.preimage, recipe=str(ref.recipe), step=ref.step)
+            ActionFile(action=action, preimage=task.preimage, recipe=str(recipe), step=step)
         )
         self._store.stats.remember_written((Path(path), sha) for path, sha, _ in report.files)
         task.ran = True
-        self._made[action.key] = ref
-        self._actions[ref] = action
-        self._schedule.done(ref)
-        self._end(self._result(ref, action, "ran"))
+        self._made[action.key] = task
+        self._done(task, action, "ran")
 
-    def _changed_meanwhile(self, ref: StepRef) -> FreezeflowError | None:
+    def _changed_meanwhile(self, task: Task) -> FreezeflowError | None:
         """A result is kept under what its files held, so they must hold it still."""
-        task = self._tasks[ref]
-        (now,) = preimages([self._key_input(ref)], self._store)
+        (now,) = preimages([task.key_input()], self._store)
         if isinstance(now, FreezeflowError):
             return now
         for change in changes(task.preimage, now):
@@ -340,41 +288,66 @@ class _Run:
             )
         return None
 
-    def _crashed(self, ref: StepRef, text: str) -> FreezeflowError:
+    def _crashed(self, task: Task, text: str) -> FreezeflowError:
         """Keeps the report of a bug; the user gets one line."""
-        task = self._tasks[ref]
         last = text.strip().splitlines()[-1]
         path = self._store.keep_crash(
-            f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{ref.step}",
-            f"{ref.recipe}: {ref.step}\n{json.dumps(dict(task.preimage), indent=1)}\n\n{text}",
+            f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{task.ref.step}",
+            f"{task.ref}\n{json.dumps(dict(task.preimage), indent=1)}\n\n{text}",
         )
         return StageFailed(
             f"a fault in {task.step.stage}: {last}",
             hint=f"this is a bug; the report for us is in {path}",
         )
 
-    def _fail(self, ref: StepRef, error: FreezeflowError, log: bytes = b"") -> None:
-        task = self._tasks[ref]
+    def _reopen(self, task: Task, lost: Lost) -> None:
+        """Has what was lost done again, before a step that needs it."""
+        culprit = task.root if lost.by_load else task.needs[0]
+        if self._schedule.state(culprit) is State.DONE:
+            if culprit.ran:
+                self._fail(task, StageFailed(f"{lost.message}, although it has just been made"))
+                return
+            culprit.must_run = True
+            self._tell(StepWarned(ref=culprit.ref, message=f"runs again: {lost.message}"))
+        self._schedule.reopen(culprit, task)
+        self._look_up_all()
+
+    # ------------------------------------------------------------ ends of steps
+
+    def _done(self, task: Task, action: Action, status: Literal["cached", "ran"]) -> None:
+        task.action = action
+        self._schedule.done(task)
+        self._end(task, task.ended(status, self._store.blobs))
+
+    def _fail(self, task: Task, error: FreezeflowError, log: bytes = b"") -> None:
         if not error.where:
-            error.where = str(ref)
-        self._end(
-            StepResult(
-                ref=ref,
-                stage=task.step.stage,
-                status="failed",
-                key=task.key,
-                error=error,
-                log_end="\n".join(log.decode(errors="replace").splitlines()[-_LOG_LINES:]),
-                log=self._keep_log(ref, log),
-            )
+            error.where = str(task.ref)
+        failed = StepResult(
+            ref=task.ref,
+            stage=task.step.stage,
+            status="failed",
+            key=task.key if task.key.hex else None,
+            error=error,
+            log_end="\n".join(log.decode(errors="replace").splitlines()[-_LOG_LINES:]),
+            log=self._keep_log(task.ref, log),
         )
-        skipped = self._schedule.failed(ref)
+        self._end(task, failed)
+        self._end_skipped(self._schedule.failed(task))
         if not self._options.keep_going:
-            skipped += self._schedule.skip([*self._queue, *self._schedule.unfinished()])
+            self._stopping = True
+            self._skip([*self._queue, *self._schedule.unfinished()])
             self._queue.clear()
-        for other in skipped:
-            stage = self._tasks[other].step.stage
-            self._end(StepResult(ref=other, stage=stage, status="skipped"))
+
+    def _skip(self, tasks: Sequence[Task]) -> None:
+        self._end_skipped(self._schedule.skip(tasks))
+
+    def _end_skipped(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            self._end(task, StepResult(ref=task.ref, stage=task.step.stage, status="skipped"))
+
+    def _end(self, task: Task, result: StepResult) -> None:
+        task.result = result
+        self._tell(StepEnded(result=result))
 
     def _keep_log(self, ref: StepRef, log: bytes) -> Path | None:
         if not log:
@@ -382,85 +355,6 @@ class _Run:
         path = self._store.folder / "logs" / f"{ref.recipe.stem}-{ref.step}.txt"
         write_atomically(path, [log])
         return path
-
-    def _reopen(self, ref: StepRef, lost: Lost) -> None:
-        """Has what was lost done again, before a step that needs it."""
-        culprit = self._root(ref) if lost.by_load else self._needs(ref)[0]
-        task = self._tasks[culprit]
-        if self._schedule.state(culprit) is State.DONE:
-            if task.ran:
-                self._fail(ref, StageFailed(f"{lost.message}, although it has just been made"))
-                return
-            task.must_run = True
-            self._tell(StepWarned(ref=culprit, message=f"runs again: {lost.message}"))
-        self._schedule.reopen(culprit, ref)
-
-    def _root(self, ref: StepRef) -> StepRef:
-        """The step that began the chain."""
-        while needs := self._needs(ref):
-            ref = needs[0]
-        return ref
-
-    # ------------------------------------------------------------ small things
-
-    def _needs(self, ref: StepRef) -> list[StepRef]:
-        return [StepRef(ref.recipe, need) for need in self._tasks[ref].step.needs]
-
-    def _key(self, ref: StepRef) -> Digest:
-        key = self._tasks[ref].key
-        assert key is not None
-        return key
-
-    def _key_input(self, ref: StepRef) -> KeyInput:
-        task = self._tasks[ref]
-        inputs = tuple(self._actions[need].outputs.model for need in self._needs(ref))
-        return KeyInput(task.plan, task.step, inputs)
-
-    def _files(self, ref: StepRef, action: Action) -> list[ResultFile]:
-        base = self._tasks[ref].step.base
-        return [
-            ResultFile(Path(os.path.normpath(base / file.path)), file.sha256, file.nbytes)
-            for file in action.outputs.files
-        ]
-
-    def _result(self, ref: StepRef, action: Action, status: Literal["cached", "ran"]) -> StepResult:
-        return StepResult(
-            ref=ref,
-            stage=self._tasks[ref].step.stage,
-            status=status,
-            key=action.key,
-            model=action.outputs.model,
-            files=tuple(self._files(ref, action)),
-            facts_json=action.facts_json,
-            log=self._store.blobs.path(action.outputs.log) if action.outputs.log else None,
-        )
-
-    def _end(self, result: StepResult) -> None:
-        self._results[result.ref] = result
-        self._tell(StepEnded(result=result))
-
-
-def _tasks(plans: Sequence[Plan], only: str | None) -> dict[StepRef, _Task]:
-    """The steps to run, in order.
-
-    Raises:
-        UsageError: `only` names no step.
-    """
-    tasks = {
-        StepRef(plan.recipe, step.id): _Task(plan=plan, step=step)
-        for plan in plans
-        for step in plan.steps
-    }
-    if only is None:
-        return tasks
-    wanted = {ref for ref, task in tasks.items() if only in (task.step.stage, task.step.id)}
-    if not wanted:
-        known = ", ".join(dict.fromkeys(task.step.id for task in tasks.values()))
-        raise UsageError(f"no step is called {only!r}", hint=f"there are: {known}")
-    for ref in reversed(tasks):
-        if ref in wanted:
-            wanted.update(StepRef(ref.recipe, need) for need in tasks[ref].step.needs)
-    return {ref: task for ref, task in tasks.items() if ref in wanted}
 
 
 def _read_log(scratch: Path) -> bytes:

@@ -68,7 +68,7 @@ class Schedule(Generic[S]):
         return self.skip(self._users[step])
 
     def skip(self, steps: Sequence[S]) -> list[S]:
-        """These steps will not run, nor will those that need them; returns all of them, in order."""
+        """These steps and those that need them will not run; returns all of them, in order."""
         skipped = []
         pending = list(steps)
         while pending:

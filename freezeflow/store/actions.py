@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -28,7 +29,7 @@ class PublishedFile:
     nbytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Outputs:
     """What a step gave.
 
@@ -46,7 +47,7 @@ class Outputs:
     owned: tuple[Digest, ...] = ()
     log: Digest | None = None
 
-    @property
+    @functools.cached_property
     def model(self) -> Digest:
         """Digest of the model's content."""
         return Digest.of(f"freezeflow.model/1\n{self.graph.hex}\n{self.record.hex}\n".encode())
@@ -163,10 +164,11 @@ class Actions:
             [(recipe, step, key.hex) for recipe, step, key in steps],
         )
 
-    def noted(self, recipe: str) -> dict[str, Digest]:
-        """The action that each step of a recipe used last, by the step's id."""
-        rows = self._index.select("SELECT step, key FROM steps WHERE recipe = ?", [recipe])
-        return {step: Digest(key) for step, key in rows}
+    def noted(self, recipes: Collection[str]) -> dict[tuple[str, str], Digest]:
+        """The action that each step of some recipes used last, by recipe and step."""
+        query = "SELECT recipe, step, key FROM steps WHERE recipe IN (?)"
+        rows = self._index.rows(query, list(recipes))
+        return {(recipe, step): Digest(key) for recipe, step, key in rows}
 
     def file(self, key: Digest) -> ActionFile | None:
         """An action's file; None if there is none, or it is damaged."""

@@ -37,6 +37,7 @@ class Blobs:
 
     def __init__(self, folder: Path, index: Index) -> None:
         self.folder = folder
+        self._prefix = f"{folder}/"
         self._index = index
 
     def path(self, digest: Digest) -> Path:
@@ -80,7 +81,7 @@ class Blobs:
         return data
 
     def lost(self, digests: Collection[Digest]) -> list[BlobLost]:
-        """Those blobs that are missing or damaged; what looks as when it was checked is not read."""
+        """Those blobs that are missing or damaged; one that looks as when checked is not read."""
         known = {
             digest: FileIdentity(*identity)
             for digest, *identity in self._index.rows(
@@ -90,16 +91,20 @@ class Blobs:
             )
         }
         found = []
+        changed = []
+        for digest in digests:
+            try:
+                # Not by `path`: this runs for every blob of every cached step.
+                status = os.stat(f"{self._prefix}{digest.hex[:2]}/{digest.hex[2:]}")
+            except OSError:
+                found.append(BlobLost(digest, self.path(digest), damaged=False))
+                continue
+            if FileIdentity.of(status) != known.get(digest.hex):
+                changed.append(digest)
         with self._index.transaction():
-            for digest in digests:
-                path = self.path(digest)
-                try:
-                    identity = FileIdentity.of(os.stat(path))
-                except OSError:
-                    found.append(BlobLost(digest, path, damaged=False))
-                    continue
-                if identity != known.get(digest.hex) and not self._check(digest):
-                    found.append(BlobLost(digest, path, damaged=True))
+            for digest in changed:
+                if not self._check(digest):
+                    found.append(BlobLost(digest, self.path(digest), damaged=True))
         return found
 
     def locate(self, digest: Digest) -> Location | None:

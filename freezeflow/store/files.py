@@ -430,7 +430,7 @@ def _second_name(target: Path) -> Path | None:
 
 
 def _copy(source: int, target: int, offset: int, length: int) -> int:
-    """Copies some of a range to the end of the target; returns how many bytes, 0 at the file's end."""
+    """Copies some of a range to the target's end; returns how many bytes, 0 at the file's end."""
     for copier in _COPIERS:
         try:
             count = copier(source, target, offset, length)

@@ -105,7 +105,7 @@ def hash_ranges(
 
 
 def hash_location(location: Location) -> Digest | None:
-    """BLAKE3 of the bytes at a location; None when the file is no longer the one it was taken from."""
+    """BLAKE3 of the bytes at a location; None when its file has changed since, or gone."""
     try:
         descriptor = os.open(location.path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -233,7 +233,7 @@ def _run_on_file(path: str | Path, jobs: Sequence[_Job], threads: int) -> FileId
 
 
 def _share(descriptor: int, jobs: Sequence[_Job], threads: int) -> None:
-    """Runs jobs in order on some threads (the calling one is the first); raises the first failure."""
+    """Runs jobs in order on some threads, the calling one first; raises the first failure."""
     waiting = iter(jobs)
     taking = threading.Lock()
     failures: list[BaseException] = []

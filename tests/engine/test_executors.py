@@ -14,6 +14,7 @@ from freezeflow.engine.executors import Executor, InProcess, LocalExecutor, Proc
 from freezeflow.engine.forkserver import ForkServer
 from freezeflow.engine.orders import Limits, Order, Report
 from freezeflow.errors import ModelRefused, StageFailed
+from freezeflow.values import ModelSource
 from tests.engine.builders import CHANGE, LOAD
 
 KINDS: dict[str, Callable[[Path], Executor]] = {
@@ -45,8 +46,6 @@ def work(folder: Path, tmp_path: Path) -> Callable[..., Work]:
     """Makes work: the test stage that loads, with some parameters."""
 
     def make(name: str = "one", seconds: float | None = None, **params: Any) -> Work:
-        from tests.engine.builders import ModelSource
-
         scratch = tmp_path / "scratch" / name
         scratch.mkdir(parents=True)
         order = Order(

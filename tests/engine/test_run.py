@@ -17,7 +17,7 @@ from freezeflow.errors import FreezeflowError, ModelRefused, StageFailed, UsageE
 from freezeflow.plan import Plan
 from freezeflow.store import upkeep
 from freezeflow.store.store import Store
-from tests.engine.builders import CHANGE, EXPORT, LOAD, chain, plan, runs, step
+from tests.engine.builders import CHANGE, EXPORT, LOAD, chain, make_source, plan, runs, step
 from tests.store.test_store import damage
 
 ALL = {"load": 1, "change": 1, "export": 1}
@@ -256,6 +256,18 @@ def test_the_first_failure_ends_the_run(folder: Path, store: Store) -> None:
         "good": "skipped",
         "export": "skipped",
     }
+
+
+def test_after_a_failure_what_is_cached_is_still_told(folder: Path, store: Store) -> None:
+    other = folder.with_name("other")
+    make_source(other / "model")
+    run(plan(other, step(other, LOAD)), store)
+    runs(other)
+    missing = plan(folder / "none", step(folder / "none", LOAD))
+    plans = [missing, plan(folder, step(folder, LOAD)), plan(other, step(other, LOAD))]
+    result = run_plans(plans, store)
+    assert [step.status for step in result.steps] == ["failed", "skipped", "cached"]
+    assert runs(folder) == {}
 
 
 def test_keep_going_runs_the_other_branch(folder: Path, store: Store) -> None:

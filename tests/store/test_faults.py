@@ -1,4 +1,4 @@
-"""Every call to the disk may fail. (The method: https://www.sqlite.org/testing.html, I/O errors.)"""
+"""Every call to the disk may fail (https://www.sqlite.org/testing.html, I/O error testing)."""
 
 import errno
 import os
@@ -123,8 +123,6 @@ def test_two_files_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num
             group.write(target / "two", [b"2"])
 
     reset()
-    # Without a second name for the old file it cannot be put back; that is the one exception.
-    monkeypatch.setattr(files, "_second_name", files._second_name)
     assert every_failure(monkeypatch, number, work, check) > 10
     work()
 

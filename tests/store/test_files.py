@@ -2,6 +2,7 @@ import hashlib
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,14 @@ def names(folder: Path) -> set[str]:
 def test_bytes_and_ranges_in_order(tmp_path: Path, weights: Path) -> None:
     data = weights.read_bytes()
     target = tmp_path / "new" / "folder" / "out"
-    pieces = [b"head", location(weights, 10, 2_500_000), b"", b"mid", location(weights, 0, 5), b"e"]
+    pieces: list[bytes | Location] = [
+        b"head",
+        location(weights, 10, 2_500_000),
+        b"",
+        b"mid",
+        location(weights, 0, 5),
+        b"e",
+    ]
     expected = b"head" + data[10:2_500_010] + b"mid" + data[:5] + b"e"
 
     written = write_atomically(target, pieces)
@@ -98,13 +106,13 @@ def test_a_changed_source_is_refused(tmp_path: Path, weights: Path, change: str)
         os.replace(tmp_path / "other", weights)
     else:
         weights.unlink()
-    with pytest.raises(FreezeflowError, match="changed while being read|no such file"):
+    with pytest.raises(FreezeflowError, match=r"changed while being read|no such file"):
         write_atomically(tmp_path / "out", [b"head", place])
     assert names(tmp_path) <= {"weights"}
 
 
 def test_a_source_that_changes_while_it_is_copied(tmp_path: Path, weights: Path) -> None:
-    def pieces():  # type: ignore[no-untyped-def]
+    def pieces() -> Iterator[bytes | Location]:
         yield location(weights)
         with open(weights, "r+b") as file:
             file.write(b"changed")
@@ -117,7 +125,7 @@ def test_a_source_that_changes_while_it_is_copied(tmp_path: Path, weights: Path)
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_nothing_is_left_when_the_pieces_fail(tmp_path: Path, error: type[BaseException]) -> None:
-    def pieces():  # type: ignore[no-untyped-def]
+    def pieces() -> Iterator[bytes | Location]:
         yield b"x" * 2_000_000
         raise error
 
@@ -191,7 +199,7 @@ def test_a_full_disk_is_one_line_with_a_hint(
     def full(descriptor: int, data: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(FreezeflowError, match="No space left") as caught:
         write_atomically(tmp_path / "out", [b"x"])
     monkeypatch.undo()

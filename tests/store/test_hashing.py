@@ -78,7 +78,7 @@ def test_a_file_that_changes_while_it_is_read(
         os.utime(path, ns=(1, 1))
         return real(descriptor, buffers, offset)
 
-    monkeypatch.setattr(hashing.os, "preadv", write_then_read)
+    monkeypatch.setattr(os, "preadv", write_then_read)
     with pytest.raises(FreezeflowError, match="changed while being read"):
         hash_file(path)
 

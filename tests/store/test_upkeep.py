@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def key(store: Store, step: str) -> Digest:
-    return store.actions.noted("/p/r.yaml")[step]
+    return store.actions.noted(["/p/r.yaml"])["/p/r.yaml", step]
 
 
 def age(store: Store, step: str, days: float) -> None:

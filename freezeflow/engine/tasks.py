@@ -1,0 +1,121 @@
+"""Steps on their way through a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from freezeflow.engine.keys import KeyInput, Preimage
+from freezeflow.engine.results import ResultFile, StepRef, StepResult
+from freezeflow.errors import UsageError
+from freezeflow.plan import Plan, Step
+from freezeflow.store.actions import Action
+from freezeflow.store.blobs import Blobs
+from freezeflow.values import Digest
+
+_NO_KEY = Digest("")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False)
+class Task:
+    """A step and what is known of it so far; two tasks are never equal.
+
+    Attributes:
+        ref: Which step.
+        plan: The plan that it belongs to.
+        step: The step.
+        needs: The tasks that must be done before; its model comes from the first.
+        preimage: What its key is made of, once its inputs are known.
+        key: Its key.
+        action: Its result, once it has one.
+        result: How it ended, once it has.
+        must_run: What it gave last time has been lost.
+        ran: It has run in this run.
+    """
+
+    ref: StepRef
+    plan: Plan
+    step: Step
+    needs: tuple[Task, ...]
+    preimage: Preimage = dataclasses.field(default_factory=dict)
+    key: Digest = _NO_KEY
+    action: Action | None = None
+    result: StepResult | None = None
+    must_run: bool = False
+    ran: bool = False
+
+    @property
+    def given(self) -> Action | None:
+        """What the step works on was given by this action; None for ``load``."""
+        return self.needs[0].action if self.needs else None
+
+    @property
+    def root(self) -> Task:
+        """The step that began the chain."""
+        task = self
+        while task.needs:
+            task = task.needs[0]
+        return task
+
+    def key_input(self) -> KeyInput:
+        """What its key is made from; its needs are done."""
+        inputs = tuple(need.action.outputs.model for need in self.needs if need.action)
+        return KeyInput(self.plan, self.step, inputs)
+
+    def ended(self, status: Literal["cached", "ran"], blobs: Blobs) -> StepResult:
+        """Its result, from its action."""
+        action = self.action
+        assert action is not None
+        log = action.outputs.log
+        return StepResult(
+            ref=self.ref,
+            stage=self.step.stage,
+            status=status,
+            key=action.key,
+            model=action.outputs.model,
+            files=published(self.step, action),
+            facts_json=action.facts_json,
+            log=blobs.path(log) if log else None,
+        )
+
+
+def published(step: Step, action: Action) -> tuple[ResultFile, ...]:
+    """The files of an action, where they are for a step."""
+    return tuple(
+        ResultFile(Path(os.path.normpath(step.base / file.path)), file.sha256, file.nbytes)
+        for file in action.outputs.files
+    )
+
+
+def make_tasks(plans: Sequence[Plan], only: str | None) -> list[Task]:
+    """The steps to run, in the order of their plans.
+
+    Args:
+        plans: The plans.
+        only: Only steps of this stage or with this id, and what they need.
+
+    Raises:
+        UsageError: `only` names no step.
+    """
+    tasks: dict[StepRef, Task] = {}
+    for plan in plans:
+        for step in plan.steps:
+            ref = StepRef(plan.recipe, step.id)
+            needs = tuple(tasks[StepRef(plan.recipe, need)] for need in step.needs)
+            tasks[ref] = Task(ref=ref, plan=plan, step=step, needs=needs)
+    found = list(tasks.values())
+    return found if only is None else _only(found, only)
+
+
+def _only(tasks: Sequence[Task], only: str) -> list[Task]:
+    wanted = {task for task in tasks if only in (task.step.stage, task.step.id)}
+    if not wanted:
+        known = ", ".join(dict.fromkeys(task.step.id for task in tasks))
+        raise UsageError(f"no step is called {only!r}", hint=f"there are: {known}")
+    for task in reversed(tasks):
+        if task in wanted:
+            wanted.update(task.needs)
+    return [task for task in tasks if task in wanted]
