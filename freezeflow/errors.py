@@ -42,9 +42,10 @@ class FreezeflowError(Exception):
     @staticmethod
     def from_data(data: dict[str, Any]) -> FreezeflowError:
         """The error that `to_data` described; an unknown kind becomes a `StageFailed`."""
-        kinds = {cls.__name__: cls for cls in (FreezeflowError, *_descendants(FreezeflowError))}
-        cls = kinds.get(data["kind"], StageFailed)
-        error = cls.__new__(cls)
+        kinds = {kind.__name__: kind for kind in _descendants(FreezeflowError)}
+        kind = kinds.get(data["kind"], StageFailed)
+        # A descendant may take other arguments; what it says is already in the message.
+        error: FreezeflowError = kind.__new__(kind)
         FreezeflowError.__init__(
             error, data["message"], where=data.get("where", ""), hint=data.get("hint", "")
         )
@@ -86,7 +87,4 @@ class MissingExtra(FreezeflowError):
 
 
 def _descendants(cls: type[FreezeflowError]) -> list[type[FreezeflowError]]:
-    found = []
-    for child in cls.__subclasses__():
-        found += [child, *_descendants(child)]
-    return found
+    return [cls, *(found for child in cls.__subclasses__() for found in _descendants(child))]

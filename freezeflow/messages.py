@@ -27,4 +27,6 @@ def _pool() -> descriptor_pool.DescriptorPool:
 @functools.cache
 def message_class(name: str) -> type[Any]:
     """The class of a message of package ``tensorflow``, by its short name: ``"NodeDef"``."""
-    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"tensorflow.{name}"))
+    descriptor = _pool().FindMessageTypeByName(f"tensorflow.{name}")
+    found: type[Any] = message_factory.GetMessageClass(descriptor)
+    return found

@@ -99,9 +99,7 @@ def _step(recipe: Recipe, item: StageItem) -> Step:
     stage = stage_named(item.stage)
     params = params_to_json(item.params)
     base = recipe.path.parent
-    in_tensorflow = stage.in_tensorflow or (
-        stage.role == "load" and recipe.source.needs_tensorflow
-    )
+    in_tensorflow = stage.in_tensorflow or (stage.role == "load" and recipe.source.needs_tensorflow)
     tools = set(stage.tools) | ({"tensorflow", "keras"} if in_tensorflow else set())
     return Step(
         id=item.id,
@@ -240,7 +238,9 @@ def _plan_name(path: Path, set_vars: Mapping[str, str]) -> str:
 def _own_files() -> list[str]:
     stages = os.path.join(os.path.dirname(__file__), "stages")
     exports = os.path.join(os.path.dirname(__file__), "exports")
-    return [e.path for folder in (stages, exports) for e in os.scandir(folder) if e.name[-3:] == ".py"]
+    return [
+        e.path for folder in (stages, exports) for e in os.scandir(folder) if e.name[-3:] == ".py"
+    ]
 
 
 def _modified(path: str) -> int:

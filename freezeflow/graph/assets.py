@@ -160,7 +160,9 @@ def _constant(name: str, dtype: DType, column: list[int | float | bytes]) -> Nod
         return const(name, dtype, (len(strings),), strings)
     if dtype not in _STRUCT:
         raise ModelRefused(f"a table of {dtype.tf_name} cannot be read from a file", where=name)
-    return const(name, dtype, (len(column),), struct.pack(f"<{len(column)}{_STRUCT[dtype]}", *column))
+    return const(
+        name, dtype, (len(column),), struct.pack(f"<{len(column)}{_STRUCT[dtype]}", *column)
+    )
 
 
 def _bad_file(asset: Asset, node: Node, problem: str) -> ModelRefused:

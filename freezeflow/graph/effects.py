@@ -9,9 +9,11 @@ writes somewhere, or changes a table. An op that nobody defines counts as having
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from freezeflow.graph.graph import Graph, Node, called_functions, control_inputs, node_of
+from freezeflow.graph.node_types import NodeTypes
+from freezeflow.values import DType
 
 # Stateful ops that only make or read something: without a reader they may go.
 _QUIET_STATEFUL = re.compile(
@@ -33,8 +35,23 @@ _QUIET_STATEFUL = re.compile(
 
 # Ops that only call functions: what they do is what the functions do.
 _CALLERS = frozenset(
-    "PartitionedCall StatefulPartitionedCall RemoteCall BatchFunction MapDefun For SymbolicGradient"
-    " If StatelessIf _If Case StatelessCase While StatelessWhile _While".split()
+    [
+        "PartitionedCall",
+        "StatefulPartitionedCall",
+        "RemoteCall",
+        "BatchFunction",
+        "MapDefun",
+        "For",
+        "SymbolicGradient",
+        "If",
+        "StatelessIf",
+        "_If",
+        "Case",
+        "StatelessCase",
+        "While",
+        "StatelessWhile",
+        "_While",
+    ]
 )
 
 # The ops of TF1 control flow: behind them a node may be dead, or belong to a loop's frame, and a
@@ -44,6 +61,29 @@ V1_CONTROL_FLOW = frozenset(
     for prefix in ("", "Ref")
     for op in ("Switch", "Merge", "Enter", "Exit", "NextIteration")
 ) | {"LoopCond", "_SwitchN"}
+
+
+# Stateful ops with a resource that change nothing of it, or only before the first call.
+_ONLY_READ = frozenset(
+    {
+        "ReadVariableOp",
+        "_ReadVariablesOp",
+        "ResourceGather",
+        "ResourceGatherNd",
+        "VariableShape",
+        "VarIsInitializedOp",
+        "LookupTableFind",
+        "LookupTableFindV2",
+        "LookupTableSize",
+        "LookupTableSizeV2",
+        "LookupTableExport",
+        "LookupTableExportV2",
+        "InitializeTable",
+        "InitializeTableV2",
+        "InitializeTableFromTextFile",
+        "InitializeTableFromTextFileV2",
+    }
+)
 
 
 class Effects:
@@ -99,3 +139,44 @@ def drop_idle_control(nodes: Iterable[Node], marked: set[str]) -> dict[str, Node
             node = node._replace(inputs=inputs)
         kept[node.name] = node
     return kept
+
+
+def order_matters(
+    graph: Graph, effects: Effects | None = None, without: Container[str] = ()
+) -> Callable[[Node], bool]:
+    """Tells of a node whether someone may need to wait for it, by what it does itself.
+
+    Where nothing changes any state, only effects count. As soon as a node changes a table or a
+    variable, a node that reads one before it must not be overtaken: all that is stateful counts.
+
+    Args:
+        graph: The graph.
+        effects: Of the nodes that will be asked about; by default the graph's own.
+        without: Ops that are about to be taken out, so that what they change does not count.
+    """
+    known = effects or Effects(graph)
+    types = NodeTypes(graph)
+    bodies = [graph.nodes, *(function.nodes for function in graph.functions.values())]
+    nodes = (node for body in bodies for node in body.values() if node.op not in without)
+    if not any(_may_change_state(graph, types, node) for node in nodes):
+        return known.node
+
+    def is_stateful(node: Node) -> bool:
+        definition = types.definition(node.op)
+        return definition is None or definition.is_stateful or known.node(node)
+
+    return is_stateful
+
+
+def _may_change_state(graph: Graph, types: NodeTypes, node: Node) -> bool:
+    definition = types.definition(node.op)
+    if definition is None:
+        return True
+    ends = types.ends(node)
+    if ends.ref_inputs:
+        return node.op not in V1_CONTROL_FLOW and node.op != "RefIdentity"
+    if not definition.is_stateful or node.op in _ONLY_READ:
+        return False
+    if node.op in graph.functions or any(called_functions(node)):
+        return False  # its functions are looked at themselves
+    return ends.inputs is None or DType.RESOURCE in ends.inputs

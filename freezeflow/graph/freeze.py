@@ -14,19 +14,19 @@ that analysis: upstream ``compiler/mlir/tensorflow/transforms/tf_saved_model_fre
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, walk
-from freezeflow.graph.effects import Effects, awaited, drop_idle_control
+from freezeflow.graph.colocation import drop_dangling
+from freezeflow.graph.effects import Effects, awaited, drop_idle_control, order_matters
 from freezeflow.graph.freeze_scope import Scope, Specialised, Touch
 from freezeflow.graph.graph import Arg, ControlResult, Function, Graph, Node, node_of
-from freezeflow.graph.handles import Handle
+from freezeflow.graph.handles import READS, Handle
 from freezeflow.graph.initial import initial_values
 from freezeflow.graph.model import Model
-from freezeflow.graph.variables import HANDLES, PYTHON_CALLS
-
+from freezeflow.graph.variables import HANDLES, IGNORED, PYTHON_CALLS, WRITES
 
 _TABLE_WRITES = ("InitializeTable", "LookupTableImport", "LookupTableInsert")
 
@@ -90,6 +90,8 @@ class _Freezer:
         self._effects = Effects(
             Graph(nodes={}, functions=self.functions, op_defs=model.graph.op_defs)
         )
+        variable_ops = {n.op for n in _all_nodes(model.graph) if _is_on_variables(n.op)}
+        self._counts = order_matters(model.graph, self._effects, without=variable_ops)
         self._by_identity = {
             _identity(node): name
             for name, node in model.graph.nodes.items()
@@ -124,7 +126,7 @@ class _Freezer:
         scope = Scope(self, function.nodes, dict(handles))
         nodes = scope.run()
         results = tuple(scope.handles.get(result.tensor) for result in function.results)
-        waited = awaited(nodes, self._effects.node)
+        waited = awaited(nodes, self._counts)
         control = tuple(r for r in function.control_results if r.node in waited)
         roots = [*(r.tensor for r in function.results), *(r.node for r in control)]
         nodes = self.cleaned(nodes, roots)
@@ -143,9 +145,9 @@ class _Freezer:
 
     def cleaned(self, nodes: Mapping[str, Node], roots: Iterable[str]) -> dict[str, Node]:
         """What the roots need, without control edges for which nobody has to wait."""
-        kept = drop_idle_control(nodes.values(), awaited(nodes, self._effects.node))
+        kept = drop_idle_control(nodes.values(), awaited(nodes, self._counts))
         reached = walk.reached_nodes(kept, roots)
-        return {name: node for name, node in kept.items() if name in reached}
+        return drop_dangling({name: node for name, node in kept.items() if name in reached})
 
     def _emit(self, body: Function) -> str:
         """Adds a function under a name of its own; an equal body is shared."""
@@ -157,6 +159,16 @@ class _Freezer:
             name = f"{body.name}_{number}"
         self.functions[name] = dataclasses.replace(body, name=name)
         return name
+
+
+def _all_nodes(graph: Graph) -> Iterator[Node]:
+    yield from graph.nodes.values()
+    for function in graph.functions.values():
+        yield from function.nodes.values()
+
+
+def _is_on_variables(op: str) -> bool:
+    return op in HANDLES or op in READS or op in IGNORED or bool(WRITES.match(op))
 
 
 def _with_values(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from freezeflow.errors import ModelRefused
@@ -102,7 +102,13 @@ class Scope:
         for name in order:
             self._rewrite(self.nodes[name])
         while self._widen_loops(given):
-            self.handles, self.reads, self.writes, self._out, self._moved = dict(given), {}, [], {}, {}
+            self.handles, self.reads, self.writes, self._out, self._moved = (
+                dict(given),
+                {},
+                [],
+                {},
+                {},
+            )
             for name in order:
                 self._rewrite(self.nodes[name])
         return {name: self._settled(node) for name, node in self._out.items()}

@@ -35,7 +35,7 @@ class Node(NamedTuple):
     name: str
     op: str
     inputs: tuple[str, ...] = ()
-    attrs: Mapping[str, bytes] = {}  # noqa: RUF012  never changed in place
+    attrs: Mapping[str, bytes] = {}
     device: str = ""
     tensor: TensorRef | None = None
 
@@ -53,7 +53,7 @@ class Arg(NamedTuple):
     name: str
     dtype: DType
     type_attr: str = ""
-    attrs: Mapping[str, bytes] = {}  # noqa: RUF012  never changed in place
+    attrs: Mapping[str, bytes] = {}
 
 
 class Result(NamedTuple):

@@ -136,7 +136,9 @@ class _Inliner:
         scope = _Scope(self, function.nodes, {arg.name for arg in function.args})
         scope.expand()
         control = [
-            result._replace(node=scope.add_done(result.node) if result.node in scope.calls else result.node)
+            result._replace(
+                node=scope.add_done(result.node) if result.node in scope.calls else result.node
+            )
             for result in function.control_results
         ]
         nodes = scope.finish()
@@ -360,7 +362,9 @@ def instantiate(function: Function, bindings: Bindings) -> Function:
     return dataclasses.replace(
         function,
         nodes=nodes,
-        args=tuple(a._replace(dtype=dtype_of(a.dtype, a.type_attr), type_attr="") for a in function.args),
+        args=tuple(
+            a._replace(dtype=dtype_of(a.dtype, a.type_attr), type_attr="") for a in function.args
+        ),
         results=tuple(
             r._replace(dtype=dtype_of(r.dtype, r.type_attr), type_attr="") for r in function.results
         ),

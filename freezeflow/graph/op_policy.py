@@ -203,8 +203,10 @@ _DATA_SETS = """
 # What may run when a model is validated.
 RUNNABLE = FOLDABLE | frozenset(
     " ".join(
-        (_GRAPH, _VARIABLES, _LOADING, _CONTAINERS, _RANDOM, _MATHEMATICS, _LAYERS)
-        + (_SPARSE_AND_RAGGED, _TEXT_AND_EXAMPLES, _IMAGES_AND_SOUND, _DATA_SETS)
+        (
+            *(_GRAPH, _VARIABLES, _LOADING, _CONTAINERS, _RANDOM, _MATHEMATICS, _LAYERS),
+            *(_SPARSE_AND_RAGGED, _TEXT_AND_EXAMPLES, _IMAGES_AND_SOUND, _DATA_SETS),
+        )
     ).split()
 )
 

@@ -137,10 +137,9 @@ def _types_of(
 ) -> tuple[DType, ...]:
     if arg.type_list_attr:
         return attrs.to_types(_attr(arg.type_list_attr, node_attrs, defaults))
+    dtype = arg.dtype
     if arg.type_attr:
         dtype = attrs.to_type(_attr(arg.type_attr, node_attrs, defaults))
-    else:
-        dtype = arg.dtype
     if arg.number_attr:
         return (dtype,) * attrs.to_int(_attr(arg.number_attr, node_attrs, defaults))
     return (dtype,)

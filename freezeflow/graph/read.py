@@ -208,7 +208,9 @@ class GraphReader:
             nodes[node.name] = node
         return Function(
             name=signature.name,
-            args=tuple(self._arg(signature, i, message.arg_attr) for i in range(len(signature.input_arg))),
+            args=tuple(
+                self._arg(signature, i, message.arg_attr) for i in range(len(signature.input_arg))
+            ),
             results=tuple(
                 Result(arg.name, translate(message.ret[arg.name]), _base(arg.type), arg.type_attr)
                 for arg in signature.output_arg
@@ -218,9 +220,7 @@ class GraphReader:
                 ControlResult(name, node) for name, node in sorted(message.control_ret.items())
             ),
             attrs={key: attrs.encode(value) for key, value in message.attr.items()},
-            attr_defs=tuple(
-                attr.SerializeToString(deterministic=True) for attr in signature.attr
-            ),
+            attr_defs=tuple(attr.SerializeToString(deterministic=True) for attr in signature.attr),
             is_stateful=signature.is_stateful,
         )
 

@@ -8,10 +8,9 @@ Source of the conventions: upstream ``python/training/saver.py`` and ``core/ops/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from freezeflow.graph import attrs
 from freezeflow.graph.constants import strings_of
 from freezeflow.graph.graph import Graph, Node, data_inputs, split
 from freezeflow.graph.inline import inline_calls

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 
 from freezeflow.graph import ops
 from freezeflow.graph.graph import Graph, Node
-from freezeflow.messages import message_class
 from freezeflow.graph.model import Asset, Model
 from freezeflow.graph.read import GraphReader
 from freezeflow.graph.write import graph_def_bytes
+from freezeflow.messages import message_class
 from freezeflow.values import Digest, DType, Json, Location, Signature, TensorRef
 
 FORMAT = "freezeflow.model/1"

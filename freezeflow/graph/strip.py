@@ -13,12 +13,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from freezeflow.graph import colocation
-from freezeflow.graph.effects import V1_CONTROL_FLOW, Effects, awaited, drop_idle_control
+from freezeflow.graph.effects import (
+    V1_CONTROL_FLOW,
+    Effects,
+    awaited,
+    drop_idle_control,
+    order_matters,
+)
 from freezeflow.graph.graph import (
     Function,
     Graph,
     Node,
-    called_functions,
     control_inputs,
     data_inputs,
     node_of,
@@ -26,7 +31,6 @@ from freezeflow.graph.graph import (
 from freezeflow.graph.model import Model
 from freezeflow.graph.node_types import NodeTypes
 from freezeflow.graph.walk import consumers, prune, reached_nodes, without_unused
-from freezeflow.values import DType
 
 # Debugging ops that hand their first input on unchanged, and the attribute with its dtype.
 PASSING_OPS: Mapping[str, str] = {
@@ -40,28 +44,6 @@ PASSING_OPS: Mapping[str, str] = {
 
 # Debugging ops without outputs.
 SINK_OPS = frozenset({"Assert", "PrintV2"})
-
-# Stateful ops with a resource that change nothing of it, or only before the first call.
-_ONLY_READ = frozenset(
-    {
-        "ReadVariableOp",
-        "_ReadVariablesOp",
-        "ResourceGather",
-        "ResourceGatherNd",
-        "VariableShape",
-        "VarIsInitializedOp",
-        "LookupTableFind",
-        "LookupTableFindV2",
-        "LookupTableSize",
-        "LookupTableSizeV2",
-        "LookupTableExport",
-        "LookupTableExportV2",
-        "InitializeTable",
-        "InitializeTableV2",
-        "InitializeTableFromTextFile",
-        "InitializeTableFromTextFileV2",
-    }
-)
 
 
 class Stripped(NamedTuple):
@@ -162,39 +144,6 @@ def _pruned_body(
 def _reached(nodes: Mapping[str, Node], roots: Iterable[str]) -> dict[str, Node]:
     reached = reached_nodes(nodes, roots)
     return {name: node for name, node in nodes.items() if name in reached}
-
-
-def order_matters(graph: Graph) -> Callable[[Node], bool]:
-    """Tells of a node whether someone may need to wait for it, by what it does itself.
-
-    Where nothing changes any state, only effects count. As soon as a node changes a table or a
-    variable, a node that reads one before it must not be overtaken: all that is stateful counts.
-    """
-    effects = Effects(graph)
-    types = NodeTypes(graph)
-    bodies = [graph.nodes, *(function.nodes for function in graph.functions.values())]
-    if not any(_may_change_state(graph, types, n) for nodes in bodies for n in nodes.values()):
-        return effects.node
-
-    def is_stateful(node: Node) -> bool:
-        definition = types.definition(node.op)
-        return definition is None or definition.is_stateful or effects.node(node)
-
-    return is_stateful
-
-
-def _may_change_state(graph: Graph, types: NodeTypes, node: Node) -> bool:
-    definition = types.definition(node.op)
-    if definition is None:
-        return True
-    ends = types.ends(node)
-    if ends.ref_inputs:
-        return node.op not in V1_CONTROL_FLOW and node.op != "RefIdentity"
-    if not definition.is_stateful or node.op in _ONLY_READ:
-        return False
-    if node.op in graph.functions or any(called_functions(node)):
-        return False  # its functions are looked at themselves
-    return ends.inputs is None or DType.RESOURCE in ends.inputs
 
 
 # ---------------------------------------------------------------- debugging ops

@@ -64,7 +64,10 @@ def _captures(*pairs: tuple[str, str]) -> tuple[FunctionUse, ...]:
 
 _CALL = (FunctionUse("f", ("args",), returns=True),)
 _IF = _branches("then_branch", "else_branch")
-_WHILE = (FunctionUse("cond", ("input",)), FunctionUse("body", ("input",), returns=True, loops=True))
+_WHILE = (
+    FunctionUse("cond", ("input",)),
+    FunctionUse("body", ("input",), returns=True, loops=True),
+)
 _MAP = _captures(("f", "other_arguments"))
 _FILTER = _captures(("predicate", "other_arguments"))
 
@@ -79,15 +82,34 @@ FUNCTION_USES: dict[str, tuple[FunctionUse, ...]] = {
     "BatchFunction": (FunctionUse("f", ("in_tensors", "captured_tensors"), returns=True),),
     "MapDefun": (FunctionUse("f", ("arguments", "captured_inputs")),),
     **dict.fromkeys(
-        "MapDataset ParallelMapDataset ParallelMapDatasetV2 ExperimentalMapDataset"
-        " FlatMapDataset InterleaveDataset ParallelInterleaveDataset ParallelInterleaveDatasetV2"
-        " ParallelInterleaveDatasetV3 ParallelInterleaveDatasetV4 LegacyParallelInterleaveDatasetV2"
-        " ExperimentalParallelInterleaveDataset MapAndBatchDataset ExperimentalMapAndBatchDataset"
-        " ReduceDataset ScanDataset ExperimentalScanDataset".split(),
+        [
+            "MapDataset",
+            "ParallelMapDataset",
+            "ParallelMapDatasetV2",
+            "ExperimentalMapDataset",
+            "FlatMapDataset",
+            "InterleaveDataset",
+            "ParallelInterleaveDataset",
+            "ParallelInterleaveDatasetV2",
+            "ParallelInterleaveDatasetV3",
+            "ParallelInterleaveDatasetV4",
+            "LegacyParallelInterleaveDatasetV2",
+            "ExperimentalParallelInterleaveDataset",
+            "MapAndBatchDataset",
+            "ExperimentalMapAndBatchDataset",
+            "ReduceDataset",
+            "ScanDataset",
+            "ExperimentalScanDataset",
+        ],
         _MAP,
     ),
     **dict.fromkeys(
-        "FilterDataset ParallelFilterDataset TakeWhileDataset ExperimentalTakeWhileDataset".split(),
+        [
+            "FilterDataset",
+            "ParallelFilterDataset",
+            "TakeWhileDataset",
+            "ExperimentalTakeWhileDataset",
+        ],
         _FILTER,
     ),
     **dict.fromkeys(

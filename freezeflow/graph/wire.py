@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# Contents over this many bytes stay out of line.
-LARGE_TENSOR_BYTES = 1024
+from freezeflow.checkpoint import INLINE_BYTES
+
+# Contents over this many bytes stay out of line, as in a checkpoint.
+LARGE_TENSOR_BYTES = INLINE_BYTES
 
 # Which fields lead to a tensor's content: message -> field number -> message of that field.
 _PATHS: dict[str, dict[int, str]] = {
@@ -101,7 +103,7 @@ def _excise(
         if after > end:
             raise Truncated("a field is cut short")
         child = paths.get(tag >> 3)
-        if kind == "NodeDef" and tag == _OP_TAG and view[body:after] != b"Const":
+        if kind == "NodeDef" and tag == _OP_TAG and bytes(view[body:after]) != b"Const":
             return bytes(view[start:end])
         if child == "content" and _holds_strings(view, start, pos):
             child = None

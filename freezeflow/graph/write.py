@@ -14,9 +14,9 @@ from typing import Any
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, ops
 from freezeflow.graph.graph import Function, Graph, Node, split
-from freezeflow.messages import message_class
 from freezeflow.graph.read import TENSOR_ATTR
 from freezeflow.graph.wire import varint
+from freezeflow.messages import message_class
 from freezeflow.values import Location
 
 # Part of a file: bytes as they are, or a range of another file.
@@ -40,9 +40,7 @@ def graph_def_pieces(graph: Graph, *, skeleton: bool = False) -> Iterator[Piece]
         library += _field(b"\x0a", _function_pieces(graph, function, skeleton))
     if library:
         yield from _field(b"\x12", library)
-    versions = message_class("VersionDef")(
-        producer=graph.producer, min_consumer=graph.min_consumer
-    )
+    versions = message_class("VersionDef")(producer=graph.producer, min_consumer=graph.min_consumer)
     yield from _field(b"\x22", [versions.SerializeToString(deterministic=True)])
 
 

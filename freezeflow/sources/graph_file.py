@@ -64,9 +64,11 @@ def _parse_binary(path: Path, kind: str) -> ParsedFile:
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise wire.Truncated("the file is empty")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            with memoryview(mapped) as view:
-                data, cuts = wire.excise(view, kind, marker)
+        with (
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as view,
+        ):
+            data, cuts = wire.excise(view, kind, marker)
     message = message_class(kind).FromString(data)
     scans = scan(path, cuts)
     located = tuple(

@@ -43,11 +43,14 @@ def captured_variables(
         put_tensor: As for `Checkpoint.fetch`.
     """
     objects = _captured_objects(saved_objects, graph, set(wanted))
-    if not objects or _OBJECT_GRAPH_KEY not in checkpoint.keys():
+    keys_there = checkpoint.keys()
+    if not objects or _OBJECT_GRAPH_KEY not in keys_there:
         return {}
     keys = _keys_by_object(saved_objects, _checkpoint_objects(checkpoint, put_tensor))
     return {
-        handle: SavedTensor(keys[number], "") for handle, number in objects.items() if number in keys
+        handle: SavedTensor(keys[number], "")
+        for handle, number in objects.items()
+        if number in keys
     }
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from freezeflow.graph.model import Model
 from freezeflow.stages.stage import Context
@@ -29,7 +29,9 @@ class Reader(NamedTuple):
 
 
 READERS: dict[SourceKind, Reader] = {
-    "saved_model": Reader("freezeflow.sources.saved_model", "load_saved_model", "saved_model_files"),
+    "saved_model": Reader(
+        "freezeflow.sources.saved_model", "load_saved_model", "saved_model_files"
+    ),
     "keras": Reader("freezeflow.sources.keras", "load_keras", "keras_files"),
     "checkpoint": Reader(
         "freezeflow.sources.checkpoint", "load_checkpoint", "checkpoint_source_files"
@@ -46,8 +48,7 @@ def load_source(source: ModelSource, context: Context) -> Model:
     Raises:
         ModelRefused: It is damaged, or of a kind that is not read.
     """
-    load: Callable[[ModelSource, Context], Model] = _function(source, "load")
-    model = load(source, context)
+    model: Model = _function(source, "load")(source, context)
     return dataclasses.replace(model, source_digest=str(source_digest(source)))
 
 
@@ -57,8 +58,8 @@ def source_files(source: ModelSource) -> tuple[Path, ...]:
     Raises:
         ModelRefused: There is no such model.
     """
-    files: Callable[[ModelSource], tuple[Path, ...]] = _function(source, "files")
-    return files(source)
+    files: tuple[Path, ...] = _function(source, "files")(source)
+    return files
 
 
 def source_digest(source: ModelSource) -> Digest:
@@ -70,7 +71,9 @@ def source_digest(source: ModelSource) -> Digest:
     return Digest.of(("freezeflow.source/1\n" + "".join(lines)).encode())
 
 
-def _function(source: ModelSource, role: str) -> Callable[..., object]:
+def _function(source: ModelSource, role: str) -> Callable[..., Any]:
     reader = READERS[source.kind]
-    found: Callable[..., object] = getattr(importlib.import_module(reader.module), getattr(reader, role))
+    found: Callable[..., Any] = getattr(
+        importlib.import_module(reader.module), getattr(reader, role)
+    )
     return found

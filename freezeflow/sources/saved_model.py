@@ -107,7 +107,9 @@ def choose_meta_graph(message: Any, source: ModelSource, path: Path) -> Any:
     raise ModelRefused(
         f"no meta graph has the tags {','.join(sorted(wanted)) or '(none)'}",
         where=str(path),
-        hint=f"Choose one of the tag sets that are there: {there}." if there else "The file is empty.",
+        hint=f"Choose one of the tag sets that are there: {there}."
+        if there
+        else "The file is empty.",
     )
 
 

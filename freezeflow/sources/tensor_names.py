@@ -16,7 +16,9 @@ from freezeflow.values import Shape, Signature, TensorSpec
 SIGNATURE = "serving_default"
 
 # Ops whose outputs nobody asks a graph for, though nothing consumes them.
-_NO_OUTPUTS = frozenset({"Const", "NoOp", "Assert", "Placeholder", "SaveV2", "SaveSlices"}) | HANDLES
+_NO_OUTPUTS = (
+    frozenset({"Const", "NoOp", "Assert", "Placeholder", "SaveV2", "SaveSlices"}) | HANDLES
+)
 
 _MAX_LISTED = 8
 
@@ -62,8 +64,10 @@ def _unknown(graph: Graph, given: str, where: str) -> ModelRefused:
     near = difflib.get_close_matches(name, graph.nodes, n=3, cutoff=0.6)
     tail = name.rpartition("/")[2]
     near += [n for n in graph.nodes if n.rpartition("/")[2] == tail and n not in near][:3]
-    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else (
-        "List the nodes with freezeflow inspect."
+    hint = (
+        f"Did you mean {' or '.join(repr(n) for n in near)}?"
+        if near
+        else ("List the nodes with freezeflow inspect.")
     )
     return ModelRefused(f"the graph has no tensor {given!r}", where=where, hint=hint)
 
@@ -73,7 +77,9 @@ def _only_output(graph: Graph, where: str) -> str:
     ends = [
         node.name
         for node in graph.nodes.values()
-        if node.name not in consumed and node.op not in _NO_OUTPUTS and output_types(graph, node) != ()
+        if node.name not in consumed
+        and node.op not in _NO_OUTPUTS
+        and output_types(graph, node) != ()
     ]
     if len(ends) == 1:
         return ends[0]

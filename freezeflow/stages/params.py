@@ -108,7 +108,9 @@ def params_from_json(params: type[T], data: Mapping[str, Json]) -> T:
 
 def params_to_json(params: Any) -> dict[str, Json]:
     """Every parameter as JSON, defaults filled in, keys in the dataclass's order."""
-    return {field.name: _to_json(getattr(params, field.name)) for field in dataclasses.fields(params)}
+    return {
+        field.name: _to_json(getattr(params, field.name)) for field in dataclasses.fields(params)
+    }
 
 
 def unkeyed(params: type[Any]) -> tuple[str, ...]:

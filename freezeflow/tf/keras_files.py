@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from freezeflow.errors import ModelRefused
 
-
 _MISSING = re.compile(r"(Could not locate|Unknown) [^.\n]{0,80}'[^'\n]{1,100}'")
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.constructs import harness, tf1_models
-from tests.constructs.tf1_models import X, variable
 
 from freezeflow.errors import ModelRefused
 from freezeflow.values import ModelSource
+from tests.constructs import harness, tf1_models
+from tests.constructs.tf1_models import X, variable
 
 v1 = tf.compat.v1
 
@@ -28,7 +28,9 @@ def build(make, resource, save):
 
 
 def saved(make, resource, path, **more):
-    build(make, resource, lambda *given: v1.saved_model.simple_save(given[0], str(path), *given[1:]))
+    build(
+        make, resource, lambda *given: v1.saved_model.simple_save(given[0], str(path), *given[1:])
+    )
     return path
 
 
@@ -147,7 +149,11 @@ def test_vocabulary_file_is_in_the_graph(legacy, tmp_path):
     feeds = {"words": np.array(["banana", "cherry", "nothing", "apple"], object)}
     model = harness.assert_frozen_equals(tmp_path / "model", tmp_path, feeds, v1_loader=True)
     assert model.init and not model.assets
-    assert not any(str(tmp_path).encode() in data for n in model.graph.nodes.values() for data in n.attrs.values())
+    assert not any(
+        str(tmp_path).encode() in data
+        for n in model.graph.nodes.values()
+        for data in n.attrs.values()
+    )
 
 
 @pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])

@@ -23,7 +23,9 @@ def placeholder():
 
 def dense(resource):
     x = placeholder()
-    return {"x": x}, {"y": x @ variable("w", 3, 4, resource=resource) + variable("b", 4, resource=resource)}
+    return {"x": x}, {
+        "y": x @ variable("w", 3, 4, resource=resource) + variable("b", 4, resource=resource)
+    }
 
 
 def cond(resource):

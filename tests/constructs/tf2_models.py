@@ -42,7 +42,10 @@ X = {"x": np.array([[1.0, -2.0, 3.0], [0.5, 0.25, -1.0]], np.float32)}
 
 def dense():
     return build(
-        lambda m, x: {"y": tf.nn.relu(x @ m.w + m.b)}, [spec([None, 3])], w=weight(3, 4), b=weight(4)
+        lambda m, x: {"y": tf.nn.relu(x @ m.w + m.b)},
+        [spec([None, 3])],
+        w=weight(3, 4),
+        b=weight(4),
     ), X
 
 
@@ -61,7 +64,11 @@ def cond_captures():
 def cond_nested_captures():
     def run(m, x):
         def inner():
-            return tf.cond(x[0, 0] > 10, lambda: x * m.a, lambda: tf.cond(x[0, 1] < 0, lambda: x * m.b, lambda: x))
+            return tf.cond(
+                x[0, 0] > 10,
+                lambda: x * m.a,
+                lambda: tf.cond(x[0, 1] < 0, lambda: x * m.b, lambda: x),
+            )
 
         return {"y": tf.cond(tf.reduce_sum(x) > 0, inner, lambda: x * m.c)}
 
@@ -81,7 +88,9 @@ def while_captures():
 def embedding_in_while():
     def run(m, x):
         def step(i, y):
-            return i + 1, y + tf.reduce_sum(tf.nn.embedding_lookup(m.table, tf.cast(x, tf.int32) % 5 + i))
+            return i + 1, y + tf.reduce_sum(
+                tf.nn.embedding_lookup(m.table, tf.cast(x, tf.int32) % 5 + i)
+            )
 
         return {"y": tf.while_loop(lambda i, y: i < 3, step, [0, 0.0])[1]}
 
@@ -91,7 +100,11 @@ def embedding_in_while():
 def embedding_in_if():
     def run(m, x):
         ids = tf.cast(tf.abs(x), tf.int32)
-        return {"y": tf.cond(tf.size(x) > 2, lambda: tf.gather(m.table, ids), lambda: tf.gather(m.other, ids))}
+        return {
+            "y": tf.cond(
+                tf.size(x) > 2, lambda: tf.gather(m.table, ids), lambda: tf.gather(m.other, ids)
+            )
+        }
 
     return build(run, [spec([None, 3])], table=weight(9, 4), other=weight(9, 4)), X
 
@@ -99,7 +112,9 @@ def embedding_in_if():
 def switch_case():
     def run(m, x):
         index = tf.cast(tf.abs(x[0, 0]), tf.int32)
-        return {"y": tf.switch_case(index, [lambda: x @ m.a, lambda: x @ m.b, lambda: x @ m.a * 2.0])}
+        return {
+            "y": tf.switch_case(index, [lambda: x @ m.a, lambda: x @ m.b, lambda: x @ m.a * 2.0])
+        }
 
     return build(run, [spec([None, 3])], a=weight(3, 2), b=weight(3, 2)), X
 
@@ -148,7 +163,9 @@ def not_inlined():
         return y + w
 
     return build(
-        lambda m, x: {"y": plain(x, m.w), "z": plain(compiled(x, m.w), m.w)}, [spec([None, 3])], w=weight(3)
+        lambda m, x: {"y": plain(x, m.w), "z": plain(compiled(x, m.w), m.w)},
+        [spec([None, 3])],
+        w=weight(3),
     ), X
 
 
@@ -236,13 +253,19 @@ def static_table():
     )
     feeds = {"x": np.array(["b", "zz", "a"], object)}
     return build(
-        lambda m, x: {"y": m.table.lookup(x) * m.w}, [spec([None], tf.string)], table=table, w=weight(1)
+        lambda m, x: {"y": m.table.lookup(x) * m.w},
+        [spec([None], tf.string)],
+        table=table,
+        w=weight(1),
     ), feeds
 
 
 def table_in_cond():
     table = tf.lookup.StaticHashTable(
-        tf.lookup.KeyValueTensorInitializer(tf.constant([1, 2], tf.int64), tf.constant(["one", "two"])), "?"
+        tf.lookup.KeyValueTensorInitializer(
+            tf.constant([1, 2], tf.int64), tf.constant(["one", "two"])
+        ),
+        "?",
     )
 
     def run(m, x):
@@ -256,7 +279,9 @@ def mutable_table():
     table = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1)
     table.insert(tf.constant(["a", "b"]), tf.constant([10, 20], tf.int64))
     feeds = {"x": np.array(["b", "c"], object)}
-    return build(lambda m, x: {"y": m.table.lookup(x)}, [spec([None], tf.string)], table=table), feeds
+    return build(
+        lambda m, x: {"y": m.table.lookup(x)}, [spec([None], tf.string)], table=table
+    ), feeds
 
 
 def dense_table():
@@ -265,7 +290,9 @@ def dense_table():
     )
     table.insert(tf.constant([3, 4], tf.int64), tf.constant([0.5, 0.25]))
     feeds = {"x": np.array([4, 5, 3], np.int64)}
-    return build(lambda m, x: {"y": m.table.lookup(x)}, [spec([None], tf.int64)], table=table), feeds
+    return build(
+        lambda m, x: {"y": m.table.lookup(x)}, [spec([None], tf.int64)], table=table
+    ), feeds
 
 
 def string_variable():
@@ -278,12 +305,27 @@ def string_variable():
 
 
 def many_dtypes():
-    dtypes = [tf.float16, tf.bfloat16, tf.float64, tf.int8, tf.uint8, tf.int16, tf.uint16, tf.int32, tf.uint32]
+    dtypes = [
+        tf.float16,
+        tf.bfloat16,
+        tf.float64,
+        tf.int8,
+        tf.uint8,
+        tf.int16,
+        tf.uint16,
+        tf.int32,
+        tf.uint32,
+    ]
     dtypes += [tf.int64, tf.uint64, tf.bool, tf.complex64, tf.complex128]
     dtypes += [tf.as_dtype("int4"), tf.as_dtype("uint4")]
     dtypes += [tf.dtypes.experimental.float8_e5m2, tf.dtypes.experimental.float8_e4m3fn]
-    numbers = tf.constant([0.0, 1.0, 2.0, 3.0])
-    tracked = {f"v_{d.name}": tf.Variable(tf.cast(numbers, d)) for d in dtypes}
+    small = {"int4", "uint4"}  # TensorFlow casts to these from integers only
+    tracked = {
+        f"v_{d.name}": tf.Variable(
+            tf.cast(tf.constant([0, 1, 2, 3], tf.int32 if d.name in small else F32), d)
+        )
+        for d in dtypes
+    }
 
     def run(m, x):
         found = {f"o_{d.name}": tf.reshape(getattr(m, f"v_{d.name}"), [2, 2]) for d in dtypes}
@@ -311,7 +353,9 @@ def ragged():
 
 
 def returned_variable():
-    return build(lambda m: {"w": m.w, "twice": m.w * 2.0, "const": tf.constant(7)}, [], w=weight(3, 2)), {}
+    return build(
+        lambda m: {"w": m.w, "twice": m.w * 2.0, "const": tf.constant(7)}, [], w=weight(3, 2)
+    ), {}
 
 
 def one_tensor_twice_and_unused_input():
@@ -354,7 +398,9 @@ def string_and_ragged_ops():
         counts = tf.cast(words.row_lengths(), F32)
         return {"y": counts * m.w, "joined": tf.strings.reduce_join(words, axis=1, separator="-")}
 
-    return build(run, [spec([None], tf.string)], w=weight(1)), {"x": np.array(["a b c", "", "d"], object)}
+    return build(run, [spec([None], tf.string)], w=weight(1)), {
+        "x": np.array(["a b c", "", "d"], object)
+    }
 
 
 MODELS = [
