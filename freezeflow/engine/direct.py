@@ -1,4 +1,8 @@
-"""One chain of stages in this process, without a store: what ``freezeflow freeze`` does."""
+"""One chain of stages without a store: what ``freezeflow freeze`` does.
+
+Everything happens in this process, but for stages that need TensorFlow: these run in a confined
+process of their own, as in any run.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from freezeflow.engine.context import StepContext
+from freezeflow.engine.executors import LocalExecutor, Work
+from freezeflow.engine.orders import Limits, Order, StoredModel
 from freezeflow.graph.model import Model
+from freezeflow.graph.storage import decode_model, encode_model
 from freezeflow.graph.verify import check
+from freezeflow.stages.params import params_to_json
 from freezeflow.stages.stage import Outcome, Stage, StageInput
 from freezeflow.store.files import remove_tree
 from freezeflow.values import ModelSource
@@ -58,16 +66,75 @@ def run_chain(
     folder = Path(tempfile.mkdtemp(prefix="freezeflow-"))
     outcomes: list[Outcome] = []
     try:
-        with open(os.devnull, "w") as log:
+        with open(os.devnull, "w") as log, _Apart(folder) as apart:
             context = StepContext(base, folder, recipe_digest, log)
-            model = None
+            given = StageInput(model=None, source=source)
             for stage, params in stages:
                 on_stage(stage)
-                outcome = stage.run(StageInput(model=model, source=source), params, context)
-                if outcome.model is not model:
+                if stage.runs_apart(source):
+                    outcome = apart.run(stage, params, given, context)
+                else:
+                    outcome = stage.run(given, params, context)
+                if outcome.model is not given.model:
                     check(outcome.model, stage=stage.name)
-                model = outcome.model
+                given = StageInput(model=outcome.model, source=source)
                 outcomes.append(outcome)
         return ChainResult(outcomes=tuple(outcomes), warnings=tuple(context.warnings))
     finally:
         remove_tree(folder)
+
+
+class _Apart:
+    """Runs stages in a confined process with TensorFlow; the server starts when it is needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._executor: LocalExecutor | None = None
+
+    def __enter__(self) -> _Apart:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._executor is not None:
+            self._executor.stop()
+
+    def run(self, stage: Stage, params: Any, given: StageInput, context: StepContext) -> Outcome:
+        """The stage's outcome; raises what the stage raised."""
+        if self._executor is None:
+            self._executor = LocalExecutor(1, self._folder)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{stage.name}-", dir=self._folder))
+        order = Order(
+            stage=stage.name,
+            params=params_to_json(params),
+            source=given.source,
+            base=context.base,
+            recipe_digest=context.recipe_digest,
+            scratch=scratch,
+            model=None if given.model is None else _in_files(given.model, scratch),
+            limits=Limits(memory_bytes=None, cpu_seconds=None),
+        )
+        name = scratch.name
+        self._executor.start(Work(name=name, order=order, in_tensorflow=True, model_digest=None))
+        ((_, report),) = self._executor.wait()
+        context.warnings.extend(report.warnings)
+        if report.failure is not None:
+            raise report.failure
+        if report.crash is not None:
+            raise RuntimeError(report.crash)
+        model = given.model
+        if report.model is not None:
+            model = decode_model(report.model.graph, report.model.record, report.model.tensors)
+        assert model is not None
+        return Outcome(model=model, facts=report.facts)
+
+
+def _in_files(model: Model, folder: Path) -> StoredModel:
+    """A model written down for another process."""
+    graph, record, tensors = encode_model(model)
+    (folder / "given.pb").write_bytes(graph)
+    (folder / "given.json").write_bytes(record)
+    return StoredModel(
+        graph=folder / "given.pb",
+        record=folder / "given.json",
+        tensors={tensor.digest: tensor.location for tensor in tensors},
+    )

@@ -58,8 +58,8 @@ class Executor(Protocol):
     def adopt(self, name: str, digest: Digest) -> None:
         """The model that some work gave has this content digest, and may be asked for again."""
 
-    def holds(self, digest: Digest) -> bool:
-        """Work on this model can be started without the model's files."""
+    def holds(self, digest: Digest, *, in_tensorflow: bool) -> bool:
+        """Work of this kind on this model can be started without the model's files."""
 
     def stop(self) -> None:
         """Ends everything at once; nothing is left running."""
@@ -100,7 +100,7 @@ class InProcess:
         while len(self._models) > self._KEPT_MODELS:
             self._models.popitem(last=False)
 
-    def holds(self, digest: Digest) -> bool:
+    def holds(self, digest: Digest, *, in_tensorflow: bool) -> bool:
         return digest in self._models
 
     def stop(self) -> None:
@@ -179,7 +179,7 @@ class Processes:
     def adopt(self, name: str, digest: Digest) -> None:
         """Nothing to do: models pass through the store."""
 
-    def holds(self, digest: Digest) -> bool:
+    def holds(self, digest: Digest, *, in_tensorflow: bool) -> bool:
         return False
 
     def stop(self) -> None:
@@ -262,8 +262,8 @@ class LocalExecutor:
     def adopt(self, name: str, digest: Digest) -> None:
         self._plain.adopt(name, digest)
 
-    def holds(self, digest: Digest) -> bool:
-        return self._plain.holds(digest)
+    def holds(self, digest: Digest, *, in_tensorflow: bool) -> bool:
+        return not in_tensorflow and self._plain.holds(digest, in_tensorflow=False)
 
     def stop(self) -> None:
         self._tensorflow.stop()

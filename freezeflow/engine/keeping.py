@@ -37,15 +37,19 @@ class Keeper:
         # Tensors of the models of this run, by the model's digest: these have a known place.
         self._tensors: dict[Digest, Collection[Digest]] = {}
 
-    def stored_model(self, outputs: Outputs) -> StoredModel | None:
+    def stored_model(self, outputs: Outputs, *, in_tensorflow: bool) -> StoredModel | None:
         """The files of a model, checked; None when the executor still has it in memory.
+
+        Args:
+            outputs: The outputs of the step that gave it.
+            in_tensorflow: It is for a process with TensorFlow.
 
         Raises:
             Lost: Something of it is gone or damaged.
         """
         from freezeflow.graph.storage import tensor_digests
 
-        if self._executor.holds(outputs.model):
+        if self._executor.holds(outputs.model, in_tensorflow=in_tensorflow):
             return None
         blobs = self._store.blobs
         try:

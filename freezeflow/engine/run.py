@@ -193,8 +193,11 @@ class _Run:
 
     def _start(self, task: Task, executor: LocalExecutor, keeper: Keeper, scratch: Path) -> None:
         given = task.given
+        in_tensorflow = task.step.in_tensorflow
         try:
-            model = keeper.stored_model(given.outputs) if given else None
+            model = None
+            if given is not None:
+                model = keeper.stored_model(given.outputs, in_tensorflow=in_tensorflow)
         except Lost as lost:
             self._reopen(task, lost)
             return
@@ -207,9 +210,9 @@ class _Run:
             Work(
                 name=name,
                 order=self._order(task, model, scratch / name),
-                in_tensorflow=task.step.in_tensorflow,
+                in_tensorflow=in_tensorflow,
                 model_digest=given.outputs.model if given else None,
-                seconds=self._options.step_seconds if task.step.in_tensorflow else None,
+                seconds=self._options.step_seconds if in_tensorflow else None,
             )
         )
 

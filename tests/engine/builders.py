@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from freezeflow.context import Context
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import Graph, Node
 from freezeflow.graph.model import Model
 from freezeflow.plan import Plan, Step
 from freezeflow.stages.params import param
-from freezeflow.stages.stage import Context, Outcome, Stage, StageInput, WrittenFile
+from freezeflow.stages.stage import Outcome, Stage, StageInput, WrittenFile
 from freezeflow.store.files import write_atomically
 from freezeflow.values import Digest, DType, Location, ModelSource, TensorRef
 from tests.graphs import const, model, node, placeholder, spec

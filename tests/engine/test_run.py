@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from freezeflow.engine import executors
 from freezeflow.engine.events import Event, RunEnded, RunStarted, StepEnded, StepStarted, StepWarned
 from freezeflow.engine.forecast import forecast
 from freezeflow.engine.options import RunOptions
@@ -17,7 +18,17 @@ from freezeflow.errors import FreezeflowError, ModelRefused, StageFailed, UsageE
 from freezeflow.plan import Plan
 from freezeflow.store import upkeep
 from freezeflow.store.store import Store
-from tests.engine.builders import CHANGE, EXPORT, LOAD, chain, make_source, plan, runs, step
+from tests.engine.builders import (
+    CHANGE,
+    CONFINED,
+    EXPORT,
+    LOAD,
+    chain,
+    make_source,
+    plan,
+    runs,
+    step,
+)
 from tests.store.test_store import damage
 
 ALL = {"load": 1, "change": 1, "export": 1}
@@ -197,6 +208,46 @@ def test_a_constant_of_a_stage_of_its_own_is_kept(folder: Path, store: Store) ->
     assert runs(folder) == {"export": 1}
     assert b"fold" * 1000 in (folder / "build" / "out.pb").read_bytes()
     assert upkeep.verify(store) == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_steps_in_this_process_and_in_others(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    monkeypatch.setattr(executors, "TENSORFLOW_PRELOAD", ("freezeflow.engine.worker",))
+    steps = [
+        step(folder, LOAD),
+        step(folder, CHANGE, "load", name="before", rename="a"),
+        step(folder, CONFINED, "before", fold=True, count=""),
+        step(folder, CHANGE, "confined", name="after", rename="b"),
+        step(folder, EXPORT, "after", to="build/out.pb"),
+    ]
+    result = run(plan(folder, *steps), store, RunOptions(jobs=jobs, memory_bytes=1 << 34))
+    assert result.ok
+    confinement = result.steps[2].facts["confinement"]
+    assert confinement["memory_bytes"] == 1 << 34
+    assert confinement["cpu_seconds"] > 4 * 3600
+    assert b"fold" * 1000 in (folder / "build" / "out.pb").read_bytes()
+    # The same bytes without processes.
+    other = Store.open(store.folder.with_name("other"))
+    alone = [dataclasses.replace(one, in_tensorflow=False) for one in steps]
+    assert [one.model for one in run(plan(folder, *alone), other).steps] == [
+        one.model for one in result.steps
+    ]
+    assert_clean(store)
+
+
+def test_a_confined_step_may_not_write_elsewhere(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "TENSORFLOW_PRELOAD", ("freezeflow.engine.worker",))
+    steps = [step(folder, LOAD), step(folder, CONFINED, "load", count="elsewhere.count")]
+    confined = run(plan(folder, *steps), store).steps[1]
+    if confined.error is None:
+        assert confined.facts["confinement"]["writes"] == "not confined"
+    else:
+        assert "Permission denied" in confined.error.message
+        assert not (folder / "elsewhere.count").exists()
 
 
 # ---------------------------------------------------------------- what fails
