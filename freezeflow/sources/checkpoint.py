@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from freezeflow.checkpoint import open_checkpoint
+from freezeflow.context import Context
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import walk
 from freezeflow.graph.graph import node_of
@@ -17,7 +18,6 @@ from freezeflow.sources.meta_graph import init_nodes, read_assets, with_values
 from freezeflow.sources.saved_model import choose_signatures
 from freezeflow.sources.signatures import ends_of, read_signature
 from freezeflow.sources.tensor_names import SIGNATURE, signature_of_names
-from freezeflow.stages.stage import Context
 from freezeflow.values import ModelSource
 
 

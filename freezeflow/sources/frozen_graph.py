@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from freezeflow.context import Context
 from freezeflow.graph import walk
 from freezeflow.graph.model import Model
 from freezeflow.sources.graph_file import parse_file
 from freezeflow.sources.signatures import ends_of
 from freezeflow.sources.tensor_names import SIGNATURE, signature_of_names
-from freezeflow.stages.stage import Context
 from freezeflow.values import ModelSource
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from freezeflow.context import Context
 from freezeflow.errors import ModelRefused
 from freezeflow.graph.model import Model
 from freezeflow.sources.saved_model import load_saved_model
-from freezeflow.stages.stage import Context
 from freezeflow.values import ModelSource
 
 

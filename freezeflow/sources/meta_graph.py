@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from freezeflow.checkpoint import Request, Value, open_checkpoint
+from freezeflow.context import Context
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
 from freezeflow.graph.constants import const
@@ -21,7 +22,6 @@ from freezeflow.graph.variables import HANDLES
 from freezeflow.messages import message_class
 from freezeflow.sources.graph_file import tensor_of_file
 from freezeflow.sources.object_graph import captured_variables
-from freezeflow.stages.stage import Context
 from freezeflow.values import DType
 
 INIT_SIGNATURE = "__saved_model_init_op"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from freezeflow.context import Context
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import walk
 from freezeflow.graph.graph import node_of
@@ -17,7 +18,6 @@ from freezeflow.graph.model import Model
 from freezeflow.sources.graph_file import parse_file
 from freezeflow.sources.meta_graph import INIT_SIGNATURE, init_nodes, read_assets, with_values
 from freezeflow.sources.signatures import ends_of, read_signature
-from freezeflow.stages.stage import Context
 from freezeflow.values import ModelSource
 
 GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from freezeflow.context import Context
 from freezeflow.errors import StageFailed, UsageError
 from freezeflow.exports.format import ExportRequest
 from freezeflow.exports.registry import format_named
 from freezeflow.graph.canonical import canonical
 from freezeflow.graph.verify import check, unknown_ops
 from freezeflow.stages.params import OutputPath, param
-from freezeflow.stages.stage import Context, Outcome, Stage, StageInput, WrittenFile
+from freezeflow.stages.stage import Outcome, Stage, StageInput, WrittenFile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from freezeflow.context import Context
 from freezeflow.errors import StageFailed
 from freezeflow.graph import fold as folding
 from freezeflow.graph.foldable import node_bytes
@@ -11,7 +12,7 @@ from freezeflow.graph.graph import Graph
 from freezeflow.graph.model import Model
 from freezeflow.graph.walk import function_order
 from freezeflow.stages.params import param
-from freezeflow.stages.stage import Context, Outcome, Stage, StageInput
+from freezeflow.stages.stage import Outcome, Stage, StageInput
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from freezeflow.context import Context
 from freezeflow.graph.assets import embed_assets
 from freezeflow.graph.freeze import freeze_variables
 from freezeflow.graph.inline import inline_model
 from freezeflow.graph.rename import name_ends
 from freezeflow.stages.params import param
-from freezeflow.stages.stage import Context, Outcome, Stage, StageInput
+from freezeflow.stages.stage import Outcome, Stage, StageInput
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

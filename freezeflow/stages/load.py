@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from freezeflow.context import Context
 from freezeflow.sources.registry import load_source
-from freezeflow.stages.stage import Context, Outcome, Stage, StageInput
+from freezeflow.stages.stage import Outcome, Stage, StageInput
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

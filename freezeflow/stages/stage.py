@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+from freezeflow.context import Context
 from freezeflow.graph.model import Model
-from freezeflow.values import DType, Json, ModelSource, TensorRef
+from freezeflow.values import Json, ModelSource
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,31 +55,6 @@ class Outcome:
     facts: Mapping[str, Json] = dataclasses.field(default_factory=dict)
 
 
-class Context(Protocol):
-    """What a stage may use of the house while it runs."""
-
-    @property
-    def base(self) -> Path:
-        """The folder that relative paths in parameters start from."""
-
-    @property
-    def scratch(self) -> Path:
-        """A folder of this step's own, removed afterwards."""
-
-    @property
-    def recipe_digest(self) -> str | None:
-        """Digest of the recipe, for manifests; None without one."""
-
-    def put_tensor(self, data: memoryview, dtype: DType, shape: tuple[int, ...]) -> TensorRef:
-        """Gives new bytes (row-major, little-endian) to the tensor store."""
-
-    def log(self, line: str) -> None:
-        """Adds a line to the step's log."""
-
-    def warn(self, line: str) -> None:
-        """Adds a line to the step's log that is also shown to the user."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """A stage as the registry knows it.
@@ -107,3 +83,7 @@ class Stage:
     reads_source: bool = False
     tools: tuple[str, ...] = ()
     problems: Callable[[Any], list[tuple[str, str]]] = lambda params: []
+
+    def runs_apart(self, source: ModelSource) -> bool:
+        """Whether it runs in a confined process with TensorFlow, for this source."""
+        return self.in_tensorflow or (self.role == "load" and source.needs_tensorflow)

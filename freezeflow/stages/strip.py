@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from freezeflow.context import Context
 from freezeflow.errors import StageFailed
 from freezeflow.graph.model import Model
 from freezeflow.graph.strip import strip
 from freezeflow.stages.params import param
-from freezeflow.stages.stage import Context, Outcome, Stage, StageInput
+from freezeflow.stages.stage import Outcome, Stage, StageInput
 from freezeflow.values import Json
 
 DebuggingOp = Literal[

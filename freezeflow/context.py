@@ -1,0 +1,34 @@
+"""What a step may use of the house while it runs, seen from below: sources and stages take it, the
+engine provides it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from freezeflow.values import DType, TensorRef
+
+
+class Context(Protocol):
+    """What a stage may use of the house while it runs."""
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths in parameters start from."""
+
+    @property
+    def scratch(self) -> Path:
+        """A folder of this step's own, removed afterwards."""
+
+    @property
+    def recipe_digest(self) -> str | None:
+        """Digest of the recipe, for manifests; None without one."""
+
+    def put_tensor(self, data: memoryview, dtype: DType, shape: tuple[int, ...]) -> TensorRef:
+        """Gives new bytes (row-major, little-endian) to the tensor store."""
+
+    def log(self, line: str) -> None:
+        """Adds a line to the step's log."""
+
+    def warn(self, line: str) -> None:
+        """Adds a line to the step's log that is also shown to the user."""
