@@ -99,7 +99,7 @@ def _step(recipe: Recipe, item: StageItem) -> Step:
     stage = stage_named(item.stage)
     params = params_to_json(item.params)
     base = recipe.path.parent
-    in_tensorflow = stage.in_tensorflow or (stage.role == "load" and recipe.source.needs_tensorflow)
+    in_tensorflow = stage.runs_apart(recipe.source)
     tools = set(stage.tools) | ({"tensorflow", "keras"} if in_tensorflow else set())
     return Step(
         id=item.id,
