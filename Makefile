@@ -1,30 +1,36 @@
 # `make demo` shows it, `make test` checks it. Both make their own environment, in .venv, first.
 
-# Any Python from 3.10 to 3.13: `make PYTHON=python3.12 demo` names one.
+# The first Python from 3.10 to 3.13 that can make an environment; `make PYTHON=... demo` names one.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
-	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
-	&& { echo $$p; break; }; done)
+	$$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	2>/dev/null && { echo $$p; break; }; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+DEMO_GRAPH := pipelines/build/digits.pb
+DEMO_SCRIPT := pipelines/digits/run_frozen.py
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test lint unit slow bench docs clean
+.PHONY: help demo test lint unit slow bench docs format clean
 
 help:
-	@echo 'make demo    freeze the digits model by its recipe, and show how to run the result'
+	@echo 'make demo    freeze the digits model by its recipe, and run the result'
 	@echo 'make test    lint, types, import contracts, and the tests'
 	@echo 'make slow    the long tests'
 	@echo 'make bench   the benchmarks'
 	@echo 'make docs    write the schema and the reference page again'
+	@echo 'make format  format the code'
 	@echo 'make clean   remove what these have made (not the cache)'
 
-# The result is run with eight lines of Python, which are shown.
+# The script is run only when there is a new graph: doing nothing should take no time.
 demo: $(VENV)/.demo-ready
 	@$(BIN)/freezeflow run pipelines/digits.yaml
 	@echo
-	@echo 'Run it ($(BIN)/python pipelines/digits/predict.py):'
+	@echo 'The frozen graph in eight lines of Python, $(DEMO_SCRIPT):'
 	@echo
-	@sed 's/^/    /' pipelines/digits/predict.py
+	@sed 's/^/    /' $(DEMO_SCRIPT)
+	@if [ $(DEMO_GRAPH) -nt $(VENV)/.demo-run ]; then \
+	  echo; echo 'It says about the first ten held-out digits:'; echo; printf '    '; \
+	  $(BIN)/python $(DEMO_SCRIPT) && touch $(VENV)/.demo-run; fi
 
 test: lint unit
 
@@ -32,7 +38,7 @@ lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 
 unit: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -q -m 'not slow'
@@ -46,8 +52,13 @@ bench: $(VENV)/.test-ready
 docs: $(VENV)/.demo-ready
 	$(BIN)/python -m tools.make_reference
 
+format: $(VENV)/.test-ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 clean:
-	rm -rf $(VENV) build dist pipelines/build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info pipelines/build \
+	  .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.demo-ready: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e .
@@ -55,12 +66,13 @@ $(VENV)/.demo-ready: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test-ready: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -e '.[dev,keras2,test]'
 	@$(MAKE) --no-print-directory compiled
 	@touch $@ $(VENV)/.demo-ready
 
 $(BIN)/python:
-	@test -n '$(PYTHON)' || { echo 'no Python 3.10-3.13 found: make PYTHON=... names one' >&2; exit 1; }
+	@test -n '$(PYTHON)' || { echo 'No Python 3.10-3.13 with its venv module found;' \
+	  'name one: make PYTHON=python3.12 demo' >&2; exit 1; }
 	@echo 'Making an environment in $(VENV) with $(PYTHON) (TensorFlow is large: a few minutes)'
 	$(PYTHON) -m venv $(VENV)
 
