@@ -37,19 +37,22 @@ class Frozen(NamedTuple):
     Args:
         model: The model; it has no variables.
         variables: How many variables outputs or initializers still read.
-        writes_dropped: How many writes were taken out because nobody sees them.
+        writes_dropped: How many writes were taken out.
+        seen_writes: Those of them that an output sees, in words.
     """
 
     model: Model
     variables: int
     writes_dropped: int
+    seen_writes: tuple[str, ...]
 
 
-def freeze_variables(model: Model) -> Frozen:
+def freeze_variables(model: Model, *, drop_writes: bool = False) -> Frozen:
     """Turns a model's variables into constants.
 
     Args:
         model: A loaded model.
+        drop_writes: Take out also writes that an output sees, instead of refusing.
 
     Raises:
         ModelRefused: An output sees a write, a variable that is read has no value, or an op does
@@ -66,7 +69,9 @@ def freeze_variables(model: Model) -> Frozen:
     nodes = freezer.cleaned(rewritten, [*outputs, *inputs, *init])
     _check_values(nodes, model)
     reads = [touch for name, touches in scope.reads.items() if name in nodes for touch in touches]
-    _check_writes(scope.writes, reads)
+    seen = _seen_writes(scope.writes, reads)
+    if seen and not drop_writes:
+        raise _written(*seen[0])
     graph = walk.without_unused(
         dataclasses.replace(model.graph, nodes=nodes, functions=freezer.functions)
     )
@@ -75,6 +80,7 @@ def freeze_variables(model: Model) -> Frozen:
         dataclasses.replace(model, graph=graph, variables={}, init=init),
         len({variable for read in reads for variable in read.variables}),
         len(scope.writes),
+        tuple(f"{write.op} at {' > '.join(write.path)} ({name})" for name, write, _ in seen),
     )
 
 
@@ -239,17 +245,23 @@ def _check_values(nodes: Mapping[str, Node], model: Model) -> None:
                 )
 
 
-def _check_writes(writes: Iterable[Touch], reads: Iterable[Touch]) -> None:
-    """Refuses if a read that is left is of a variable that the signatures write."""
+def _seen_writes(writes: Iterable[Touch], reads: Iterable[Touch]) -> list[tuple[str, Touch, Touch]]:
+    """Variable, write and read, for each write of a variable that is still read."""
     read_by = {variable: read for read in reads for variable in read.variables}
-    for write in writes:
-        for variable in write.variables:
-            if variable in read_by:
-                read = read_by[variable]
-                raise ModelRefused(
-                    f"variable {variable!r} is written by {write.op} while the signature runs,"
-                    f" and read by {read.op} at {' > '.join(read.path)}",
-                    where=" > ".join(write.path),
-                    hint="Its value changes from call to call, so it is no constant. Freeze a"
-                    " signature that does not write it.",
-                )
+    return [
+        (variable, write, read_by[variable])
+        for write in writes
+        for variable in write.variables
+        if variable in read_by
+    ]
+
+
+def _written(variable: str, write: Touch, read: Touch) -> ModelRefused:
+    return ModelRefused(
+        f"variable {variable!r} is written by {write.op} while the signature runs,"
+        f" and read by {read.op} at {' > '.join(read.path)}",
+        where=" > ".join(write.path),
+        hint="Its value changes from call to call, so it is no constant. Freeze a signature that"
+        " does not write it, bind the input that switches training on (bind: {training: false}),"
+        " or drop the write (written: drop).",
+    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 from freezeflow.context import Context
 from freezeflow.graph.assets import embed_assets
+from freezeflow.graph.bind import bind_inputs
 from freezeflow.graph.freeze import freeze_variables
 from freezeflow.graph.inline import inline_model
 from freezeflow.graph.rename import name_ends
@@ -22,17 +24,33 @@ class Params:
         "Call inputs and outputs after the signature's keys, or keep the graph's own names.",
         default="signature",
     )
+    bind: Mapping[str, bool | int | float | str] = param(
+        "Inputs fixed to a value, by signature key or tensor name, as in {is_training: false};"
+        " branches that this rules out are left out.",
+        default_factory=dict,
+    )
+    written: Literal["error", "drop"] = param(
+        "What to do about a variable that a signature writes and an output sees: refuse the model,"
+        " or drop the write, so that the variable keeps its saved value (this changes the meaning).",
+        default="error",
+    )
 
 
 def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
     """Inlines calls, turns variables into constants, and embeds vocabulary files.
 
     Raises:
+        UsageError: An input to bind is not there, or its value does not suit it.
         ModelRefused: An output depends on a variable that is written, a variable has no value, an
             asset is read in a way that needs the file, or an op does what is not known.
     """
     assert given.model is not None
-    frozen = freeze_variables(inline_model(given.model))
+    loaded = inline_model(given.model)
+    if params.bind:
+        loaded = bind_inputs(loaded, params.bind)
+    frozen = freeze_variables(loaded, drop_writes=params.written == "drop")
+    for write in frozen.seen_writes:
+        context.warn(f"dropped a write that an output sees: {write}")
     model = name_ends(embed_assets(frozen.model), after_signature=params.names == "signature")
     return Outcome(
         model=model,

@@ -1,0 +1,116 @@
+"""Inputs fixed to a value: ``bind: {is_training: false}``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import struct
+from collections.abc import Mapping
+
+from freezeflow.errors import ModelRefused, UsageError
+from freezeflow.graph import attrs
+from freezeflow.graph.branches import choose_branches
+from freezeflow.graph.constants import const
+from freezeflow.graph.graph import Node, node_of, split
+from freezeflow.graph.inline import inline_model
+from freezeflow.graph.model import Model
+from freezeflow.graph.rename import PLACEHOLDERS
+from freezeflow.values import DType, Signature
+
+Scalar = bool | int | float | str
+
+_STRUCT = {
+    DType.FLOAT: "f",
+    DType.DOUBLE: "d",
+    DType.HALF: "e",
+    DType.INT8: "b",
+    DType.UINT8: "B",
+    DType.INT16: "h",
+    DType.UINT16: "H",
+    DType.INT32: "i",
+    DType.UINT32: "I",
+    DType.INT64: "q",
+    DType.UINT64: "Q",
+}
+
+
+def bind_inputs(model: Model, values: Mapping[str, Scalar]) -> Model:
+    """Fixes inputs, and leaves out the branches that they rule out.
+
+    Args:
+        model: A loaded model.
+        values: Signature key or tensor name of a placeholder, to a scalar.
+
+    Returns:
+        The model with plain calls inlined, without the bound inputs in its signatures.
+
+    Raises:
+        UsageError: There is no such input, or the value does not suit its dtype.
+    """
+    nodes = dict(model.graph.nodes)
+    for name, value in values.items():
+        placeholder = _placeholder(model, name)
+        nodes[placeholder] = _constant(nodes[placeholder], value, name)
+    bound = {node_of(name) for name in nodes if nodes[name] != model.graph.nodes[name]}
+    signatures = {
+        name: Signature(
+            {k: spec for k, spec in s.inputs.items() if node_of(spec.tensor) not in bound},
+            s.outputs,
+        )
+        for name, s in model.signatures.items()
+    }
+    graph = dataclasses.replace(model.graph, nodes=nodes)
+    return _settled(dataclasses.replace(model, graph=graph, signatures=signatures))
+
+
+def _settled(model: Model) -> Model:
+    """Inlines and chooses in turn, because a chosen branch is a call that may hold more of them."""
+    while True:
+        model = inline_model(model)
+        chosen = choose_branches(model.graph)
+        if chosen.nodes == model.graph.nodes:
+            return model
+        model = dataclasses.replace(model, graph=chosen)
+
+
+def _placeholder(model: Model, name: str) -> str:
+    for signature in model.signatures.values():
+        if name in signature.inputs:
+            return _fed(model, signature.inputs[name].tensor, name)
+    return _fed(model, name, name)
+
+
+def _fed(model: Model, tensor: str, name: str) -> str:
+    node, index = split(tensor.removesuffix(":0"))
+    if index == 0 and node in model.graph.nodes and model.graph.nodes[node].op in PLACEHOLDERS:
+        return node
+    there = [n.name for n in model.graph.nodes.values() if n.op in PLACEHOLDERS]
+    keys = [key for s in model.signatures.values() for key in s.inputs]
+    known = sorted({*there, *keys})
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Inputs are: {', '.join(known) or 'none'}."
+    raise UsageError(f"there is no input {name!r} to bind", hint=hint)
+
+
+def _constant(node: Node, value: Scalar, name: str) -> Node:
+    dtype = attrs.to_type(node.attrs["dtype"])
+    shape = attrs.to_shape(node.attrs["shape"]) if "shape" in node.attrs else None
+    if shape:
+        raise ModelRefused(
+            f"input {name!r} has the shape {list(shape)}; only a scalar can be bound",
+            where=node.name,
+            hint="Feed it, or change the model.",
+        )
+    if dtype is DType.STRING:
+        return const(node.name, dtype, (), [str(value).encode()])
+    if dtype is DType.BOOL and isinstance(value, bool):
+        return const(node.name, dtype, (), bytes([value]))
+    if dtype in _STRUCT and isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            return const(node.name, dtype, (), struct.pack(f"<{_STRUCT[dtype]}", value))
+        except (struct.error, OverflowError):
+            pass  # a fraction for an integer, or out of range: said below
+    raise UsageError(
+        f"input {name!r} is {dtype.tf_name}; {value!r} is no such value",
+        hint="Give true or false for a bool, a number for a number.",
+    )
