@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +16,8 @@ class RunOptions:
         keep_going: When a step fails, go on with those that do not need it.
         only: Run only the steps of this stage or with this id, and what they need.
         step_seconds: A step that runs in TensorFlow and takes longer is ended; None for no limit.
-        memory_bytes: Private memory of such a step's process; None for no limit.
+        memory_bytes: Private memory that such a step's process may have; by default as much as the
+            machine has.
     """
 
     jobs: int = 1
@@ -23,4 +25,4 @@ class RunOptions:
     keep_going: bool = False
     only: str | None = None
     step_seconds: float | None = 4 * 3600.0
-    memory_bytes: int | None = None
+    memory_bytes: int = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

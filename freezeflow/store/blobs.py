@@ -112,9 +112,8 @@ class Blobs:
         if self.lost([digest]):
             return None
         path = self.path(digest)
-        status = os.stat(path)
-        size = status.st_size
-        return Location(str(path), 0, size, status.st_mtime_ns, size, status.st_ino)
+        size, mtime_ns, inode, _ = _identity(path)
+        return Location(str(path), 0, size, mtime_ns, size, inode)
 
     def all(self) -> Iterator[Digest]:
         """Every blob that is there, in no order."""
@@ -148,11 +147,7 @@ class Blobs:
     def _write(self, digest: Digest, piece: bytes | Location) -> None:
         path = self.path(digest)
         write_atomically(path, [piece], mode=0o444)
-        try:
-            identity = FileIdentity.of(os.stat(path))
-        except OSError as error:
-            raise reading_failed(error, path) from error
-        self._remember(digest, identity)
+        self._remember(digest, _identity(path))
 
     def _check(self, digest: Digest) -> bool:
         """Reads a blob and tells whether it is whole."""
@@ -165,3 +160,10 @@ class Blobs:
         self._index.write(
             "INSERT OR REPLACE INTO blobs VALUES (?,?,?,?,?)", [(digest.hex, *identity)]
         )
+
+
+def _identity(path: Path) -> FileIdentity:
+    try:
+        return FileIdentity.of(os.stat(path))
+    except OSError as error:
+        raise reading_failed(error, path) from error

@@ -89,7 +89,7 @@ class StatCache:
         now = time.time_ns()
         self._remember(
             "sha256",
-            [(path, sha256, FileIdentity.of(os.stat(path))) for path, sha256 in files],
+            [(path, sha256, _identity(path)) for path, sha256 in files],
             now,
         )
 

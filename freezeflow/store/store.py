@@ -107,12 +107,10 @@ class Store:
         try:
             parent.mkdir(exist_ok=True)
             _sweep(parent)
-            folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+            folder, lock = _locked_folder(parent)
         except OSError as error:
             raise writing_failed(error, parent) from error
-        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
             yield folder
         finally:
             remove_tree(folder)
@@ -159,6 +157,19 @@ def _check_format(folder: Path) -> None:
             where=str(folder),
             hint=f"remove the folder, or set {ENVIRONMENT_VARIABLE} to another one",
         )
+
+
+def _locked_folder(parent: Path) -> tuple[Path, int]:
+    """Makes a folder and locks it."""
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        folder.rmdir()
+        raise
+    with contextlib.suppress(OSError):  # some network file systems have no locks
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return folder, lock
 
 
 def _sweep(parent: Path) -> None:

@@ -42,7 +42,7 @@ def running(folder: Path, store: Store, tmp_path: Path) -> Iterator[subprocess.P
     script.write_text(_SCRIPT)
     paths = [str(Path(__file__).parents[2]), str(tmp_path / "plugin")]
     process = subprocess.Popen([sys.executable, str(script), folder, store.folder, *paths])
-    wait_until(lambda: (folder / "change.count").exists())
+    wait_until((folder / "change.count").exists)
     yield process
     process.kill()
     process.wait()

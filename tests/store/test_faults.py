@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from freezeflow.errors import FreezeflowError
-from freezeflow.store import blobs, files, hashing
+from freezeflow.store import blobs, files, hashing, listings, stats, store, tensors
 from freezeflow.store.files import publication, write_atomically
 from freezeflow.store.store import Store
 from tests.store.test_files import location
@@ -39,7 +39,7 @@ class Faults:
         fake = SimpleNamespace(**{name: getattr(os, name) for name in dir(os)})
         for name in CALLS:
             setattr(fake, name, self._wrap(getattr(os, name), number))
-        for module in (files, hashing, blobs):
+        for module in (blobs, files, hashing, listings, stats, store, tensors):
             monkeypatch.setattr(module, "os", fake)
 
     def _wrap(self, call: Callable[..., object], number: int) -> Callable[..., object]:
@@ -129,26 +129,26 @@ def test_two_files_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num
 
 @ERRORS
 def test_blob_and_action(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    store = Store.open(tmp_path / "cache")
+    kept = Store.open(tmp_path / "cache")
     file = make_action(Store.open(tmp_path / "other"))
     outputs = file.action.outputs
 
     def work() -> None:
-        store.blobs.put(b"graph a")
-        store.blobs.put(b"record a")
-        store.blobs.put(b"log")
-        store.actions.put(file)
+        kept.blobs.put(b"graph a")
+        kept.blobs.put(b"record a")
+        kept.blobs.put(b"log")
+        kept.actions.put(file)
 
     def check(survived: bool) -> None:
-        found = store.actions.get([file.action.key])
+        found = kept.actions.get([file.action.key])
         # An action is there only with all that it needs.
         if survived or found:
             assert found == {file.action.key: file.action}
-            assert store.blobs.lost(set(outputs.blobs())) == []
-        parts = [path for path in store.folder.rglob("*") if path.name.endswith(".part")]
+            assert kept.blobs.lost(set(outputs.blobs())) == []
+        parts = [path for path in kept.folder.rglob("*") if path.name.endswith(".part")]
         assert parts == []
-        store.actions.forget([file.action.key])
-        store.blobs.remove(list(store.blobs.all()))
+        kept.actions.forget([file.action.key])
+        kept.blobs.remove(list(kept.blobs.all()))
 
     assert every_failure(monkeypatch, number, work, check) > 30
     work()
