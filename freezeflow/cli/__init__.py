@@ -1,1 +1,13 @@
+"""The command line: one command, one file; nothing is imported before it is needed."""
 
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line of this process and exits."""
+    from freezeflow.cli.root import root
+    from freezeflow.cli.wrap import guarded
+
+    sys.exit(guarded(root))

@@ -36,8 +36,8 @@ class ChainResult:
     def model(self) -> Model:
         """The last stage's model.
 
-        Its constants that no file of the source holds (folded ones) were in a scratch folder that
-        is gone.
+        Its constants that no file of the source holds (folded ones) are in the scratch folder, if one
+        was given, else gone.
         """
         return self.outcomes[-1].model
 
@@ -48,6 +48,7 @@ def run_chain(
     *,
     base: Path,
     recipe_digest: str | None = None,
+    scratch: Path | None = None,
     on_stage: Callable[[Stage], None] = lambda stage: None,
 ) -> ChainResult:
     """Runs stages one after another, each on what the one before gave.
@@ -57,13 +58,15 @@ def run_chain(
         stages: Each stage with its ``Params``.
         base: The folder that relative paths in parameters start from.
         recipe_digest: What manifests name as their recipe.
+        scratch: A folder that is there as long as the resulting model is used; by default one that is
+            removed at the end.
         on_stage: Told before each stage.
 
     Raises:
         FreezeflowError: A stage refuses or fails; what earlier ones published stays.
         KeyboardInterrupt: Nothing partial is left.
     """
-    folder = Path(tempfile.mkdtemp(prefix="freezeflow-"))
+    folder = Path(tempfile.mkdtemp(prefix="freezeflow-", dir=scratch))
     outcomes: list[Outcome] = []
     try:
         with open(os.devnull, "w") as log, _Apart(folder) as apart:
@@ -81,7 +84,8 @@ def run_chain(
                 outcomes.append(outcome)
         return ChainResult(outcomes=tuple(outcomes), warnings=tuple(context.warnings))
     finally:
-        remove_tree(folder)
+        if scratch is None:
+            remove_tree(folder)
 
 
 class _Apart:

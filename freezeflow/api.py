@@ -1,0 +1,386 @@
+"""What freezeflow offers to Python; the command line is built on it.
+
+    import freezeflow
+
+    print(freezeflow.inspect("models/digits").signatures)
+    freezeflow.freeze_to("models/digits", "digits.pb")
+    result = freezeflow.run("pipelines/digits.yaml", on_event=print)
+
+For whatever a user can mend, each function raises a `freezeflow.FreezeflowError` that says where and
+what to do.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import functools
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from freezeflow.errors import UsageError
+from freezeflow.values import Json, ModelSource
+
+if TYPE_CHECKING:
+    from freezeflow.engine.direct import ChainResult
+    from freezeflow.engine.events import OnEvent
+    from freezeflow.engine.forecast import Forecast
+    from freezeflow.engine.results import RunResult
+    from freezeflow.graph.inspection import Inspection
+    from freezeflow.graph.model import Model
+    from freezeflow.plan import Plan
+    from freezeflow.spec.recipe import Recipe
+    from freezeflow.stages.stage import Stage, WrittenFile
+    from freezeflow.store.store import Store
+
+AnyPath = str | os.PathLike[str]
+
+# What `freeze` does, in order.
+CHAIN = ("load", "freeze", "strip")
+
+
+# ---------------------------------------------------------------- models
+
+
+def find_source(
+    path: AnyPath,
+    *,
+    signatures: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+) -> ModelSource:
+    """Which kind of model a path names, and which part of it is wanted.
+
+    Args:
+        path: A SavedModel folder, a ``.keras`` or ``.h5`` file, a checkpoint's prefix, or a ``.pb``
+            or ``.pbtxt`` graph.
+        signatures: Names of signatures; None for ``serving_default``, else the only one.
+        tags: The meta graph's tag set; None for ``serve``, else the only one.
+        inputs: For graphs without signatures: names of the tensors to feed.
+        outputs: For graphs without signatures: names of the tensors to fetch.
+
+    Raises:
+        UsageError: There is nothing at that path.
+        ModelRefused: What is there is no model.
+    """
+    from freezeflow.sources.guess import find_model
+
+    kind, found = find_model(os.fspath(path))
+    return ModelSource(
+        kind=kind,
+        path=found.absolute(),
+        tags=None if tags is None else tuple(tags),
+        signatures=None if signatures is None else tuple(signatures),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+    )
+
+
+def inspect(path: AnyPath, *, tags: Sequence[str] | None = None) -> Inspection:
+    """What a model consists of, and what would stop a freeze; without TensorFlow.
+
+    Args:
+        path: The model, as for `find_source`.
+        tags: The meta graph to look at; None for ``serve``, else the only one.
+
+    Raises:
+        UsageError: There is nothing at that path.
+        ModelRefused: It cannot be read at all, or lacks that meta graph.
+    """
+    from freezeflow.sources.inspect import inspect_source
+
+    return inspect_source(find_source(path, tags=tags))
+
+
+def freeze(
+    path: AnyPath | ModelSource,
+    *,
+    signatures: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    bind: Mapping[str, bool | int | float | str] | None = None,
+    written: Literal["error", "drop"] = "error",
+) -> Model:
+    """Loads, freezes and strips a model; without TensorFlow (but for Keras files).
+
+    Args:
+        path: The model; this and the others as for `find_source`. Or what that gave, which then
+            says it all.
+        signatures: Names of signatures.
+        tags: The meta graph's tag set.
+        inputs: For graphs without signatures: names of the tensors to feed.
+        outputs: For graphs without signatures: names of the tensors to fetch.
+        bind: Inputs fixed to a value, by signature key or tensor name.
+        written: What to do about a variable that a signature writes and an output sees.
+
+    Returns:
+        The frozen model. Its large constants are references into the model's own files, which must
+        stay as they are while it is used.
+
+    Raises:
+        UsageError: There is nothing at that path.
+        ModelRefused: It is damaged, or cannot be frozen with its meaning kept.
+    """
+    from freezeflow.engine.direct import run_chain
+
+    wanted = (
+        path
+        if isinstance(path, ModelSource)
+        else find_source(path, signatures=signatures, tags=tags, inputs=inputs, outputs=outputs)
+    )
+    stages = _chain(bind=dict(bind or {}), written=written)
+    return run_chain(wanted, stages, base=Path.cwd(), scratch=_scratch_until_exit()).model
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FrozenFiles:
+    """What `freeze_to` wrote.
+
+    Args:
+        files: The frozen graph, then its manifest.
+        facts: Figures of each stage, by its name.
+        warnings: What a user should know.
+    """
+
+    files: tuple[WrittenFile, ...]
+    facts: Mapping[str, Mapping[str, Json]]
+    warnings: tuple[str, ...]
+
+
+def freeze_to(
+    path: AnyPath | ModelSource,
+    to: AnyPath,
+    *,
+    signatures: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    bind: Mapping[str, bool | int | float | str] | None = None,
+    written: Literal["error", "drop"] = "error",
+) -> FrozenFiles:
+    """Freezes a model into a ``.pb`` (or ``.pbtxt``) file with its manifest beside it.
+
+    Args:
+        path: The model; this and the others as for `freeze`.
+        to: The file to write; one that is there is replaced.
+        signatures: Names of signatures.
+        tags: The meta graph's tag set.
+        inputs: For graphs without signatures: names of the tensors to feed.
+        outputs: For graphs without signatures: names of the tensors to fetch.
+        bind: Inputs fixed to a value, by signature key or tensor name.
+        written: What to do about a variable that a signature writes and an output sees.
+
+    Raises:
+        UsageError: There is nothing at that path, or `to` does not end in .pb or .pbtxt.
+        ModelRefused: It is damaged, or cannot be frozen with its meaning kept; nothing is written.
+        StageFailed: The files cannot be written; nothing partial is left.
+    """
+    from freezeflow.engine.direct import run_chain
+
+    wanted = (
+        path
+        if isinstance(path, ModelSource)
+        else find_source(path, signatures=signatures, tags=tags, inputs=inputs, outputs=outputs)
+    )
+    export = _stage("export")
+    params = export.params(to=os.fspath(to))
+    for name, message in export.problems(params):
+        raise UsageError(message, where=name)
+    stages = _chain(bind=dict(bind or {}), written=written)
+    done = run_chain(wanted, [*stages, (export, params)], base=Path.cwd())
+    return _frozen_files(done)
+
+
+# ---------------------------------------------------------------- recipes
+
+
+def load_recipe(path: AnyPath, *, set_vars: Mapping[str, str] | None = None) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        path: Its file.
+        set_vars: Values for variables of its ``vars`` block.
+
+    Raises:
+        RecipeError: It is not valid. An error with the attribute ``problems`` holds every mistake,
+            each with line and column.
+    """
+    from freezeflow.spec.recipe import load_recipe as load
+
+    return load(Path(path), set_vars=set_vars)
+
+
+def load_plan(
+    recipe: AnyPath | Recipe,
+    *,
+    set_vars: Mapping[str, str] | None = None,
+    cache_dir: AnyPath | None = None,
+) -> Plan:
+    """The steps of a recipe, in an order in which they can run.
+
+    Args:
+        recipe: Its file, or the loaded recipe.
+        set_vars: Values for variables of its ``vars`` block; only for a file.
+        cache_dir: The cache's folder; None for the usual one.
+
+    Raises:
+        RecipeError: The recipe is not valid.
+        FreezeflowError: The cache cannot be read or written.
+    """
+    from freezeflow.plan import compiled_plan, make_plan
+
+    if not isinstance(recipe, str | os.PathLike):
+        return make_plan(recipe)
+    with _open_store(cache_dir) as store:
+        return compiled_plan(Path(recipe), store.folder / "plans", set_vars=set_vars)
+
+
+def run(
+    recipe: AnyPath | Recipe | Plan | Sequence[AnyPath | Recipe | Plan],
+    *,
+    set_vars: Mapping[str, str] | None = None,
+    jobs: int = 1,
+    force: bool = False,
+    keep_going: bool = False,
+    only: str | None = None,
+    cache_dir: AnyPath | None = None,
+    on_event: OnEvent | None = None,
+) -> RunResult:
+    """Runs every step that is not cached.
+
+    Args:
+        recipe: A recipe's file, a loaded recipe or its plan; or several of them.
+        set_vars: Values for variables of the recipes' ``vars`` blocks; for files.
+        jobs: Steps that run side by side.
+        force: Run every step, also what is cached.
+        keep_going: When a step fails, go on with those that do not need it.
+        only: Run only the steps of this stage or with this id, and what they need.
+        cache_dir: The cache's folder; None for the usual one.
+        on_event: Told what happens, in this thread (`freezeflow.engine.events`).
+
+    Returns:
+        How each step ended. A step that fails is in there, not raised.
+
+    Raises:
+        RecipeError: A recipe is not valid; nothing has run.
+        UsageError: `only` names no step.
+        FreezeflowError: The cache cannot be read or written.
+        KeyboardInterrupt: All processes are ended, nothing partial is left.
+    """
+    from freezeflow.engine.events import ignore
+    from freezeflow.engine.options import RunOptions
+    from freezeflow.engine.run import run_plans
+    from freezeflow.plan import Plan
+
+    given = [recipe] if isinstance(recipe, str) or not isinstance(recipe, Sequence) else recipe
+    plans = [
+        item if isinstance(item, Plan) else load_plan(item, set_vars=set_vars, cache_dir=cache_dir)
+        for item in given
+    ]
+    options = RunOptions(jobs=jobs, force=force, keep_going=keep_going, only=only)
+    with _open_store(cache_dir) as store:
+        return run_plans(plans, store, options, on_event or ignore)
+
+
+def forecast(plan: Plan, *, cache_dir: AnyPath | None = None) -> tuple[Forecast, ...]:
+    """What `run` would do with each step, and why: which field of its key changed, from what to what.
+
+    Args:
+        plan: The plan, from `load_plan`.
+        cache_dir: The cache's folder; None for the usual one.
+
+    Raises:
+        FreezeflowError: The cache cannot be read, or a file that a step reads is missing.
+    """
+    from freezeflow.engine.forecast import forecast as foresee
+
+    with _open_store(cache_dir) as store:
+        return foresee(plan, store)
+
+
+def cached_log(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> str:
+    """What a step logged, from the cache; empty where it logged nothing.
+
+    Args:
+        plan: The plan, from `load_plan`.
+        step: The id of one of its steps.
+        cache_dir: The cache's folder; None for the usual one.
+
+    Raises:
+        UsageError: There is no such step.
+        FreezeflowError: It is not cached.
+    """
+    from freezeflow.engine.cached import cached_action
+
+    with _open_store(cache_dir) as store:
+        log = cached_action(plan, step, store).outputs.log
+        return "" if log is None else store.blobs.read(log).decode(errors="replace")
+
+
+def cached_model(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> Model:
+    """The model that a step gave, from the cache.
+
+    Args:
+        plan: The plan, from `load_plan`.
+        step: The id of one of its steps.
+        cache_dir: The cache's folder; None for the usual one.
+
+    Raises:
+        UsageError: There is no such step.
+        FreezeflowError: It is not cached.
+    """
+    from freezeflow.engine.cached import cached_model as find
+
+    with _open_store(cache_dir) as store:
+        return find(plan, step, store)
+
+
+# ---------------------------------------------------------------- what the functions share
+
+
+def _chain(**freeze: Any) -> list[tuple[Stage, Any]]:
+    """The stages of `CHAIN` with their parameters: those of ``freeze`` as given, else the defaults."""
+    stages = [_stage(name) for name in CHAIN]
+    return [(stage, stage.params(**freeze if stage.name == "freeze" else {})) for stage in stages]
+
+
+def _stage(name: str) -> Stage:
+    from freezeflow.stages.registry import stage_named
+
+    return stage_named(name)
+
+
+@contextlib.contextmanager
+def _open_store(cache_dir: AnyPath | None) -> Iterator[Store]:
+    from freezeflow.store.store import Store
+
+    store = Store.open(None if cache_dir is None else Path(cache_dir))
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@functools.cache
+def _scratch_until_exit() -> Path:
+    """A folder for constants of models that the caller holds, and no file of theirs does."""
+    from freezeflow.store.files import remove_tree
+
+    folder = Path(tempfile.mkdtemp(prefix="freezeflow-"))
+    atexit.register(remove_tree, folder)
+    return folder
+
+
+def _frozen_files(done: ChainResult) -> FrozenFiles:
+    names = [*CHAIN, "export"]
+    return FrozenFiles(
+        files=done.outcomes[-1].files,
+        facts={name: outcome.facts for name, outcome in zip(names, done.outcomes, strict=True)},
+        warnings=done.warnings,
+    )

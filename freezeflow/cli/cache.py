@@ -1,0 +1,121 @@
+"""``freezeflow cache``: a command for each thing that one does with the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+
+import click
+
+from freezeflow.cli.options import json_option
+from freezeflow.report.cache import (
+    damage_to_json,
+    entries_to_json,
+    info_to_json,
+    render_entries,
+    render_info,
+)
+from freezeflow.report.text import count, size
+from freezeflow.store import upkeep
+from freezeflow.store.store import Store
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+@click.group
+def command() -> None:
+    """Look after the cache.
+
+    It is in FREEZEFLOW_CACHE_DIR, else $XDG_CACHE_HOME/freezeflow, else ~/.cache/freezeflow. What
+    it holds can be made again: deleting it costs time only.
+    """
+
+
+@command.command
+@json_option
+def info(as_json: bool) -> int:
+    """Where it is and how much it holds."""
+    with _store() as store:
+        found = upkeep.info(store)
+    click.echo(json.dumps(info_to_json(found)) if as_json else render_info(found))
+    return 0
+
+
+@command.command("list")
+@json_option
+def list_entries(as_json: bool) -> int:
+    """What it holds, the last used first."""
+    with _store() as store:
+        found = upkeep.entries(store)
+    click.echo(json.dumps(entries_to_json(found)) if as_json else render_entries(found))
+    return 0
+
+
+@command.command
+@json_option
+def verify(as_json: bool) -> int:
+    """Read all of it; name what is damaged (exit code 1 if anything is)."""
+    with _store() as store:
+        found = upkeep.verify(store)
+    if as_json:
+        click.echo(json.dumps(damage_to_json(found)))
+    else:
+        for damage in found:
+            click.echo(f"{damage.path}: {damage.message}")
+        click.echo(
+            f"{count(len(found), 'damaged place')}; a run meets each as a miss and builds it anew"
+            if found
+            else "all of it is whole"
+        )
+    return 1 if found else 0
+
+
+def _bytes(ctx: click.Context, option: click.Parameter, given: str | None) -> int | None:
+    if given is None:
+        return None
+    match = _SIZE.fullmatch(given.strip())
+    if match is None:
+        raise click.BadParameter(f"{given!r} is no size, as 500MB is", ctx=ctx, param=option)
+    return int(float(match[1]) * 1000 ** _POWERS[match[2].lower()])
+
+
+@command.command
+@click.option("--older-than", type=float, metavar="DAYS", help="What was not used for so long.")
+@click.option(
+    "--max-size", callback=_bytes, metavar="SIZE", help="The oldest, until 5GB, say, is left."
+)
+@click.option("--all", "everything", is_flag=True, help="Everything.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@json_option
+def gc(
+    older_than: float | None, max_size: int | None, everything: bool, dry_run: bool, as_json: bool
+) -> int:
+    """Delete what is not wanted any more; without options, only what nothing needs."""
+    with _store() as store:
+        gone = upkeep.gc(
+            store,
+            keep=() if everything else None,
+            max_age_days=older_than,
+            max_bytes=max_size,
+            dry_run=dry_run,
+        )
+    if as_json:
+        data = {"actions": gone.actions, "blobs": gone.blobs, "bytes": gone.blob_bytes}
+        click.echo(json.dumps({"format": "freezeflow.gc/1", "dry_run": dry_run, **data}))
+        return 0
+    what = f"{count(gone.actions, 'result')} and {count(gone.blobs, 'blob')}"
+    verb = "would go" if dry_run else "deleted"
+    click.echo(f"{what} {verb}, {size(gone.blob_bytes)}")
+    return 0
+
+
+@contextlib.contextmanager
+def _store() -> Iterator[Store]:
+    store = Store.open()
+    try:
+        yield store
+    finally:
+        store.close()

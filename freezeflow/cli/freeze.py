@@ -1,0 +1,93 @@
+"""``freezeflow freeze``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from freezeflow import api
+from freezeflow.cli.options import Scalar, json_option, names, values
+from freezeflow.report.text import count, short_path, size
+from freezeflow.values import Json
+
+FORMAT = "freezeflow.freeze/1"
+
+
+@click.command
+@click.argument("model", type=click.Path())
+@click.option("-o", "--output", "to", type=click.Path(), metavar="OUT.pb", help="File to write.")
+@click.option("--signature", "signatures", multiple=True, metavar="NAME", help="Repeat for more.")
+@click.option("--tags", callback=names, metavar="A,B", help="The meta graph's; '' for none.")
+@click.option("--inputs", callback=names, metavar="A,B", help="For a graph without signatures.")
+@click.option("--outputs", callback=names, metavar="A,B", help="For a graph without signatures.")
+@click.option("--bind", multiple=True, callback=values, metavar="NAME=VALUE", help="Fix an input.")
+@click.option(
+    "--written",
+    type=click.Choice(["error", "drop"]),
+    default="error",
+    help="A variable that is written and seen: refuse, or drop the write.",
+)
+@click.option("--recipe", "print_recipe", is_flag=True, help="Print the recipe; freeze nothing.")
+@json_option
+def command(
+    model: str,
+    to: str | None,
+    signatures: tuple[str, ...],
+    tags: tuple[str, ...] | None,
+    inputs: tuple[str, ...] | None,
+    outputs: tuple[str, ...] | None,
+    bind: dict[str, Scalar],
+    written: Literal["error", "drop"],
+    print_recipe: bool,
+    as_json: bool,
+) -> int:
+    """Freeze MODEL into OUT.pb, with OUT.manifest.json beside it.
+
+    MODEL is a SavedModel folder, a .keras or .h5 file, a checkpoint's prefix with its .meta, or a
+    .pb or .pbtxt graph. Without --signature: serving_default, else the only one. The same as a
+    recipe with load, freeze, strip and export; without TensorFlow (but for Keras files).
+    """
+    if to is None and not print_recipe:
+        raise click.UsageError("Say where to write with -o OUT.pb (or ask for the --recipe).")
+    source = api.find_source(
+        model,
+        signatures=signatures or None,
+        tags=tags,
+        inputs=inputs or (),
+        outputs=outputs or (),
+    )
+    if print_recipe or to is None:
+        from freezeflow.report.recipe import recipe_text
+
+        target = to or f"{source.path.stem}.pb"
+        text = recipe_text(source, folder=Path.cwd(), to=target, bind=bind, written=written)
+        click.echo(text, nl=False)
+        return 0
+    done = api.freeze_to(source, to, bind=bind, written=written)
+    for warning in done.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(json.dumps(_to_json(done)) if as_json else _render(done))
+    return 0
+
+
+def _render(done: api.FrozenFiles) -> str:
+    graph, manifest = done.files
+    frozen, export = done.facts["freeze"], done.facts["export"]
+    what = f"{count(export['nodes'], 'node')}, {size(graph.nbytes)}"
+    variables = count(frozen["variables_frozen"], "variable")
+    return f"{short_path(graph.path)}: {what}, {variables} frozen; {short_path(manifest.path)}"
+
+
+def _to_json(done: api.FrozenFiles) -> Json:
+    return {
+        "format": FORMAT,
+        "files": [
+            {"path": str(file.path), "sha256": file.sha256, "bytes": file.nbytes}
+            for file in done.files
+        ],
+        "stages": [{"stage": stage, "facts": dict(facts)} for stage, facts in done.facts.items()],
+        "warnings": list(done.warnings),
+    }

@@ -1,0 +1,73 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+
+from freezeflow.cli.wrap import Wishes
+
+F = TypeVar("F", bound=Callable[..., object])
+
+Scalar = bool | int | float | str
+
+
+def _note_json(ctx: click.Context, option: click.Parameter, value: bool) -> bool:
+    wishes = ctx.find_object(Wishes)
+    if wishes is not None:
+        wishes.json = value
+    return value
+
+
+def json_option(function: F) -> F:
+    """``--json``; errors are told as JSON, too."""
+    return click.option("--json", "as_json", is_flag=True, callback=_note_json, help="Print JSON.")(
+        function
+    )
+
+
+def set_option(function: F) -> F:
+    """``--set NAME=VALUE``, any number of times, as a mapping."""
+    return click.option(
+        "--set",
+        "set_vars",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=_pairs,
+        help="Give a variable of the recipe a value.",
+    )(function)
+
+
+def _pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE", ctx=ctx, param=option)
+        pairs[name] = value
+    return pairs
+
+
+def names(ctx: click.Context, option: click.Parameter, given: str | None) -> tuple[str, ...] | None:
+    """A comma-separated list; an empty text is the empty list."""
+    if given is None:
+        return None
+    return tuple(name.strip() for name in given.split(",") if name.strip())
+
+
+def values(
+    ctx: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> dict[str, Scalar]:
+    """``NAME=VALUE``, any number of times: booleans and numbers as JSON writes them, else texts."""
+    return {name: _scalar(text) for name, text in _pairs(ctx, option, given).items()}
+
+
+def _scalar(text: str) -> Scalar:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | int | float) else text

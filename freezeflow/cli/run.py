@@ -1,0 +1,84 @@
+"""``freezeflow run``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+import click
+
+from freezeflow import api
+from freezeflow.cli.options import json_option, set_option
+from freezeflow.cli.wrap import colored
+from freezeflow.engine.events import OnEvent
+from freezeflow.engine.results import StepResult
+from freezeflow.report.progress import Lines, LiveWhenRunning
+from freezeflow.report.run import render_failure, render_run, run_to_json
+
+
+@click.command
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(), metavar="RECIPE...")
+@click.option(
+    "-j",
+    "--jobs",
+    default=1,
+    type=click.IntRange(min=1),
+    metavar="N",
+    show_default=True,
+    help="Steps side by side.",
+)
+@click.option("--force", is_flag=True, help="Run every step, also what is cached.")
+@click.option("--keep-going", is_flag=True, help="When a step fails, go on with the others.")
+@click.option("--only", metavar="STEP", help="Only the steps of this stage or id, and their needs.")
+@set_option
+@json_option
+def command(
+    recipes: tuple[str, ...],
+    jobs: int,
+    force: bool,
+    keep_going: bool,
+    only: str | None,
+    set_vars: dict[str, str],
+    as_json: bool,
+) -> int:
+    """Run recipes; what is cached is not run again.
+
+    A step runs when the contents of its inputs, its parameters or its tools have changed. Progress
+    goes to standard error, the summary to standard output.
+    """
+    plans = [api.load_plan(recipe, set_vars=set_vars) for recipe in recipes]
+    with _progress() as on_event:
+        result = api.run(
+            plans, jobs=jobs, force=force, keep_going=keep_going, only=only, on_event=on_event
+        )
+    for step in result.failures:
+        click.echo(render_failure(step, color=colored(sys.stderr)), err=True)
+    if as_json:
+        click.echo(json.dumps(run_to_json(plans, result)))
+    else:
+        click.echo(render_run(plans, result, color=colored(sys.stdout)))
+    return exit_code(result.failures)
+
+
+def exit_code(failures: Sequence[StepResult]) -> int:
+    """That of the failures where all are of one kind, else 1."""
+    codes = {step.error.exit_code for step in failures if step.error is not None}
+    return codes.pop() if len(codes) == 1 else 1 if codes else 0
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[OnEvent]:
+    """Live on a terminal from the moment at which something runs, else a line for each step."""
+    color = colored(sys.stderr)
+    lines = Lines(lambda line: click.echo(line, err=True), color=color)
+    if not (sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
+        yield lines
+        return
+    progress = LiveWhenRunning(lines, color=color)
+    try:
+        yield progress
+    finally:
+        progress.close()

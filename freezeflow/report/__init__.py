@@ -1,0 +1,1 @@
+"""What a person looks at: data in, text or JSON out."""

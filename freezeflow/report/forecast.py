@@ -1,0 +1,77 @@
+"""What a run would do, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from freezeflow.engine.forecast import Forecast
+from freezeflow.engine.keys import Change
+from freezeflow.plan import Plan
+from freezeflow.report.text import count, paint, short_path, table
+from freezeflow.values import Json
+
+FORMAT = "freezeflow.forecast/1"
+
+_STATES = {"cached": ("cached", "dim"), "run": ("runs", "green"), "depends": ("maybe", "yellow")}
+
+# Longer values are cut in the middle.
+_SHOWN = 60
+
+
+def render_forecast(plan: Plan, forecasts: Sequence[Forecast], *, color: bool = False) -> str:
+    """A line for each step, below it the fields of its key that changed, and a line that sums up."""
+    lines = [f"{paint(plan.name, 'bold', color=color)}  {short_path(plan.recipe)}"]
+    rows = []
+    for found in forecasts:
+        word, style = _STATES[found.state]
+        rows.append([found.ref.step, paint(word, style, color=color), found.reason])
+    heads = table(rows, indent="  ").splitlines()
+    for head, found in zip(heads, forecasts, strict=True):
+        lines.append(head)
+        lines += [f"      {_change(change, color)}" for change in found.changes]
+    running = sum(found.state == "run" for found in forecasts)
+    unsure = sum(found.state == "depends" for found in forecasts)
+    if not running:
+        lines += ["", f"Nothing to do: {count(len(forecasts), 'step is', 'steps are')} cached."]
+    else:
+        more = f", {unsure} if what they need has changed" if unsure else ""
+        lines += ["", f"{running} of {count(len(forecasts), 'step')} would run{more}."]
+    return "\n".join(lines)
+
+
+def _change(change: Change, color: bool) -> str:
+    before, after = _shown(change.before), _shown(change.after)
+    return f"{paint(change.field, 'bold', color=color)}: {before} → {after}"
+
+
+def _shown(value: Json) -> str:
+    if value is None:
+        return "none"
+    text = value if isinstance(value, str) else json.dumps(value)
+    if len(text) == 64 and not set(text) - set("0123456789abcdef"):
+        return text[:12]
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}"
+
+
+def forecast_to_json(plan: Plan, forecasts: Sequence[Forecast]) -> Json:
+    """``freezeflow.forecast/1``."""
+    return {
+        "format": FORMAT,
+        "recipe": str(plan.recipe),
+        "name": plan.name,
+        "steps": [
+            {
+                "id": found.ref.step,
+                "stage": found.stage,
+                "state": found.state,
+                "reason": found.reason,
+                "key": str(found.key) if found.key else None,
+                "changes": [
+                    {"field": change.field, "before": change.before, "after": change.after}
+                    for change in found.changes
+                ],
+            }
+            for found in forecasts
+        ],
+    }

@@ -1,0 +1,54 @@
+"""The progress of a run on a terminal: what runs now and for how long, below what has ended."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from freezeflow.engine.events import Event, StepEnded, StepStarted
+from freezeflow.engine.results import StepRef
+from freezeflow.report.progress import Lines
+from freezeflow.report.text import seconds
+
+
+class LiveProgress:
+    """Hears a run's events; `close` puts the terminal in order again."""
+
+    def __init__(self, *, color: bool) -> None:
+        self._console = Console(stderr=True, no_color=not color, highlight=False)
+        self._running: dict[StepRef, tuple[str, float]] = {}
+        self._spinner = Spinner("dots")
+        self._live = Live(
+            get_renderable=self._render,
+            console=self._console,
+            refresh_per_second=10,
+            transient=True,
+        )
+        self._lines = Lines(self._print, color=color)
+        self._live.start()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepStarted):
+            self._running[event.ref] = (event.stage, time.monotonic())
+        elif isinstance(event, StepEnded):
+            self._running.pop(event.result.ref, None)
+        self._lines(event)
+
+    def close(self) -> None:
+        """Takes away the moving part; what has been printed stays."""
+        self._live.stop()
+
+    def _print(self, line: str) -> None:
+        self._console.print(Text.from_ansi(line), soft_wrap=True)
+
+    def _render(self) -> RenderableType:
+        now = time.monotonic()
+        running = [f"{ref} ({seconds(now - since)})" for ref, (_, since) in self._running.items()]
+        if not running:
+            return Group()
+        self._spinner.update(text=Text(", ".join(running), overflow="ellipsis", no_wrap=True))
+        return self._spinner

@@ -1,0 +1,99 @@
+"""What a run tells while it goes on: a line for each step that ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from freezeflow.engine.events import Event, RunEnded, RunStarted, StepEnded, StepStarted, StepWarned
+from freezeflow.engine.results import StepResult
+from freezeflow.report.text import count, paint, seconds
+
+if TYPE_CHECKING:
+    from freezeflow.report.live import LiveProgress
+
+_MARKS = {"ran": ("done", "green"), "failed": ("FAILED", "red"), "skipped": ("skipped", "yellow")}
+
+
+def step_line(result: StepResult, *, color: bool = False) -> str:
+    """``digits: fold    done    1.20 s``."""
+    word, style = _MARKS[result.status]
+    took = seconds(result.facts["seconds"]) if result.status == "ran" else ""
+    mark = paint(f"{word:<7}", style, color=color)
+    return f"{result.ref.recipe.stem}: {result.ref.step:<12} {mark} {took}".rstrip()
+
+
+class Lines:
+    """Hears a run's events and prints a line for each step that ends.
+
+    Steps that are cached are counted and told in one line, and only where something runs.
+
+    Args:
+        write: Prints a line.
+        color: Whether with colours.
+    """
+
+    def __init__(self, write: Callable[[str], None], *, color: bool = False) -> None:
+        self._write = write
+        self._color = color
+        self._cached = 0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case StepStarted():
+                self._tell_cached()
+            case StepWarned(ref=ref, message=message):
+                word = paint("warning:", "yellow", color=self._color)
+                self._write(f"{ref}: {word} {message}")
+            case StepEnded(result=result) if result.status == "cached":
+                self._cached += 1
+            case StepEnded(result=result):
+                self._tell_cached()
+                self._write(step_line(result, color=self._color))
+            case RunStarted() | RunEnded():
+                pass
+
+    def _tell_cached(self) -> None:
+        if self._cached:
+            self._write(f"{count(self._cached, 'step is', 'steps are')} cached")
+            self._cached = 0
+
+
+class LiveWhenRunning:
+    """Hears a run's events; from the first step that runs, shows them live.
+
+    Until then nothing is loaded that shows them: where everything is cached there is nothing to see.
+
+    Args:
+        lines: What hears the events of a run in which nothing runs.
+        color: Whether with colours.
+    """
+
+    def __init__(self, lines: Lines, *, color: bool) -> None:
+        self._lines = lines
+        self._color = color
+        self._kept: list[Event] = []
+        self._live: LiveProgress | None = None
+
+    def __call__(self, event: Event) -> None:
+        if self._live is not None:
+            self._live(event)
+            return
+        self._kept.append(event)
+        if isinstance(event, StepStarted):
+            from freezeflow.report.live import LiveProgress
+
+            self._live = LiveProgress(color=self._color)
+            self._replay(self._live)
+        elif isinstance(event, RunEnded):
+            self._replay(self._lines)
+
+    def close(self) -> None:
+        """Puts the terminal in order again."""
+        if self._live is not None:
+            self._live.close()
+
+    def _replay(self, hearer: Callable[[Event], None]) -> None:
+        kept, self._kept = self._kept, []
+        for event in kept:
+            hearer(event)

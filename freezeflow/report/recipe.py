@@ -1,0 +1,94 @@
+"""Recipes written for a model: the one that ``freeze`` stands for, and a starter."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from freezeflow.values import ModelSource
+
+# What YAML reads as a string without quotes, in every version of it.
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
+_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+
+
+def recipe_text(
+    source: ModelSource,
+    *,
+    folder: Path,
+    to: str,
+    bind: Mapping[str, bool | int | float | str] | None = None,
+    written: str = "error",
+) -> str:
+    """The recipe that freezes a model as ``freezeflow freeze`` does.
+
+    Args:
+        source: The model.
+        folder: Where the recipe will lie; its paths start there.
+        to: The file to write, seen from that folder.
+        bind: Inputs fixed to a value.
+        written: What to do about a variable that is written and seen.
+    """
+    params = []
+    if bind:
+        pairs = (f"{scalar(name)}: {_value(value)}" for name, value in bind.items())
+        params.append(f"bind: {{{', '.join(pairs)}}}")
+    if written != "error":
+        params.append(f"written: {written}")
+    freeze = f"freeze: {{{', '.join(params)}}}" if params else "freeze"
+    return "\n".join([*_head(source, folder), *_stages("load", freeze, "strip", to=to)]) + "\n"
+
+
+def starter_text(source: ModelSource, *, folder: Path, to: str, comments: Sequence[str]) -> str:
+    """A recipe to start from: as `recipe_text`, with folding and validation.
+
+    Args:
+        source: The model.
+        folder: Where the recipe will lie.
+        to: The file to write.
+        comments: Lines that are put at its head.
+    """
+    lines = [f"# {line}".rstrip() for line in comments]
+    stages = _stages("load", "freeze", "strip", "fold", "validate", to=to)
+    return "\n".join([*lines, *_head(source, folder), *stages]) + "\n"
+
+
+def _head(source: ModelSource, folder: Path) -> Iterator[str]:
+    yield "version: 1"
+    yield f"name: {scalar(model_name(source))}"
+    yield "model:"
+    yield f"  {source.kind}: {_path(source, folder)}"
+    lists = {"signatures": source.signatures, "tags": source.tags}
+    lists |= {"inputs": source.inputs or None, "outputs": source.outputs or None}
+    for key, texts in lists.items():
+        if texts is not None:
+            yield f"  {key}: [{', '.join(map(scalar, texts))}]"
+
+
+def _stages(*stages: str, to: str) -> list[str]:
+    export = f"export: {{format: frozen_graph, to: {scalar(to)}}}"
+    return ["stages:", *(f"  - {stage}" for stage in (*stages, export))]
+
+
+def model_name(source: ModelSource) -> str:
+    """What a recipe for this model is called: its file's or folder's name, in plain letters."""
+    stem = source.path.stem if source.kind in ("keras", "frozen_graph") else source.path.name
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_") or "model"
+
+
+def scalar(text: str) -> str:
+    """A text as YAML, quoted where it has to be."""
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _value(value: bool | int | float | str) -> str:
+    return scalar(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _path(source: ModelSource, folder: Path) -> str:
+    return scalar(Path(os.path.relpath(source.path, folder)).as_posix())
