@@ -6,14 +6,17 @@ nothing has changed reads no YAML and checks no schema.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from freezeflow.errors import FreezeflowError
 from freezeflow.values import Digest, Json, ModelSource
 from freezeflow.version import VERSION
 
@@ -93,14 +96,15 @@ def make_plan(recipe: Recipe) -> Plan:
 
 
 def _step(recipe: Recipe, item: StageItem) -> Step:
-    from freezeflow.stages.params import InputPath, OutputPath, params_to_json, paths_in, unkeyed
+    from freezeflow.stages.params import params_to_json, paths_in, unkeyed
     from freezeflow.stages.registry import stage_named
 
     stage = stage_named(item.stage)
     params = params_to_json(item.params)
+    paths = paths_in(stage.params, params)
     base = recipe.path.parent
-    in_tensorflow = stage.runs_apart(recipe.source)
-    tools = set(stage.tools) | ({"tensorflow", "keras"} if in_tensorflow else set())
+    in_tensorflow = stage.in_tensorflow or (stage.role == "load" and recipe.source.needs_tensorflow)
+    tools = {*stage.tools, *(("tensorflow", "keras") if in_tensorflow else ())}
     return Step(
         id=item.id,
         stage=stage.name,
@@ -109,12 +113,11 @@ def _step(recipe: Recipe, item: StageItem) -> Step:
         params=params,
         unkeyed=unkeyed(stage.params),
         input_files={
-            name: _absolute(base, path)
-            for name, path in paths_in(stage.params, params, InputPath).items()
+            ".".join(map(str, found.path)): _absolute(base, found.text)
+            for found in paths
+            if not found.output
         },
-        output_files=tuple(
-            _absolute(base, path) for path in paths_in(stage.params, params, OutputPath).values()
-        ),
+        output_files=tuple(_absolute(base, found.text) for found in paths if found.output),
         needs=item.needs,
         source=recipe.source,
         base=base,
@@ -128,16 +131,21 @@ def _absolute(base: Path, path: str) -> Path:
     return Path(os.path.normpath(base / path))
 
 
+# Packages that bring TensorFlow under another name.
+_ALSO_CALLED = {"tensorflow": ("tensorflow-cpu", "tensorflow-intel", "tf-nightly")}
+
+
 def _version(package: str) -> str:
+    """The version that is installed, without importing the package."""
     from importlib.metadata import PackageNotFoundError, version
 
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
+    for name in (package, *_ALSO_CALLED.get(package, ())):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(name)
+    return "absent"
 
 
-# ---------------------------------------------------------------- kept plans
+# ---------------------------------------------------------------- as JSON
 
 
 def plan_to_json(plan: Plan) -> Json:
@@ -169,105 +177,160 @@ def plan_from_json(data: Json) -> Plan:
 
 def _step_to_json(step: Step) -> Json:
     data = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
-    data["input_files"] = {name: str(path) for name, path in step.input_files.items()}
-    data["output_files"] = [str(path) for path in step.output_files]
-    data["source"] = step.source.to_json()
-    data["base"] = str(step.base)
-    return data
+    return {
+        **data,
+        "unkeyed": list(step.unkeyed),
+        "input_files": {name: str(path) for name, path in step.input_files.items()},
+        "output_files": [str(path) for path in step.output_files],
+        "needs": list(step.needs),
+        "source": step.source.to_json(),
+        "base": str(step.base),
+    }
 
 
 def _step_from_json(data: Json) -> Step:
     return Step(
         **{
             **data,
+            "unkeyed": tuple(data["unkeyed"]),
             "input_files": {name: Path(path) for name, path in data["input_files"].items()},
             "output_files": tuple(map(Path, data["output_files"])),
             "needs": tuple(data["needs"]),
-            "unkeyed": tuple(data["unkeyed"]),
             "source": ModelSource.from_json(data["source"]),
             "base": Path(data["base"]),
         }
     )
 
 
+# ---------------------------------------------------------------- kept plans
+
+
 def compiled_plan(path: Path, folder: Path, *, set_vars: Mapping[str, str] | None = None) -> Plan:
     """The plan of a recipe file, from the folder of kept plans where nothing has changed.
+
+    There is one kept plan for each recipe file and choice of variables. It counts only if everything
+    that it was made from is the same: the recipe's text, the environment variables that it declares,
+    which of the files that the check has looked for are there, freezeflow and Python, the source
+    files of the language and of the stages, and the packages that are installed.
 
     Args:
         path: The recipe.
         folder: Where plans are kept.
-        set_vars: Values of variables that override the recipe's.
+        set_vars: Values of variables that go before the recipe's own.
 
     Raises:
         RecipeError: The recipe is not valid.
+        UsageError: A plugin's stage cannot be had.
     """
-    kept = folder / f"{_plan_name(path, set_vars or {})}.json"
-    found = _read_kept(kept)
+    names = json.dumps([os.path.abspath(path), sorted((set_vars or {}).items())])
+    kept = folder / f"{Digest.of(names.encode()).hex}.json"
+    found = _read_kept(kept, path)
     if found is not None:
         return found
     from freezeflow.spec.recipe import load_recipe
     from freezeflow.store.files import write_atomically
 
+    # Taken before the recipe is read: what changes in between makes the kept plan invalid.
+    made_from = _made_from(path)
     recipe = load_recipe(path, set_vars=set_vars)
     plan = make_plan(recipe)
-    data = {"plan": plan_to_json(plan), "needs": recipe.dependencies}
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(kept, [json.dumps(data, separators=(",", ":")).encode()])
+    data = {
+        "plan": plan_to_json(plan),
+        "made_from": made_from,
+        "looked_at": recipe.dependencies,
+        "stage_files": _modified(_stage_files(plan)),
+    }
+    text = json.dumps(data, separators=(",", ":")).encode()
+    with contextlib.suppress(FreezeflowError):  # a full disk; the plan is as good without
+        write_atomically(kept, [f"{Digest.of(text)}\n".encode(), text])
     return plan
 
 
-def _plan_name(path: Path, set_vars: Mapping[str, str]) -> str:
-    """A digest of all that a plan is made from, except what the recipe itself tells."""
+def _read_kept(kept: Path, recipe: Path) -> Plan | None:
+    """A kept plan, if it is undamaged and what it was made from is the same."""
     try:
-        text = path.read_bytes()
-    except OSError:
-        text = b""
-    parts = [
-        FORMAT,
-        VERSION,
-        str(path.absolute()),
-        sorted(set_vars.items()),
-        text.hex(),
-        # A package that comes or goes, or a changed stage, changes a folder or a file of these.
-        [_modified(entry) for entry in sys.path],
-        [_modified(entry) for entry in _own_files()],
-    ]
-    return Digest.of(json.dumps(parts).encode()).hex
-
-
-def _own_files() -> list[str]:
-    stages = os.path.join(os.path.dirname(__file__), "stages")
-    exports = os.path.join(os.path.dirname(__file__), "exports")
-    return [
-        e.path for folder in (stages, exports) for e in os.scandir(folder) if e.name[-3:] == ".py"
-    ]
-
-
-def _modified(path: str) -> int:
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _read_kept(path: Path) -> Plan | None:
-    """A kept plan, if the files and environment variables that it was checked against are the same."""
-    try:
-        data = json.loads(path.read_bytes())
-        if data["needs"] != current_dependencies(data["needs"]):
+        digest, _, text = kept.read_bytes().partition(b"\n")
+        if str(Digest.of(text)).encode() != digest:
+            return None
+        data = json.loads(text)
+        if data["made_from"] != _made_from(recipe):
+            return None
+        if data["looked_at"] != current_dependencies(data["looked_at"]):
+            return None
+        if data["stage_files"] != _modified(data["stage_files"]):
             return None
         return plan_from_json(data["plan"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def current_dependencies(needs: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json]]:
+def _made_from(recipe: Path) -> Json:
+    try:
+        text = str(Digest.of(recipe.read_bytes()))
+    except OSError:
+        text = ""  # loading the recipe tells why
+    return {"recipe": text, **_surroundings()}
+
+
+@functools.cache
+def _surroundings() -> dict[str, Json]:
+    """What is the same for all recipes of a process."""
+    here = os.path.dirname(__file__)
+    folders = [os.path.join(here, name) for name in ("spec", "stages", "exports")]
+    files = [e.path for folder in folders for e in os.scandir(folder) if e.name.endswith(".py")]
+    return {
+        "format": FORMAT,
+        "freezeflow": VERSION,
+        "python": sys.version,
+        "own_files": _modified([__file__, *files]),
+        "packages": [_packages(folder) for folder in sys.path],
+    }
+
+
+def _packages(folder: str) -> Json:
+    """What changes when a package is installed in a folder of ``sys.path`` or taken away.
+
+    For the current folder and the script's that is only the packages' records: other files come and
+    go there for other reasons.
+    """
+    folder = folder or os.curdir
+    if os.path.basename(folder) in ("site-packages", "dist-packages"):
+        return _modified([folder])
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return sorted(name for name in names if name.endswith((".dist-info", ".egg-info")))
+
+
+def _stage_files(plan: Plan) -> list[str]:
+    """The source files of the stages that a plan uses; plugins' lie outside the package."""
+    from freezeflow.stages.registry import stage_named
+
+    modules = {stage_named(step.stage).run.__module__ for step in plan.steps}
+    found = {getattr(sys.modules.get(name), "__file__", None) for name in modules}
+    return sorted(path for path in found if path is not None)
+
+
+def _modified(paths: Iterable[str]) -> dict[str, int]:
+    """When each file was last modified, in nanoseconds; 0 where it is gone."""
+    return {path: _modified_at(path) for path in sorted(paths)}
+
+
+def _modified_at(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def current_dependencies(looked_at: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json]]:
     """What a recipe's check has looked at, as it is now.
 
     Args:
-        needs: ``files``: path to whether it exists; ``environment``: variable to its value.
+        looked_at: ``files``: path to whether it is there; ``environment``: variable to its value.
     """
     return {
-        "files": {path: os.path.exists(path) for path in needs["files"]},
-        "environment": {name: os.environ.get(name) for name in needs["environment"]},
+        "files": {path: os.path.exists(path) for path in looked_at["files"]},
+        "environment": {name: os.environ.get(name) for name in looked_at["environment"]},
     }

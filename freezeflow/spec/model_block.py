@@ -7,6 +7,7 @@ from pathlib import Path
 
 from freezeflow.spec.notes import Notes
 from freezeflow.spec.paths import absolute, exists, fill_places
+from freezeflow.spec.problems import shown
 from freezeflow.spec.schema import SOURCE_KEYS
 from freezeflow.values import Json, ModelSource, SourceKind
 
@@ -26,32 +27,45 @@ def read_model(block: Json, name: str, recipe: Path, notes: Notes) -> ModelSourc
     if not isinstance(block, dict):
         return None
     kind = _kind(block, notes)
-    if kind is None or notes.broken(("model",)):
+    if kind is None:
         return None
     for key, owner in _ONLY_WITH.items():
         if key in block and kind != owner:
-            notes.add(("model", key), f"{key} goes with {owner}, not with {kind}", key=True)
-
-    def path_of(key: str) -> Path | None:
-        if key not in block:
-            return None
-        return absolute(fill_places(block[key], name, ("model", key), notes), recipe)
-
-    path, meta_graph = path_of(kind), path_of("meta_graph")
-    assert path is not None
-    if not any([exists(place, notes) for place in _places(kind, path, meta_graph)]):
-        hint = f"Paths start from the recipe's folder, {recipe.parent}."
-        notes.add(("model", kind), f"there is {_WHAT[kind]} at {block[kind]!r}", hint)
+            message = f"{key} goes with {owner}, not with {kind}"
+            notes.add(("model", key), message, "Take it out.", key=True)
+    path, meta_graph = (_path(block, key, name, recipe, notes) for key in (kind, "meta_graph"))
+    if path is not None:
+        _check_there(kind, path, meta_graph, block[kind], notes)
+    if path is None or notes.broken(("model",)):
+        return None
     return ModelSource(
         kind=kind,
         path=path,
         meta_graph=meta_graph,
-        tags=_strings(block, "tags"),
-        signatures=_strings(block, "signatures"),
-        inputs=_strings(block, "inputs") or (),
-        outputs=_strings(block, "outputs") or (),
-        custom_objects=_strings(block, "custom_objects") or (),
+        tags=_names(block.get("tags")),
+        signatures=_names(block.get("signatures")),
+        inputs=_names(block.get("inputs")) or (),
+        outputs=_names(block.get("outputs")) or (),
+        custom_objects=_names(block.get("custom_objects")) or (),
     )
+
+
+def _path(
+    block: Mapping[str, Json], key: str, name: str, recipe: Path, notes: Notes
+) -> Path | None:
+    if key not in block or notes.broken(("model", key)):
+        return None
+    return absolute(fill_places(block[key], name, ("model", key), notes), recipe)
+
+
+def _check_there(
+    kind: SourceKind, path: Path, meta_graph: Path | None, text: str, notes: Notes
+) -> None:
+    # All of them, and not only the first that is found: the check depends on each.
+    found = [exists(place, notes) for place in _places(kind, path, meta_graph)]
+    if not any(found) and not notes.broken(("model", kind)):
+        hint = f"Paths start from the recipe's folder; that makes it {path}."
+        notes.add(("model", kind), f"there is {_WHAT[kind]} at {shown(text)}", hint)
 
 
 def _kind(block: Mapping[str, Json], notes: Notes) -> SourceKind | None:
@@ -76,5 +90,7 @@ def _places(kind: SourceKind, path: Path, meta_graph: Path | None) -> list[Path]
     return [path]
 
 
-def _strings(block: Mapping[str, Json], key: str) -> tuple[str, ...] | None:
-    return tuple(block[key]) if key in block else None
+def _names(given: Json) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    return (given,) if isinstance(given, str) else tuple(given)

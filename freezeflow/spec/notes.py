@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from freezeflow.spec.problems import Problem
 from freezeflow.spec.tree import Document, Path_
-from freezeflow.values import Json
 
 
 class Notes:
@@ -17,8 +16,8 @@ class Notes:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.problems: list[Problem] = list(document.problems)
-        self.files: dict[str, Json] = {}
-        self.environment: dict[str, Json] = {}
+        self.files: dict[str, bool] = {}
+        self.environment: dict[str, str | None] = {}
         self._broken: set[Path_] = set()
 
     def add(self, path: Path_, message: str, hint: str = "", *, key: bool = False) -> None:

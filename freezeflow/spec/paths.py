@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.problems import did_you_mean
+from freezeflow.spec.problems import did_you_mean, shown
 from freezeflow.spec.tree import Path_
 
-_PLACE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+_PLACE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 # What marks the root of a project.
 _PROJECT_MARKS = (".git", "freezeflow.toml", "pyproject.toml")
@@ -21,12 +21,20 @@ def fill_places(text: str, name: str, path: Path_, notes: Notes) -> str:
 
     def filled(match: re.Match[str]) -> str:
         if match[1] is None:
+            if len(match[0]) == 1:
+                hint = "Write {{ and }} for braces."
+                notes.add(path, f"{shown(text)} has a brace without its partner", hint)
             return match[0][0]
         if match[1] != "model":
             hint = did_you_mean(match[1], ["model"])
             notes.add(path, f"{{{match[1]}}} stands for nothing here", hint)
         return name
 
+    if not text.isprintable():
+        notes.add(path, f"{shown(text)} has a character that no path should have")
+        return "_"
+    if text.startswith("~"):
+        notes.add(path, f"`~` in {shown(text)} does not stand for your home here", "Write it out.")
     return _PLACE.sub(filled, text)
 
 
@@ -37,14 +45,20 @@ def absolute(text: str, recipe: Path) -> Path:
 
 def exists(path: Path, notes: Notes) -> bool:
     """Whether a file is there; what was found is noted, because the check depends on it."""
-    found = path.exists()
+    found = os.path.exists(path)
     notes.files[str(path)] = found
     return found
 
 
-def project_root(recipe: Path) -> Path:
+def project_root(recipe: Path, notes: Notes) -> Path:
     """The nearest folder above a recipe that is the root of a project, else the recipe's own."""
     for folder in recipe.parents:
-        if any((folder / mark).exists() for mark in _PROJECT_MARKS):
+        if any(exists(folder / mark, notes) for mark in _PROJECT_MARKS):
             return folder
     return recipe.parent
+
+
+def leaves(path: Path, root: Path) -> bool:
+    """Whether a path lies outside a folder, by its name or through a symbolic link."""
+    real = Path(os.path.realpath(path))
+    return root not in path.parents or Path(os.path.realpath(root)) not in real.parents

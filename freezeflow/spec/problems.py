@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from freezeflow.errors import RecipeError
 from freezeflow.values import Json
 
+# Columns of a source line that are shown; of a longer one, the part around the mistake.
+_SHOWN_COLUMNS = 100
+
 
 class Mark(NamedTuple):
-    """A place in a file; line and column count from 1."""
+    """A place in a file; line and column count from 1, the length is in characters."""
 
     line: int
     column: int
+    length: int = 1
 
 
 class Problem(NamedTuple):
@@ -39,6 +44,7 @@ class Problem(NamedTuple):
             "file": self.file,
             "line": self.mark.line,
             "column": self.mark.column,
+            "length": self.mark.length,
             "message": self.message,
             "hint": self.hint,
         }
@@ -51,18 +57,26 @@ class InvalidRecipe(RecipeError):
         problems: The mistakes, in the order of the file.
     """
 
+    # An error that comes back from plain data has only its message.
+    problems: tuple[Problem, ...] = ()
+
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(sorted(problems, key=lambda p: (p.mark, p.message)))
+        self.problems = tuple(sorted(set(problems), key=lambda p: (p.mark, p.message)))
         count = len(self.problems)
         super().__init__(f"{count} mistake{'s' if count != 1 else ''} in {problems[0].file}")
 
     def __str__(self) -> str:
-        return render_problems(self.problems)
+        return render_problems(self.problems) or super().__str__()
 
 
 def render_problems(problems: Iterable[Problem], *, color: bool = False) -> str:
     """The mistakes for people: ``file:line:column: message``, the line with a caret, the hint."""
     return "\n".join(_render(problem, color) for problem in problems)
+
+
+def problems_to_json(problems: Iterable[Problem]) -> Json:
+    """The mistakes as a list of JSON objects."""
+    return [problem.to_json() for problem in problems]
 
 
 def _render(problem: Problem, color: bool) -> str:
@@ -71,20 +85,48 @@ def _render(problem: Problem, color: bool) -> str:
     lines = [f"{bold}{place}:{plain} {problem.message}"]
     if problem.source_line:
         number = str(problem.mark.line)
-        # Tabs stay tabs, so that the caret stands under its character.
-        before = problem.source_line[: problem.mark.column - 1]
-        gap = "".join("\t" if c == "\t" else " " for c in before)
-        lines.append(f"  {number} | {problem.source_line}")
-        lines.append(f"  {' ' * len(number)} | {gap}{red}^{plain}")
+        text, before, under = _excerpt(problem.source_line, problem.mark)
+        lines.append(f"  {number} | {text}")
+        lines.append(f"  {' ' * len(number)} | {' ' * before}{red}{'^' * under}{plain}")
     if problem.hint:
         lines.append(f"  {problem.hint}")
     return "\n".join(lines)
 
 
+def _excerpt(line: str, mark: Mark) -> tuple[str, int, int]:
+    """The part of a line around a mark, the width before the mark, and the width of the mark."""
+    clean = "".join(c if c.isprintable() else " " for c in line.rstrip())
+    start = max(0, mark.column - 1 - _SHOWN_COLUMNS // 2) if len(clean) > _SHOWN_COLUMNS else 0
+    shown = clean[start : start + _SHOWN_COLUMNS]
+    lead = "..." if start else ""
+    tail = "..." if start + _SHOWN_COLUMNS < len(clean) else ""
+    at = mark.column - 1 - start
+    under = _width(shown[at : at + mark.length])
+    return f"{lead}{shown}{tail}", len(lead) + _width(shown[:at]), max(1, under)
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes on a terminal."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint with the nearest known word, or with all of them where there are few."""
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    near = near_miss(word, names)
     if near:
-        return f"Did you mean {near[0]!r}?"
+        return f"Did you mean {near!r}?"
     return f"Known here: {', '.join(names)}." if 0 < len(names) <= 12 else ""
+
+
+def near_miss(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was most likely meant."""
+    by_lower = {name.lower(): name for name in sorted(known)}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[near[0]] if near else None
+
+
+def shown(word: str, limit: int = 60) -> str:
+    """A word of the recipe in quotes: one line, and not too long."""
+    return repr(word if len(word) <= limit else f"{word[: limit - 3]}...")

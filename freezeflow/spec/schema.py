@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,16 +23,29 @@ if TYPE_CHECKING:
 SCHEMA_FILE = Path(__file__).resolve().parent.parent.parent / "schemas" / "recipe.schema.json"
 
 SOURCE_KEYS: tuple[SourceKind, ...] = ("saved_model", "keras", "checkpoint", "frozen_graph")
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+# What may stand beside the stage in an item of `stages`.
+ITEM_KEYS = frozenset(("id", "needs"))
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
-def recipe_schema(*, plugins: bool = True) -> dict[str, Json]:
+def recipe_schema(
+    names: Collection[str] = tuple(BUILTIN), *, detailed: Collection[str] | None = None
+) -> dict[str, Json]:
     """The schema (draft 2020-12) of a recipe.
 
     Args:
-        plugins: With the stages of installed plugins; the published file has only our own.
+        names: The stages that it knows: by default freezeflow's own.
+        detailed: Those whose parameters it holds, by default all of them.
+
+    Raises:
+        UsageError: A plugin's stage cannot be had.
     """
-    names = list(stage_modules()) if plugins else list(BUILTIN)
+    stages = {
+        name: _stage_schema(name) if detailed is None or name in detailed else {} for name in names
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "freezeflow recipe",
@@ -39,25 +53,16 @@ def recipe_schema(*, plugins: bool = True) -> dict[str, Json]:
         "properties": {
             "version": {"description": "Version of the recipe language.", "enum": [1]},
             "name": {
-                "description": "What the recipe is called, and {model} in paths; by default the"
-                " file's name.",
+                "description": "What the recipe is called, and what {model} stands for in paths; by"
+                " default the file's name.",
                 "type": "string",
-                "pattern": NAME,
+                "pattern": _NAME,
             },
             "model": _model_schema(),
-            "vars": {
-                "description": "Variables for ${name} in any value, with their defaults; --set"
-                " name=value overrides one.",
-                "type": "object",
-                "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
-            },
-            "env": {
-                "description": "Environment variables that may be used as ${NAME}.",
-                "type": "array",
-                "items": {"type": "string"},
-            },
+            **_VARIABLES,
             "allow_outside": {
-                "description": "Outputs may be written outside the project.",
+                "description": "Outputs may be written outside the project, which is the nearest"
+                " folder with .git, pyproject.toml or freezeflow.toml, else the recipe's own.",
                 "type": "boolean",
                 "default": False,
             },
@@ -66,7 +71,7 @@ def recipe_schema(*, plugins: bool = True) -> dict[str, Json]:
                 " unless `needs` says otherwise.",
                 "type": "array",
                 "minItems": 1,
-                "items": _item_schema(names),
+                "items": _item_schema(stages),
             },
         },
         "required": ["version", "model", "stages"],
@@ -75,20 +80,46 @@ def recipe_schema(*, plugins: bool = True) -> dict[str, Json]:
 
 
 @functools.cache
-def validator() -> Draft202012Validator:
-    """A compiled validator of `recipe_schema`."""
+def validator(used: frozenset[str]) -> Draft202012Validator:
+    """A validator of recipes that use certain stages; the others are known by name only.
+
+    Raises:
+        UsageError: A plugin's stage cannot be had.
+    """
     import jsonschema
 
-    return jsonschema.Draft202012Validator(recipe_schema())
+    return jsonschema.Draft202012Validator(recipe_schema(stage_modules(), detailed=used))
 
 
 def schema_text() -> str:
     """The text of the published schema file."""
-    return json.dumps(recipe_schema(plugins=False), indent=2) + "\n"
+    return json.dumps(recipe_schema(), indent=2) + "\n"
 
 
-def _strings(description: str) -> dict[str, Json]:
-    return {"description": description, "type": "array", "items": {"type": "string"}}
+_VARIABLES: dict[str, Json] = {
+    "vars": {
+        "description": "Variables for ${name} in any value, with their defaults (empty: it has to be"
+        " given); --set name=value overrides one.",
+        "type": "object",
+        "propertyNames": {"pattern": _VARIABLE},
+        "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+    },
+    "env": {
+        "description": "Environment variables that may be used as ${NAME}; they override `vars`.",
+        "type": "array",
+        "items": {"type": "string", "pattern": _VARIABLE},
+    },
+}
+
+
+def _names(description: str) -> dict[str, Json]:
+    """A name or a list of names."""
+    return {
+        "description": description,
+        "type": ["array", "string"],
+        "items": {"type": "string", "minLength": 1},
+        "minLength": 1,
+    }
 
 
 def _model_schema() -> dict[str, Json]:
@@ -105,56 +136,70 @@ def _model_schema() -> dict[str, Json]:
             "checkpoint": path("Prefix of a checkpoint; its meta graph lies beside it."),
             "frozen_graph": path("A graph file, .pb or .pbtxt."),
             "meta_graph": path("The checkpoint's .meta file, if it has another name."),
-            "tags": _strings("Tag set of the meta graph; by default [serve], else the only one."),
+            "tags": _names("Tag set of the meta graph; by default `serve`, else the only one."),
             "signatures": {
-                "description": "Which signatures, or [all]; by default serving_default, else the"
-                " only one.",
-                "type": "array",
-                "items": {"type": "string"},
+                **_names(
+                    "Which signatures, or `all`; by default serving_default, else the only one."
+                ),
                 "minItems": 1,
             },
-            "inputs": _strings("For graphs without signatures: tensors to feed."),
-            "outputs": _strings("For graphs without signatures: tensors to fetch."),
-            "custom_objects": _strings("For Keras: modules with the model's own layers."),
+            "inputs": _names("For graphs without signatures: tensors to feed."),
+            "outputs": _names("For graphs without signatures: tensors to fetch."),
+            "custom_objects": _names("For Keras: modules with the model's own layers."),
         },
         "additionalProperties": False,
     }
 
 
-def _item_schema(names: list[str]) -> dict[str, Json]:
+def _item_schema(stages: Mapping[str, Json]) -> dict[str, Json]:
     """A stage's name, or a mapping with the stage as a key beside `id` and `needs`."""
-    properties: dict[str, Json] = {name: _stage_schema(name) for name in names}
-    properties["id"] = {
-        "description": "What `needs` calls this stage; by default the stage's name.",
-        "type": "string",
-        "pattern": NAME,
-    }
-    properties["needs"] = {
-        "description": "Ids of the stages that come before; the model comes from the first.",
-        "if": {"type": "array"},
-        "then": {"items": {"type": "string"}, "minItems": 1},
-        "else": {"type": "string"},
+    properties: dict[str, Json] = {
+        **stages,
+        "id": {
+            "description": "What `needs` calls this stage; by default the stage's name.",
+            "type": "string",
+            "pattern": _NAME,
+        },
+        "needs": {
+            **_names("Ids of the stages that come before; the model comes from the first."),
+            "minItems": 1,
+        },
     }
     return {
         "if": {"type": "object"},
         "then": {"properties": properties, "additionalProperties": False},
-        "else": {"enum": names},
+        "else": {"enum": list(stages)},
     }
 
 
 def _stage_schema(name: str) -> dict[str, Json]:
+    """A stage's parameters as a mapping, the one that may stand for itself, or nothing."""
     stage = stage_named(name)
     whole = schema_of(stage.params)
     shorthand = shorthand_of(stage.params)
-    other: dict[str, Json] = {"type": "null"}
-    if shorthand is not None:
-        short = whole["properties"][shorthand]
-        other = short if "required" in whole else {**short, "type": [short["type"], "null"]}
-    if "enum" in other and "required" not in whole:
-        other = {**other, "enum": [*other["enum"], None]}
+    other = {} if shorthand is None else whole["properties"][shorthand]
+    types = other.get("type", [])
+    types = [types] if isinstance(types, str) else types
     return {
         "description": stage.summary,
         "if": {"type": "object"},
         "then": whole,
-        "else": {key: value for key, value in other.items() if key != "default"},
+        "else": {**other, **_or_empty(other, types, empty="required" not in whole)},
     }
+
+
+def _or_empty(other: Mapping[str, Json], types: list[str], *, empty: bool) -> dict[str, Json]:
+    if not empty or "null" in types:
+        return {"type": types}
+    enum = {"enum": [*other["enum"], None]} if "enum" in other else {}
+    return {"type": [*types, "null"], **enum}
+
+
+def main() -> None:
+    """Writes the published schema file."""
+    SCHEMA_FILE.parent.mkdir(exist_ok=True)
+    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

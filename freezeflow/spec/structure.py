@@ -2,90 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.problems import did_you_mean
-from freezeflow.spec.schema import validator
-from freezeflow.spec.tree import Path_
+from freezeflow.spec.problems import did_you_mean, near_miss, shown
+from freezeflow.spec.scalars import parse_scalar
+from freezeflow.spec.schema import ITEM_KEYS, validator
+from freezeflow.spec.tree import Path_, walk
+from freezeflow.stages.registry import stage_modules, stage_named
 from freezeflow.values import Json
 
-# Keys that have moved or that people look for, and where they are.
-_ELSEWHERE = {
-    "inputs": "model",
-    "outputs": "model",
-    "signatures": "model",
-    "tags": "model",
-    "saved_model": "model",
-}
+# Keys that people look for at the top, and where they are.
+_UNDER_MODEL = frozenset(
+    (
+        "inputs",
+        "outputs",
+        "signatures",
+        "tags",
+        "saved_model",
+        "keras",
+        "checkpoint",
+        "frozen_graph",
+    )
+)
 
-
-def check_structure(data: Json, notes: Notes) -> None:
-    """Notes every place where the recipe does not fit the schema."""
-    for error in validator().iter_errors(data):
-        for leaf in _leaves(error):
-            _note(leaf, notes)
-    stages = data.get("stages") if isinstance(data, dict) else None
-    for index, item in enumerate(stages if isinstance(stages, list) else []):
-        if isinstance(item, dict):
-            _check_one_stage(item, ("stages", index), notes)
-
-
-def _leaves(error: Any) -> Iterator[Any]:
-    """The errors under an error; ``if`` descends without a level of its own."""
-    if error.context:
-        for inner in error.context:
-            yield from _leaves(inner)
-    else:
-        yield error
-
-
-def _note(error: Any, notes: Notes) -> None:
-    path: Path_ = tuple(error.absolute_path)
-    tell = _TELLERS.get(error.validator)
-    if tell is None:
-        notes.add(path, error.message)
-    else:
-        tell(error, path, notes)
-
-
-def _unknown_keys(error: Any, path: Path_, notes: Notes) -> None:
-    known = error.schema.get("properties", {})
-    for key in error.instance:
-        if key in known:
-            continue
-        hint = did_you_mean(key, known)
-        if not hint.startswith("Did") and path == () and key in _ELSEWHERE:
-            hint = f"It belongs under `{_ELSEWHERE[key]}`."
-        notes.add((*path, key), f"unknown {_role(path)} {key!r}", hint, key=True)
-
-
-def _role(path: Path_) -> str:
-    if path == ("model",):
-        return "key of model"
-    if len(path) == 2 and path[0] == "stages":
-        return "stage"
-    if len(path) >= 3 and path[0] == "stages":
-        return f"parameter of {path[2]}"
-    return "key"
-
-
-def _wrong_type(error: Any, path: Path_, notes: Notes) -> None:
-    wanted = error.validator_value
-    wanted = [wanted] if isinstance(wanted, str) else wanted
-    words = " or ".join(_TYPE_WORDS[kind] for kind in wanted)
-    message = f"{_named(path)} must be {words}, not {_shown(error.instance)}"
-    hint = ""
-    if error.instance is None and "null" not in wanted:
-        hint = "Give it a value, or leave it out."
-    notes.add(path, message, hint)
-
+# What YAML 1.1 took for booleans.
+_OLD_BOOLEANS = frozenset(("yes", "no", "on", "off", "y", "n"))
 
 _TYPE_WORDS = {
     "object": "a mapping",
     "array": "a list",
-    "string": "a string",
+    "string": "text",
     "integer": "a whole number",
     "number": "a number",
     "boolean": "true or false",
@@ -93,60 +43,161 @@ _TYPE_WORDS = {
 }
 
 
-def _shown(value: Json) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
+def check_structure(data: Json, notes: Notes) -> None:
+    """Notes every place where the recipe does not fit the schema."""
+    _check_numbers(data, notes)
+    errors = list(validator(used_stages(data)).iter_errors(data))
+    # A value of the wrong type breaks other rules, too; one mistake is told once.
+    mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
+    for error in errors:
+        path: Path_ = tuple(error.absolute_path)
+        if error.validator == "type" or path not in mistyped:
+            _TELLERS[str(error.validator)](error, path, notes)
+    for index, item in enumerate(_items(data)):
+        if isinstance(item, dict):
+            _check_one_stage(item, ("stages", index), notes)
+
+
+def used_stages(data: Json) -> frozenset[str]:
+    """Names of the stages that a recipe uses; unknown ones are left out."""
+    named: set[str] = set()
+    for item in _items(data):
+        named.update([item] if isinstance(item, str) else item if isinstance(item, dict) else [])
+    return frozenset(named & stage_modules().keys())
+
+
+def _items(data: Json) -> list[Json]:
+    items = data.get("stages") if isinstance(data, dict) else None
+    return items if isinstance(items, list) else []
+
+
+def _check_numbers(data: Json, notes: Notes) -> None:
+    for path, value in walk(data):
+        if isinstance(value, float) and not math.isfinite(value):
+            notes.add(path, f"{_named(path)} must be a finite number")
+        elif type(value) is int and not -(2**63) <= value < 2**63:
+            notes.add(path, f"{_named(path)} is a number of more than 64 bits")
+
+
+def _check_one_stage(item: Mapping[str, Json], path: Path_, notes: Notes) -> None:
+    stages = [key for key in item if key in stage_modules()]
+    if len(stages) > 1:
+        first, second = stages[:2]
+        message = f"an item holds one stage; this one has {shown(first)} and {shown(second)}"
+        notes.add((*path, second), message, f"Begin a new item: `- {second}`.", key=True)
+    elif not item.keys() - ITEM_KEYS:
+        notes.add(path, "the item names no stage", "Write `- stage` or `- stage: {...}`.")
+
+
+# ---------------------------------------------------------------- what each rule says
+
+
+def _unknown_keys(error: Any, path: Path_, notes: Notes) -> None:
+    for key in error.instance:
+        if key not in error.schema["properties"]:
+            what, hint = _unknown_key(key, error, path)
+            notes.add((*path, key), f"unknown {what} {shown(key)}", hint, key=True)
+
+
+def _unknown_key(key: str, error: Any, path: Path_) -> tuple[str, str]:
+    """What an unknown key was meant as, and a hint."""
+    known = error.schema["properties"]
+    if path == ():
+        under_model = key in _UNDER_MODEL and not near_miss(key, known)
+        return "key", "It belongs under `model`." if under_model else did_you_mean(key, known)
+    if path[0] != "stages":
+        return f"key of {path[-1]}", did_you_mean(key, known)
+    if len(path) > 2:
+        nested = "" if len(path) == 3 else f"{_named(path[2:])} of "
+        return f"parameter of {nested}{path[2]}", did_you_mean(key, known)
+    stage = next((name for name in error.instance if name in stage_modules()), None)
+    if stage is None:
+        return "stage", did_you_mean(key, known.keys() - ITEM_KEYS)
+    if key in {field.name for field in dataclasses.fields(stage_named(stage).params)}:
+        return "key", f"It is a parameter of {stage}: indent it further, under `{stage}:`."
+    return f"key beside {stage}", did_you_mean(key, ITEM_KEYS)
+
+
+def _wrong_type(error: Any, path: Path_, notes: Notes) -> None:
+    wanted = error.validator_value
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    value = error.instance
+    is_stage = len(path) == 3 and path[0] == "stages" and path[2] not in ITEM_KEYS
+    if is_stage and value is None:
+        return  # what a stage without parameters lacks is told when they are filled in
+    if is_stage:
+        wanted = [*wanted, "object"]
+    words = " or ".join(_TYPE_WORDS[kind] for kind in wanted if kind != "null") or "empty"
+    what = f"parameters of {path[2]}" if is_stage else _named(path)
+    hint = _type_hint(value, wanted, notes.document.scalars.get(path))
+    notes.add(path, f"{what} must be {words}, not {_described(value)}", hint)
+
+
+def _type_hint(value: Json, wanted: list[str], written: Any) -> str:
+    if written is None or "${" in written.text:
+        return ""
     if value is None:
-        return "empty"
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    return repr(value) if isinstance(value, str) else str(value)
-
-
-def _named(path: Path_) -> str:
-    for part in reversed(path):
-        if isinstance(part, str):
-            index = path[path.index(part) + 1 :]
-            return part + "".join(f"[{i}]" for i in index)
-    return f"item {path[-1]}" if path else "the recipe"
+        return "Give it a value, or leave it out."
+    if "boolean" in wanted and str(value).lower() in _OLD_BOOLEANS:
+        return "YAML 1.2 knows only true and false."
+    if "string" in wanted and not isinstance(value, str):
+        return f'Write it in quotes: "{written.text}".'
+    if {"integer", "number"} & set(wanted) and isinstance(value, str) and written.quoted:
+        is_number = isinstance(parse_scalar(value), (int, float))
+        return "Take the quotes away." if is_number else ""
+    if "array" in wanted:
+        return f"Write it as a list: [{written.text}]." if len(written.text) < 40 else ""
+    return ""
 
 
 def _not_one_of(error: Any, path: Path_, notes: Notes) -> None:
     known = [str(word) for word in error.validator_value if word is not None]
+    value = error.instance
     if len(path) == 2 and path[0] == "stages":
-        if not isinstance(error.instance, str):
-            notes.add(path, f"a stage is a name or a mapping, not {_shown(error.instance)}")
-            return
-        notes.add(path, f"unknown stage {error.instance!r}", did_you_mean(error.instance, known))
+        if isinstance(value, str):
+            notes.add(path, f"unknown stage {shown(value)}", did_you_mean(value, known))
+        else:
+            message = f"a stage is a name or a mapping, not {_described(value)}"
+            notes.add(path, message, "Write `- stage` or `- stage: {...}`.")
         return
-    hint = did_you_mean(str(error.instance), known)
-    listed = ", ".join(known)
-    message = f"{_named(path)} must be {listed}" if len(known) == 1 else f"{_named(path)} must be one of {listed}"
-    notes.add(path, f"{message}, not {_shown(error.instance)}", hint if hint.startswith("Did") else "")
+    near = near_miss(value, known) if isinstance(value, str) else None
+    choice = known[0] if len(known) == 1 else f"one of {', '.join(known)}"
+    hint = f"Did you mean {near!r}?" if near else ""
+    if path == ("version",):
+        hint = "Newer versions of the language need a newer freezeflow."
+    notes.add(path, f"{_named(path)} must be {choice}, not {_described(value)}", hint)
 
 
 def _missing_keys(error: Any, path: Path_, notes: Notes) -> None:
+    what = next((str(part) for part in reversed(path) if isinstance(part, str)), "the recipe")
     for key in error.validator_value:
         if key not in error.instance:
-            at_key = bool(path)
-            what = f"{path[-1]} needs" if path and isinstance(path[-1], str) else "the recipe needs"
             doc = error.schema["properties"][key].get("description", "")
-            notes.add(path, f"{what} {key!r}", doc, key=at_key)
+            notes.add(path, f"{what} needs {shown(key)}", doc, key=bool(path))
 
 
 def _out_of_range(error: Any, path: Path_, notes: Notes) -> None:
     words = {"minimum": "at least", "maximum": "at most"}[error.validator]
-    notes.add(path, f"{_named(path)} must be {words} {error.validator_value}, not {error.instance}")
+    bound = error.validator_value
+    notes.add(path, f"{_named(path)} must be {words} {bound}, not {error.instance}")
 
 
-def _too_few(error: Any, path: Path_, notes: Notes) -> None:
-    notes.add(path, f"{_named(path)} must not be empty")
+def _wrong_count(error: Any, path: Path_, notes: Notes) -> None:
+    count = len(error.schema.get("prefixItems", ()))
+    if count:
+        message = f"{_named(path)} must have {count} values, not {len(error.instance)}"
+        notes.add(path, message)
+    else:
+        notes.add(path, f"{_named(path)} must not be empty")
 
 
 def _bad_name(error: Any, path: Path_, notes: Notes) -> None:
-    message = f"{_named(path)} {error.instance!r} is no name"
+    if "propertyNames" in error.absolute_schema_path:
+        message = f"{shown(error.instance)} is no name of a variable"
+        hint = "Use letters, digits and '_', a letter or '_' first."
+        notes.add((*path, error.instance), message, hint, key=True)
+        return
+    message = f"{_named(path)} {shown(error.instance)} is no name"
     notes.add(path, message, "Use letters, digits, '_', '.' and '-', a letter or digit first.")
 
 
@@ -157,19 +208,29 @@ _TELLERS: Mapping[str, Callable[[Any, Path_, Notes], None]] = {
     "required": _missing_keys,
     "minimum": _out_of_range,
     "maximum": _out_of_range,
-    "minItems": _too_few,
-    "minLength": _too_few,
+    "minItems": _wrong_count,
+    "items": _wrong_count,
+    "minLength": _wrong_count,
     "pattern": _bad_name,
 }
 
 
-def _check_one_stage(item: Mapping[str, Json], path: Path_, notes: Notes) -> None:
-    stages = [key for key in item if key not in ("id", "needs")]
-    if len(stages) > 1:
-        first, second = stages[:2]
-        message = f"one item holds one stage; here are {' and '.join(map(repr, stages))}"
-        notes.add((*path, second), message, f"Start a new item with `- {second}`.", key=True)
-    elif not stages:
-        notes.add(path, "the item names no stage", "Write it as `- stage` or `- stage: {...}`.")
+# ---------------------------------------------------------------- words
 
 
+def _named(path: Path_) -> str:
+    """What a value is called: its key, with the numbers of lists behind."""
+    keys = [place for place, part in enumerate(path) if isinstance(part, str)]
+    if not keys:
+        return "the recipe"
+    return f"{path[keys[-1]]}{''.join(f'[{number}]' for number in path[keys[-1] + 1 :])}"
+
+
+def _described(value: Json) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (Mapping, list)):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    return shown(value) if isinstance(value, str) else str(value)

@@ -1,12 +1,12 @@
 """YAML text as plain values that remember where they stand.
 
-Scalars are read by the core schema of YAML 1.2 (so ``no`` is a string and ``010`` is ten), tags and
-merge keys are refused, and so is what could make a small file large: too many aliases, too deep
-nesting, aliases into oneself. Source of the schema: https://yaml.org/spec/1.2.2/#103-core-schema.
+Scalars are read by YAML 1.2's core schema. Tags and merge keys are refused, and so is what could
+make a small file large: too many aliases, too deep nesting, aliases into oneself.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,35 +15,41 @@ from typing import Any, NamedTuple
 import yaml
 
 from freezeflow.errors import RecipeError
-from freezeflow.spec.problems import InvalidRecipe, Mark, Problem
+from freezeflow.spec.problems import InvalidRecipe, Mark, Problem, shown
+from freezeflow.spec.scalars import parse_scalar
 from freezeflow.values import Json
 
 Path_ = tuple[str | int, ...]
 
-MAX_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 1024 * 1024
 _MAX_DEPTH = 50
-_MAX_NODES = 200_000
+_MAX_VALUES = 50_000
 
-_NULL = re.compile(r"(~|null|Null|NULL|)$")
-_TRUE = re.compile(r"(true|True|TRUE)$")
-_FALSE = re.compile(r"(false|False|FALSE)$")
-_INT = re.compile(r"[-+]?[0-9]+$")
-_OCTAL = re.compile(r"0o[0-7]+$")
-_HEX = re.compile(r"0x[0-9a-fA-F]+$")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
-_SPECIAL = {".inf": "inf", ".Inf": "inf", ".INF": "inf", ".nan": "nan", ".NaN": "nan", ".NAN": "nan"}
+# libyaml's parser, which comes with nearly every PyYAML, is ten times as fast.
+Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_PLAIN_TAGS = {
-    yaml.ScalarNode: "tag:yaml.org,2002:str",
-    yaml.SequenceNode: "tag:yaml.org,2002:seq",
-    yaml.MappingNode: "tag:yaml.org,2002:map",
-}
+# What YAML calls not printable.
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# Hints for what parsers say (libyaml and PyYAML's own word it a little differently).
+_YAML_HINTS = (
+    ("mapping values are not allowed", "Quote a value that holds ': ', or check the indentation."),
+    ("cannot start any token", "Quote a value that begins with @, `, % or a tab."),
+    ("expected ':'", "Every key needs its ':'; check the indentation, too."),
+    ("expected key", "Check the indentation."),
+    ("block end", "Check the indentation."),
+    ("'-' indicator", "Check the indentation."),
+    ("end of stream", "A quote or a bracket is not closed."),
+    ("flow", "A comma or a closing bracket is missing."),
+    ("escape", "In double quotes a backslash begins an escape; single quotes take it as it is."),
+)
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Composes nodes; resolves no implicit types, so that a tag on a node is one that was written."""
+class Written(NamedTuple):
+    """A scalar as it stands in the file: its text, and whether it is in quotes (or a block)."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+    text: str
+    quoted: bool
 
 
 class Document(NamedTuple):
@@ -55,6 +61,7 @@ class Document(NamedTuple):
         data: Its values: dict, list, str, int, float, bool, None.
         marks: Path of a value to where it starts.
         key_marks: Path of a value in a mapping to where its key starts.
+        scalars: Path of a scalar to how it is written.
         problems: Mistakes that do not keep the rest from being read.
     """
 
@@ -63,21 +70,25 @@ class Document(NamedTuple):
     data: Json
     marks: dict[Path_, Mark]
     key_marks: dict[Path_, Mark]
+    scalars: dict[Path_, Written]
     problems: list[Problem]
 
     def problem(self, path: Path_, message: str, hint: str = "", *, key: bool = False) -> Problem:
         """A mistake at a value, or at its key; where that is not there, at what holds it."""
         mark = self.key_marks.get(path) if key else self.marks.get(path)
+        if mark is None:
+            mark = self.marks.get(path)
         while mark is None and path:
             path = path[:-1]
-            mark = self.marks.get(path)
-        return problem_at(self.name, self.lines, mark or Mark(1, 1), message, hint)
+            mark = self.key_marks.get(path) or self.marks.get(path)
+        return problem_at(self, mark or Mark(1, 1), message, hint)
 
 
-def problem_at(name: str, lines: list[str], mark: Mark, message: str, hint: str = "") -> Problem:
+def problem_at(document: Document, mark: Mark, message: str, hint: str = "") -> Problem:
     """A mistake at a place of a file."""
+    lines = document.lines
     line = lines[mark.line - 1] if 0 < mark.line <= len(lines) else ""
-    return Problem(name, mark, message, hint, line.rstrip("\r\n"))
+    return Problem(document.name, mark, message, hint, line)
 
 
 def read_document(path: Path, name: str) -> Document:
@@ -88,19 +99,20 @@ def read_document(path: Path, name: str) -> Document:
         InvalidRecipe: It is no YAML that a recipe may be.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise RecipeError(
-            f"cannot be read: {error.strerror}", where=name, hint="Name a recipe file."
-        ) from None
+        hint = "Name a recipe file."
+        raise RecipeError(f"cannot be read: {error.strerror}", where=name, hint=hint) from None
     if len(raw) > MAX_BYTES:
         raise RecipeError(f"is over {MAX_BYTES // 2**20} MiB: no recipe", where=name)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        good = raw[: error.start].decode("utf-8-sig", "replace")
+        mark = Mark(good.count("\n") + 1, len(good) - good.rfind("\n"))
         message = f"byte {raw[error.start]:#04x} is not UTF-8"
-        raise InvalidRecipe([Problem(name, Mark(line, 1), message, "Save the file as UTF-8.", "")]) from None
+        raise InvalidRecipe([Problem(name, mark, message, "Save the file as UTF-8.", "")]) from None
     return parse_document(text, name)
 
 
@@ -110,133 +122,178 @@ def parse_document(text: str, name: str) -> Document:
     Raises:
         InvalidRecipe: It is no YAML that a recipe may be.
     """
-    lines = text.splitlines()
-    _check_nesting(text, lines, name)
-    root = _compose(text, lines, name)
-    document = Document(name, lines, None, {}, {}, [])
-    if root is None:
-        message = "the recipe is empty"
-        raise InvalidRecipe([problem_at(name, lines, Mark(1, 1), message, "See `freezeflow init`.")])
-    builder = _Builder(document)
-    data = builder.value(root, ())
-    return document._replace(data=data)
+    document = Document(name, text.splitlines(), None, {}, {}, {}, [])
+    _check_characters(text, document)
+    root = _Composer(document).compose(text)
+    return document._replace(data=_Builder(document).value(root, ()))
 
 
-def _compose(text: str, lines: list[str], name: str) -> yaml.Node | None:
-    loader = None
-    try:
-        loader = _Loader(text)
-        return loader.get_single_node()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = Mark(mark.line + 1, mark.column + 1) if mark else Mark(1, 1)
-        message = error.problem or "cannot be parsed"
-        hint = "A recipe is one document." if "document" in (error.context or "") else ""
-        raise InvalidRecipe([problem_at(name, lines, place, f"bad YAML: {message}", hint)]) from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        message = f"bad YAML: character {error.character!r} is not allowed"
-        raise InvalidRecipe([problem_at(name, lines, Mark(line, 1), message)]) from None
-    finally:
-        if loader is not None:
-            loader.dispose()
+def _stop(document: Document, mark: Mark, message: str, hint: str = "") -> InvalidRecipe:
+    """The error for a mistake after which nothing more can be read."""
+    return InvalidRecipe([*document.problems, problem_at(document, mark, message, hint)])
 
 
-def _check_nesting(text: str, lines: list[str], name: str) -> None:
-    """Refuses deep nesting from the event stream, before anything recurses."""
-    depth = 0
-    try:
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-                depth += 1
-                if depth > _MAX_DEPTH:
-                    mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
-                    message = f"nested more than {_MAX_DEPTH} levels deep"
-                    raise InvalidRecipe([problem_at(name, lines, mark, message)])
-            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-                depth -= 1
-    except (yaml.MarkedYAMLError, yaml.reader.ReaderError):
-        return  # composing tells it, with its place
+def _check_characters(text: str, document: Document) -> None:
+    for number, line in enumerate(document.lines, 1):
+        found = _UNPRINTABLE.search(line)
+        if found:
+            what = f"character U+{ord(found[0]):04X} is not allowed"
+            raise _stop(document, Mark(number, found.start() + 1), what, "Take it out.")
+    if "\0" in text or _UNPRINTABLE.search(text):
+        # One that separates lines for Python but is no line break of YAML (form feed, for one).
+        raise _stop(document, Mark(1, 1), "there are control characters", "Take them out.")
 
 
-class _Builder:
-    """Values of composed nodes, each node's place noted."""
+# ---------------------------------------------------------------- nodes
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Node:
+    """A composed node; a mapping's children are its keys and values in turn."""
+
+    mark: Mark
+    kind: str
+    scalar: Written | None = None
+    children: list[_Node] = dataclasses.field(default_factory=list)
+
+
+class _Composer:
+    """Puts the parser's events together, without recursion."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._open: set[int] = set()
+        self._anchors: dict[str, _Node] = {}
+        self._open: list[_Node] = []
+        self._root: _Node | None = None
+
+    def compose(self, text: str) -> _Node:
+        try:
+            for event in yaml.parse(text, Loader=Loader):
+                self._take(event)
+        except yaml.MarkedYAMLError as error:
+            raise self._bad_yaml(error) from None
+        if self._root is None:
+            hint = "`freezeflow init MODEL` writes a first one."
+            raise _stop(self._document, Mark(1, 1), "the recipe is empty", hint)
+        return self._root
+
+    def _take(self, event: Any) -> None:
+        if isinstance(event, yaml.DocumentStartEvent):
+            self._start(event)
+        elif isinstance(event, yaml.AliasEvent):
+            self._add(self._aliased(event))
+        elif isinstance(event, yaml.ScalarEvent):
+            # The C parser says "" for a plain scalar, the other one None.
+            quoted = bool(event.style) and event.style != "plain"
+            self._new(event, "scalar").scalar = Written(event.value, quoted)
+        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            is_mapping = isinstance(event, yaml.MappingStartEvent)
+            self._open.append(self._new(event, "mapping" if is_mapping else "sequence"))
+            if len(self._open) > _MAX_DEPTH:
+                raise _stop(self._document, _mark(event), f"nested over {_MAX_DEPTH} levels deep")
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            self._open.pop()
+
+    def _start(self, event: Any) -> None:
+        if self._root is not None:
+            hint = "A recipe is one document: take the `---` out, or make it two files."
+            raise _stop(self._document, _mark(event), "a second document begins here", hint)
+        if event.version not in (None, (1, 2)):
+            raise _stop(self._document, _mark(event), "recipes are YAML 1.2", "Drop `%YAML`.")
+
+    def _new(self, event: Any, kind: str) -> _Node:
+        node = _Node(_mark(event), kind)
+        if event.tag is not None:
+            message = f"tags ({event.tag}) are not allowed in a recipe"
+            self._note(node.mark, message, "Write the plain value.")
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        self._add(node)
+        return node
+
+    def _add(self, node: _Node) -> None:
+        if self._open:
+            self._open[-1].children.append(node)
+        else:
+            self._root = node
+
+    def _aliased(self, event: Any) -> _Node:
+        node = self._anchors.get(event.anchor)
+        if node is None:
+            raise _stop(self._document, _mark(event), f"no anchor &{event.anchor} comes before")
+        if node in self._open:
+            message = f"alias *{event.anchor} refers to what it stands in"
+            raise _stop(self._document, _mark(event), message)
+        return node
+
+    def _note(self, mark: Mark, message: str, hint: str) -> None:
+        self._document.problems.append(problem_at(self._document, mark, message, hint))
+
+    def _bad_yaml(self, error: yaml.MarkedYAMLError) -> InvalidRecipe:
+        problem = error.problem or "cannot be parsed"
+        mark = error.problem_mark or error.context_mark
+        if "end of stream" in problem and error.context_mark:
+            mark = error.context_mark
+        place = Mark(mark.line + 1, mark.column + 1) if mark else Mark(1, 1)
+        hint = next((hint for words, hint in _YAML_HINTS if words in problem), "")
+        return _stop(self._document, place, f"bad YAML: {problem}", hint)
+
+
+def _mark(event: Any) -> Mark:
+    start, end = event.start_mark, event.end_mark
+    whole = isinstance(event, (yaml.ScalarEvent, yaml.AliasEvent)) and start.line == end.line
+    length = end.column - start.column if whole else 1
+    return Mark(start.line + 1, start.column + 1, max(1, length))
+
+
+# ---------------------------------------------------------------- values
+
+
+class _Builder:
+    """Values of composed nodes, each value's place noted under its path."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
         self._count = 0
 
-    def value(self, node: yaml.Node, path: Path_) -> Json:
-        self._document.marks[path] = mark = _mark(node)
+    def value(self, node: _Node, path: Path_) -> Json:
+        self._document.marks[path] = node.mark
         self._count += 1
-        if self._count > _MAX_NODES:
-            self._stop(mark, "aliases make this recipe too large")
-        if id(node) in self._open:
-            self._stop(mark, "an alias refers to what it stands in")
-        if node.tag not in (_PLAIN_TAGS[type(node)], "!", "?"):
-            self._note(mark, f"tag {node.tag} is not allowed", "Write the plain value.")
-        if isinstance(node, yaml.ScalarNode):
-            return _scalar(node)
-        self._open.add(id(node))
-        found = self._list(node, path) if isinstance(node, yaml.SequenceNode) else self._dict(node, path)
-        self._open.discard(id(node))
-        return found
+        if self._count > _MAX_VALUES:
+            message = f"aliases make this recipe larger than {_MAX_VALUES} values"
+            raise _stop(self._document, node.mark, message)
+        if len(path) > _MAX_DEPTH:
+            raise _stop(self._document, node.mark, f"nested over {_MAX_DEPTH} levels deep")
+        if node.scalar is not None:
+            self._document.scalars[path] = node.scalar
+            return node.scalar.text if node.scalar.quoted else parse_scalar(node.scalar.text)
+        if node.kind == "sequence":
+            return [self.value(item, (*path, i)) for i, item in enumerate(node.children)]
+        return self._dict(node, path)
 
-    def _list(self, node: yaml.SequenceNode, path: Path_) -> list[Json]:
-        return [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
-
-    def _dict(self, node: yaml.MappingNode, path: Path_) -> dict[str, Json]:
+    def _dict(self, node: _Node, path: Path_) -> dict[str, Json]:
         found: dict[str, Json] = {}
-        for key_node, value_node in node.value:
-            mark = _mark(key_node)
-            if not isinstance(key_node, yaml.ScalarNode):
-                self._note(mark, "a key must be a plain name")
-                continue
-            key = str(key_node.value)
-            if key == "<<" and not key_node.style:
-                self._note(mark, "merge keys (<<) are not part of YAML 1.2", "Write the keys out.")
-                continue
-            if key in found:
-                first = self._document.key_marks[(*path, key)].line
-                self._note(mark, f"key {key!r} is there twice, first in line {first}", "Remove one of them.")
-                continue
-            self._document.key_marks[(*path, key)] = mark
-            found[key] = self.value(value_node, (*path, key))
+        for key_node, value_node in zip(node.children[::2], node.children[1::2], strict=True):
+            key = self._key(key_node, path)
+            if key is not None:
+                self._document.key_marks[(*path, key)] = key_node.mark
+                found[key] = self.value(value_node, (*path, key))
         return found
+
+    def _key(self, node: _Node, path: Path_) -> str | None:
+        if node.scalar is None:
+            return self._note(node.mark, "a key must be plain text")
+        key = node.scalar.text
+        if key == "<<" and not node.scalar.quoted:
+            return self._note(node.mark, "YAML 1.2 has no merge keys (<<)", "Write the keys out.")
+        first = self._document.key_marks.get((*path, key))
+        if first is not None:
+            message = f"key {shown(key)} is there twice, first in line {first.line}"
+            return self._note(node.mark, message, "Remove one of them.")
+        return key
 
     def _note(self, mark: Mark, message: str, hint: str = "") -> None:
-        document = self._document
-        document.problems.append(problem_at(document.name, document.lines, mark, message, hint))
-
-    def _stop(self, mark: Mark, message: str) -> None:
-        document = self._document
-        raise InvalidRecipe([problem_at(document.name, document.lines, mark, message)])
-
-
-def _mark(node: yaml.Node) -> Mark:
-    return Mark(node.start_mark.line + 1, node.start_mark.column + 1)
-
-
-def _scalar(node: yaml.ScalarNode) -> Json:
-    text = str(node.value)
-    # The C parser says "" for a plain scalar, the other one None.
-    return text if node.style else parse_scalar(text)
-
-
-def parse_scalar(text: str) -> Json:
-    """A plain scalar by YAML 1.2's core schema: null, bool, int, float, or the string itself."""
-    if _NULL.match(text):
-        return None
-    if _TRUE.match(text) or _FALSE.match(text):
-        return bool(_TRUE.match(text))
-    for pattern, base in ((_INT, 10), (_OCTAL, 8), (_HEX, 16)):
-        if pattern.match(text) and len(text) <= 100:
-            return int(text, base)
-    if _FLOAT.match(text):
-        return float(text)
-    sign, bare = ("-", text[1:]) if text[:1] == "-" else ("", text.removeprefix("+"))
-    return float(sign + _SPECIAL[bare]) if bare in _SPECIAL else text
+        self._document.problems.append(problem_at(self._document, mark, message, hint))
 
 
 def walk(data: Json, path: Path_ = ()) -> Iterator[tuple[Path_, Json]]:

@@ -5,68 +5,136 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.problems import did_you_mean
-from freezeflow.spec.tree import Path_, parse_scalar
+from freezeflow.spec.problems import did_you_mean, shown
+from freezeflow.spec.scalars import Scalar, parse_scalar
+from freezeflow.spec.tree import Path_
 from freezeflow.values import Json
 
-# ``$$`` stands for a dollar sign.
-_VARIABLE = re.compile(r"\$\$|\$\{([^}]*)\}")
+# ``$$`` stands for a dollar sign; a ``${`` that is never closed is found, too.
+_VARIABLE = re.compile(r"\$\$|\$\{([^}]*)(\}?)")
 
 # Blocks in which variables are declared, not used.
 _DECLARING = ("vars", "env")
 
 
+class _Variable(NamedTuple):
+    """A variable's value, and the text that stands for it inside a longer text."""
+
+    value: Scalar
+    text: str
+
+
 def fill_variables(data: Mapping[str, Json], set_vars: Mapping[str, str], notes: Notes) -> Json:
     """The recipe's values with every variable replaced.
 
-    A value that is nothing but one variable gets the variable's own type.
+    A plain value that is nothing but one variable becomes the variable's value, with its type, as if
+    that were written there; in quotes, or beside other text, it becomes text.
+
+    Args:
+        data: The recipe's values.
+        set_vars: Values that go before the environment's and the recipe's own.
+        notes: Gets unknown variables, ones without a value, and settings that nothing uses.
     """
-    values = _declared(data, set_vars, notes)
-    return {
-        key: value if key in _DECLARING else _filled(value, (key,), values, notes)
+    filling = _Filling(_declared(data, set_vars, notes), notes)
+    filled = {
+        key: value if key in _DECLARING else filling.fill(value, (key,))
         for key, value in data.items()
     }
+    for name in set_vars.keys() - filling.used - _block(data).keys() - set(_names(data)):
+        hint = did_you_mean(name, _block(data).keys() | set(_names(data)))
+        message = f"--set {name}: the recipe has no variable {shown(name)}"
+        notes.add(("vars",), message, hint or "Declare it under `vars`.", key=True)
+    return filled
+
+
+def _block(data: Mapping[str, Json]) -> dict[str, Json]:
+    block = data.get("vars")
+    return block if isinstance(block, dict) else {}
+
+
+def _names(data: Mapping[str, Json]) -> list[str]:
+    names = data.get("env")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _declared(
     data: Mapping[str, Json], set_vars: Mapping[str, str], notes: Notes
-) -> dict[str, Json]:
-    block = data.get("vars")
-    values: dict[str, Json] = dict(block) if isinstance(block, dict) else {}
+) -> dict[str, _Variable | None]:
+    """Every variable with its value, None for one that has none."""
+    found: dict[str, _Variable | None] = dict.fromkeys(_names(data))
+    for name, value in _block(data).items():
+        found[name] = _default(name, value, notes)
+    for name in _names(data):
+        notes.environment[name] = text = os.environ.get(name)
+        if text is not None:
+            found[name] = _given(text, found[name])
     for name, text in set_vars.items():
-        if name not in values:
-            hint = did_you_mean(name, values) or "Declare it under `vars`, with a default."
-            notes.add(("vars",), f"--set {name}: the recipe has no variable {name!r}", hint, key=True)
-        values[name] = parse_scalar(text)
-    names = data.get("env")
-    for index, name in enumerate(names if isinstance(names, list) else []):
-        if not isinstance(name, str):
-            continue
-        notes.environment[name] = os.environ.get(name)
-        if name not in os.environ:
-            notes.add(("env", index), f"environment variable {name} is not set", "Set it, or drop it.")
-        values.setdefault(name, os.environ.get(name, ""))
-    return values
+        found[name] = _given(text, found.get(name))
+    return found
 
 
-def _filled(value: Json, path: Path_, values: Mapping[str, Json], notes: Notes) -> Json:
-    if isinstance(value, dict):
-        return {k: _filled(v, (*path, k), values, notes) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_filled(v, (*path, i), values, notes) for i, v in enumerate(value)]
-    if not isinstance(value, str) or "$" not in value:
-        return value
+def _default(name: str, value: Json, notes: Notes) -> _Variable | None:
+    written = notes.document.scalars.get(("vars", name))
+    if value is None or written is None:
+        return None
+    if _VARIABLE.search(written.text):
+        notes.add(("vars", name), "a variable's value cannot hold another variable")
+    return _Variable(value, written.text)
 
-    def look_up(name: str) -> Json:
-        if name in values:
-            return values[name]
-        hint = did_you_mean(name, values) or "Declare it under `vars`, or list it under `env`."
-        notes.add(path, f"there is no variable {name!r}", hint)
-        return ""
 
-    whole = _VARIABLE.fullmatch(value)
-    if whole and whole[1] is not None:
-        return look_up(whole[1])
-    return _VARIABLE.sub(lambda m: "$" if m[1] is None else str(look_up(m[1])), value)
+def _given(text: str, before: _Variable | None) -> _Variable:
+    """A value from outside: text where the recipe's own value is text, else read as YAML."""
+    is_text = before is not None and isinstance(before.value, str)
+    return _Variable(text if is_text else parse_scalar(text), text)
+
+
+class _Filling:
+    """Replaces variables by their values; `used` has the names of those that were met."""
+
+    def __init__(self, variables: Mapping[str, _Variable | None], notes: Notes) -> None:
+        self.used: set[str] = set()
+        self._variables = variables
+        self._notes = notes
+
+    def fill(self, value: Json, path: Path_) -> Json:
+        if isinstance(value, dict):
+            return {k: self.fill(v, (*path, k)) for k, v in value.items()}
+        if isinstance(value, list):
+            return [self.fill(v, (*path, i)) for i, v in enumerate(value)]
+        if not isinstance(value, str) or "$" not in value:
+            return value
+        whole = _VARIABLE.fullmatch(value)
+        if whole and whole[2] and not self._notes.document.scalars[path].quoted:
+            return self._look_up(whole[1], path).value
+        return _VARIABLE.sub(lambda match: self._text(match, path), value)
+
+    def _text(self, match: re.Match[str], path: Path_) -> str:
+        if match[1] is None:
+            return "$"
+        if not match[2]:
+            hint = "Write `$$` for a dollar sign."
+            self._notes.add(path, "a variable `${` is not closed by `}`", hint)
+            return ""
+        return self._look_up(match[1], path).text
+
+    def _look_up(self, name: str, path: Path_) -> _Variable:
+        self.used.add(name)
+        variable = self._variables.get(name)
+        if variable is not None:
+            return variable
+        if name in self._variables:
+            message = f"variable {shown(name)} has no value"
+            hint = f"Give it one with --set {name}=VALUE"
+            on = (
+                f", or in the environment variable {name}"
+                if name in self._notes.environment
+                else ""
+            )
+            self._notes.add(path, message, f"{hint}{on}.")
+        else:
+            hint = did_you_mean(name, self._variables) or "Declare it under `vars`, or under `env`."
+            self._notes.add(path, f"there is no variable {shown(name)}", hint)
+        return _Variable("", "")

@@ -47,10 +47,10 @@ def stage_modules() -> Mapping[str, str]:
 
 @functools.cache
 def stage_named(name: str) -> Stage:
-    """The stage of that name.
+    """The stage of that name, its module imported.
 
     Raises:
-        UsageError: There is none, or a plugin's entry point names something else.
+        UsageError: There is none, or a plugin's cannot be imported or is something else.
     """
     place = BUILTIN.get(name) or stage_modules().get(name)
     if place is None:
@@ -58,7 +58,17 @@ def stage_named(name: str) -> Stage:
         hint = f"Did you mean {near[0]!r}?" if near else "See `freezeflow stages`."
         raise UsageError(f"there is no stage {name!r}", hint=hint)
     module, _, attribute = place.partition(":")
-    stage = getattr(importlib.import_module(module), attribute or "STAGE", None)
+    stage = getattr(_imported(module, name), attribute or "STAGE", None)
     if not isinstance(stage, Stage) or stage.name != name:
         raise UsageError(f"the entry point {name} = {place} of {GROUP} names no stage {name!r}")
     return stage
+
+
+def _imported(module: str, name: str) -> object:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if name in BUILTIN:
+            raise
+        hint = "Install what it needs, or uninstall the package that brings it."
+        raise UsageError(f"stage {name!r} cannot be imported: {error}", hint=hint) from error

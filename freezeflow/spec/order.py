@@ -1,0 +1,96 @@
+"""Whether the stages of a recipe make a DAG that begins with the model: ids, needs, circles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from freezeflow.spec.notes import Notes
+from freezeflow.spec.problems import did_you_mean, shown
+from freezeflow.spec.stage_list import PlacedItem, StageList
+from freezeflow.spec.tree import Path_
+from freezeflow.values import Json
+
+
+def check_order(stages: StageList, raws: Json, notes: Notes) -> None:
+    """Notes ids that are there twice, needs of unknown ids, circles, and a missing ``load``."""
+    _check_ids(raws if isinstance(raws, list) else [], notes)
+    _check_needs(stages, notes)
+    _check_circles(stages.items, notes)
+    whole = isinstance(raws, list) and len(stages.items) == len(raws)
+    _check_loads(stages.items, notes, whole=whole)
+
+
+def _check_ids(raws: Sequence[Json], notes: Notes) -> None:
+    first: dict[str, int] = {}
+    for index, raw in enumerate(raws):
+        identifier = raw.get("id") if isinstance(raw, dict) else None
+        if not isinstance(identifier, str):
+            continue
+        if identifier in first:
+            line = notes.document.marks["stages", first[identifier], "id"].line
+            message = f"id {shown(identifier)} is there twice, first in line {line}"
+            notes.add(("stages", index, "id"), message, "Give each stage an id of its own.")
+        first.setdefault(identifier, index)
+
+
+def _check_needs(stages: StageList, notes: Notes) -> None:
+    known = {placed.item.id for placed in stages.items}
+    for placed in stages.items:
+        needs = placed.item.needs
+        for number, need in enumerate(needs):
+            if need in needs[:number]:
+                notes.add(_needs_place(placed, number, notes), f"{shown(need)} is named twice")
+            elif need not in known | stages.lost:
+                hint = did_you_mean(need, known - {placed.item.id})
+                message = f"no stage has the id {shown(need)}"
+                notes.add(_needs_place(placed, number, notes), message, hint)
+
+
+def _needs_place(placed: PlacedItem, number: int, notes: Notes) -> Path_:
+    path = ("stages", placed.index, "needs")
+    return (*path, number) if (*path, number) in notes.document.marks else path
+
+
+def _check_circles(items: Sequence[PlacedItem], notes: Notes) -> None:
+    import networkx
+
+    by_id = {placed.item.id: placed for placed in items}
+    graph = networkx.DiGraph()
+    graph.add_edges_from(
+        (placed.item.id, need) for placed in items for need in placed.item.needs if need in by_id
+    )
+    for names in networkx.strongly_connected_components(graph):
+        first = min(names, key=lambda name: by_id[name].index)
+        part = graph.subgraph(names)
+        if part.number_of_edges():
+            _note_circle([edge[0] for edge in networkx.find_cycle(part, first)], by_id, notes)
+
+
+def _note_circle(names: list[str], by_id: Mapping[str, PlacedItem], notes: Notes) -> None:
+    """Tells a circle from its first stage in the file, where its way back to a later one is."""
+    start = names.index(min(names, key=lambda name: by_id[name].index))
+    names = [*names[start:], *names[:start]]
+    marks = notes.document.marks
+    way = [f"{name} (line {marks['stages', by_id[name].index].line})" for name in names]
+    placed, need = by_id[names[0]], [*names, names[0]][1]
+    message = f"the stages need each other in a circle: {' needs '.join([*way, names[0]])}"
+    place = _needs_place(placed, placed.item.needs.index(need), notes)
+    notes.add(place, message, "Take one of these needs out.")
+
+
+def _check_loads(items: Sequence[PlacedItem], notes: Notes, *, whole: bool) -> None:
+    """The first stage loads the model, and no other does."""
+    loads = [placed for placed in items if placed.stage.role == "load"]
+    for placed in loads[1:]:
+        line = notes.document.marks["stages", loads[0].index].line
+        message = f"the model is loaded twice, first in line {line}"
+        notes.add(("stages", placed.index), message, "A recipe has one model: take this out.")
+    for placed in loads[:1]:
+        if placed.needs_given:
+            message = f"{placed.item.id} reads the model: nothing can come before it"
+            notes.add(("stages", placed.index, "needs"), message, "Take its needs out.", key=True)
+        elif whole and placed.index > 0:
+            message = f"{placed.item.id} reads the model: it comes first"
+            notes.add(("stages", placed.index), message, "Move it to the top of the list.")
+    if items and whole and not loads:
+        notes.add(("stages", 0), "nothing loads the model", "Begin with `- load`.")
