@@ -156,6 +156,7 @@ def _source(source: ModelSource, files: Sequence[Path], known: Mapping[Path, str
         "inputs": list(source.inputs),
         "outputs": list(source.outputs),
         "custom_objects": list(source.custom_objects),
+        "averages": source.averages,
         "files": {_relative(str(path), root): known[path] for path in files},
     }
 

@@ -64,9 +64,7 @@ class Store:
             _check_format(folder)
             return Store(folder, Index(folder / "index.db"))
         except OSError as error:
-            failure = writing_failed(error, folder)
-            failure.hint = f"set {ENVIRONMENT_VARIABLE} to a folder that you may write to"
-            raise failure from error
+            raise _elsewhere(writing_failed(error, folder)) from error
 
     def close(self) -> None:
         self.index.close()
@@ -149,7 +147,10 @@ def _check_format(folder: Path) -> None:
     try:
         found = path.read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
-        write_atomically(path, [f"{FORMAT}\n".encode()])
+        try:
+            write_atomically(path, [f"{FORMAT}\n".encode()])
+        except FreezeflowError as error:
+            raise _elsewhere(error) from error
         return
     if found != FORMAT:
         raise FreezeflowError(
@@ -157,6 +158,12 @@ def _check_format(folder: Path) -> None:
             where=str(folder),
             hint=f"remove the folder, or set {ENVIRONMENT_VARIABLE} to another one",
         )
+
+
+def _elsewhere(error: FreezeflowError) -> FreezeflowError:
+    """Adds to an error that the store may be in another place."""
+    ways = [error.hint, f"set {ENVIRONMENT_VARIABLE} to a folder that you may write to"]
+    return FreezeflowError(error.message, where=error.where, hint="; or ".join(filter(None, ways)))
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int]:

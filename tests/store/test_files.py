@@ -1,6 +1,9 @@
+import contextlib
 import hashlib
 import os
+import shutil
 import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,11 +181,28 @@ def test_files_are_taken_back_when_one_cannot_appear(tmp_path: Path) -> None:
     assert (tmp_path / "old").read_bytes() == b"old"
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_no_permission_is_one_line_with_a_hint(tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(FreezeflowError, match="Permission denied") as caught:
-        write_atomically(tmp_path / "closed" / "out", [b"x"])
+@contextlib.contextmanager
+def closed_folder() -> Iterator[Path]:
+    """A folder in which this process may not write, even if it is root's."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o555)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        yield folder
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
+
+
+def test_no_permission_is_one_line_with_a_hint() -> None:
+    with closed_folder() as folder:
+        with pytest.raises(FreezeflowError, match="Permission denied") as caught:
+            write_atomically(folder / "out", [b"x"])
+        assert names(folder) == set()
     assert "permissions" in caught.value.hint
 
 

@@ -9,7 +9,7 @@ from freezeflow.store.actions import Action, ActionFile, Outputs, PublishedFile,
 from freezeflow.store.blobs import BlobLost
 from freezeflow.store.store import Store, default_folder
 from freezeflow.values import Digest
-from tests.store.test_files import location
+from tests.store.test_files import closed_folder, location
 
 
 @pytest.fixture
@@ -66,6 +66,28 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(FreezeflowError) as caught:
         Store.open(tmp_path / "file" / "cache")
     assert "FREEZEFLOW_CACHE_DIR" in caught.value.hint
+
+
+def test_a_read_only_folder_is_one_line() -> None:
+    with closed_folder() as folder, pytest.raises(FreezeflowError) as caught:
+        Store.open(folder)
+    assert "\n" not in caught.value.message
+    assert "FREEZEFLOW_CACHE_DIR" in caught.value.hint
+
+
+def test_a_store_that_became_read_only_is_one_line() -> None:
+    with closed_folder() as folder:
+        os.seteuid(os.getuid())
+        folder.chmod(0o755)
+        Store.open(folder).close()
+        for path in [*folder.rglob("*"), folder]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        if os.getuid() == 0:
+            os.seteuid(65534)
+        with pytest.raises(FreezeflowError) as caught:
+            Store.open(folder).blobs.put(b"x")
+        assert "\n" not in caught.value.message
+        assert caught.value.hint
 
 
 def test_scratch_goes_with_all_that_is_in_it(store: Store) -> None:
