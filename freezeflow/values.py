@@ -240,6 +240,8 @@ class ModelSource:
         inputs: For graphs without signatures: tensor names to feed.
         outputs: For graphs without signatures: tensor names to fetch.
         custom_objects: For Keras files: Python modules with the model's own layers and functions.
+        weights: Prefix of another checkpoint whose values are taken instead of the model's own.
+        averages: Take the moving averages of the variables that have one.
     """
 
     kind: SourceKind
@@ -250,6 +252,8 @@ class ModelSource:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     custom_objects: tuple[str, ...] = ()
+    weights: Path | None = None
+    averages: bool = False
 
     @property
     def needs_tensorflow(self) -> bool:
@@ -266,6 +270,8 @@ class ModelSource:
             "inputs": self.inputs,
             "outputs": self.outputs,
             "custom_objects": self.custom_objects,
+            "weights": None if self.weights is None else str(self.weights),
+            "averages": self.averages,
         }
 
     @staticmethod
@@ -282,4 +288,6 @@ class ModelSource:
             inputs=tuple(data["inputs"]),
             outputs=tuple(data["outputs"]),
             custom_objects=tuple(data["custom_objects"]),
+            weights=None if data["weights"] is None else Path(data["weights"]),
+            averages=data["averages"],
         )

@@ -50,7 +50,7 @@ def load_checkpoint(source: ModelSource, context: Context) -> Model:
         assets=read_assets(meta_graph, graph, path.parent / "assets"),
         source_kind="checkpoint",
     )
-    return with_values(model, meta_graph, whole, source.path, context)
+    return with_values(model, meta_graph, whole, source, source.path, context)
 
 
 def meta_graph_file(source: ModelSource) -> Path:

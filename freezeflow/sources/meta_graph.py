@@ -22,7 +22,8 @@ from freezeflow.graph.variables import HANDLES
 from freezeflow.messages import message_class
 from freezeflow.sources.graph_file import tensor_of_file
 from freezeflow.sources.object_graph import captured_variables
-from freezeflow.values import DType
+from freezeflow.sources.other_weights import averaged_keys, matching_keys
+from freezeflow.values import DType, ModelSource
 
 INIT_SIGNATURE = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
@@ -44,9 +45,21 @@ def init_nodes(meta_graph: Any) -> tuple[str, ...]:
 
 
 def with_values(
-    model: Model, meta_graph: Any, whole: Graph, prefix: Path, context: Context
+    model: Model, meta_graph: Any, whole: Graph, source: ModelSource, prefix: Path, context: Context
 ) -> Model:
-    """The model with the variables and tables that it reaches filled from the checkpoint."""
+    """The model with the variables and tables that it reaches filled from the checkpoint.
+
+    Args:
+        model: The model, pruned to what it reaches.
+        meta_graph: The ``MetaGraphDef`` message.
+        whole: The main graph with its restore op.
+        source: Says whether the weights come from another checkpoint, or are averages.
+        prefix: The model's own checkpoint.
+        context: Takes values that have to be put together.
+
+    Raises:
+        ModelRefused: A value is missing, damaged or of another dtype.
+    """
     restored = follow_restore(whole, node_of(meta_graph.saver_def.restore_op_name))
     nodes = model.graph.nodes
     handles = [node.name for node in nodes.values() if node.op in HANDLES]
@@ -59,6 +72,11 @@ def with_values(
         meta_graph.object_graph_def, model.graph, lost, checkpoint, context.put_tensor
     )
     saved = {**found, **{h: restored.variables[h] for h in handles if h in restored.variables}}
+    if source.weights is not None:
+        prefix, checkpoint = source.weights, open_checkpoint(source.weights)
+        saved = matching_keys(saved, checkpoint, prefix)
+    if source.averages:
+        saved = averaged_keys(saved, checkpoint, prefix)
     requests = [*saved.values(), *(tensor for name in tables for tensor in restored.tables[name])]
     values = checkpoint.fetch([Request(r.key, r.slice_spec) for r in requests], context.put_tensor)
     variables = {}

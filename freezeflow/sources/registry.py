@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from freezeflow.context import Context
+from freezeflow.checkpoint import open_checkpoint
 from freezeflow.graph.model import Model
 from freezeflow.store.hashing import hash_file
 from freezeflow.values import Digest, ModelSource, SourceKind
@@ -59,16 +60,22 @@ def source_files(source: ModelSource) -> tuple[Path, ...]:
         ModelRefused: There is no such model.
     """
     files: tuple[Path, ...] = _function(source, "files")(source)
-    return files
+    other = () if source.weights is None else open_checkpoint(source.weights).files
+    return (*files, *other)
 
 
 def source_digest(source: ModelSource) -> Digest:
     """The digest of a source: of its files' names, relative to the model, and contents."""
     root = source.path if source.path.is_dir() else source.path.parent
-    lines = [
-        f"{hash_file(path)} {path.relative_to(root).as_posix()}\n" for path in source_files(source)
-    ]
+    lines = [f"{hash_file(path)} {_label(path, root)}\n" for path in source_files(source)]
     return Digest.of(("freezeflow.source/1\n" + "".join(lines)).encode())
+
+
+def _label(path: Path, root: Path) -> str:
+    """A file's name in the digest: it does not tell where on this machine the model is."""
+    if root in path.parents:
+        return path.relative_to(root).as_posix()
+    return f"weights/{path.name}"
 
 
 def _function(source: ModelSource, role: str) -> Callable[..., Any]:

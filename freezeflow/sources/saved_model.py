@@ -53,7 +53,8 @@ def load_saved_model(source: ModelSource, context: Context) -> Model:
         assets=read_assets(meta_graph, graph, source.path / "assets"),
         source_kind="saved_model",
     )
-    return with_values(model, meta_graph, whole, source.path / "variables" / "variables", context)
+    prefix = source.path / "variables" / "variables"
+    return with_values(model, meta_graph, whole, source, prefix, context)
 
 
 def saved_model_files(source: ModelSource) -> tuple[Path, ...]:

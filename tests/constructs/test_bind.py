@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from freezeflow.errors import ModelRefused, UsageError
 from tests.constructs import harness, tf1_models, tf2_models
 from tests.constructs.test_tf1 import saved
 from tests.constructs.test_tf2 import save
 from tests.constructs.tf1_models import X, variable
-
-from freezeflow.errors import ModelRefused, UsageError
 
 v1 = tf.compat.v1
 

@@ -23,7 +23,8 @@ def build(make, resource, save):
         finally:
             v1.enable_control_flow_v2()
         with v1.Session(config=harness.exact_config()) as session:
-            session.run([v1.global_variables_initializer(), v1.get_collection("start")])
+            session.run(v1.global_variables_initializer())
+            session.run(v1.get_collection("start"))
             save(session, inputs, outputs)
 
 
