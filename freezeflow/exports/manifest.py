@@ -23,8 +23,7 @@ def manifest_path(file: Path) -> Path:
 
     Other kinds keep their ending (``a.pbtxt.manifest.json``), so that two of them have room.
     """
-    stem = file.name[: -len(".pb")] if file.name.endswith(".pb") else file.name
-    return file.with_name(f"{stem}.manifest.json")
+    return file.with_name(file.name.removesuffix(".pb") + ".manifest.json")
 
 
 def manifest_bytes(

@@ -198,7 +198,7 @@ def _problem_of(main: Body, spec: TensorSpec) -> str:
 
 def _flat(tensor: str) -> str:
     """The graph's own way to write a tensor; signatures also say ``x:0``."""
-    return tensor[:-2] if tensor.endswith(":0") else tensor
+    return tensor.removesuffix(":0")
 
 
 def init_nodes_exist(model: Model, main: Body) -> Iterator[Finding]:

@@ -131,7 +131,7 @@ class TensorFlowEvaluation:
 
     def _measure(self, node: Node) -> None:
         """Notes the sizes of a node's outputs, or takes it out again."""
-        names = [t for t in self._outputs(node.name)]
+        names = list(self._outputs(node.name))
         if any(not self._tensors[t].shape.is_fully_defined() for t in names):
             if not self._settle(node, names):
                 self._drop(names)
@@ -162,7 +162,7 @@ class TensorFlowEvaluation:
     def _settle(self, node: Node, names: Sequence[str]) -> bool:
         """Computes a node whose output sizes only its values tell, if they must be small."""
         times = _SIZE_FROM_VALUES.get(node.op)
-        inputs = [t for t in data_inputs(node)]
+        inputs = list(data_inputs(node))
         if times is None or any(self._tensors[t].dtype == tf.string for t in inputs):
             return False
         if times * sum(self._input_size(t) for t in inputs) > min(self._max_bytes, _SMALL_BYTES):

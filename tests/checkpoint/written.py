@@ -12,7 +12,17 @@ from freezeflow.values import Digest, DType, Location, TensorRef
 
 v1 = tf.compat.v1
 
-NUMBERS = [dtype for dtype in DType if dtype.item_bytes]
+
+def known_to_tensorflow(dtype: DType) -> bool:
+    """TensorFlow 2.16 has no two-bit integers, for instance."""
+    try:
+        tf.as_dtype(int(dtype))
+    except TypeError:
+        return False
+    return True
+
+
+NUMBERS = [dtype for dtype in DType if dtype.item_bytes and known_to_tensorflow(dtype)]
 # What V1 checkpoints can hold.
 V1_NUMBERS = [
     DType.FLOAT,

@@ -128,7 +128,7 @@ def two_rows_swapped(array):
     ],
 )
 def test_a_changed_weight_is_caught(dense, name, change):
-    with pytest.raises(ValidationFailed, match="is not equal to the byte: .*max_abs") as caught:
+    with pytest.raises(ValidationFailed, match=r"is not equal to the byte: .*max_abs") as caught:
         # The last bit of one weight of thirty shows only where a sum happens to round differently.
         dense.validate(changed_weight(dense, name, change), samples=64)
     assert caught.value.exit_code == 4
