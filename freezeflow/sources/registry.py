@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from freezeflow.context import Context
 from freezeflow.checkpoint import open_checkpoint
+from freezeflow.context import Context
 from freezeflow.graph.model import Model
 from freezeflow.store.hashing import hash_file
 from freezeflow.values import Digest, ModelSource, SourceKind

@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 import tensorflow as tf
+
+from freezeflow.errors import ModelRefused
+from freezeflow.values import ModelSource
 from tests.constructs import harness, tf1_models, tf2_models
 from tests.constructs.test_tf1 import build
 from tests.constructs.test_tf2 import save
 from tests.constructs.tf1_models import X
-
-from freezeflow.errors import ModelRefused
-from freezeflow.values import ModelSource
 
 v1 = tf.compat.v1
 
