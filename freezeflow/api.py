@@ -81,20 +81,21 @@ def find_source(
     )
 
 
-def inspect(path: AnyPath, *, tags: Sequence[str] | None = None) -> Inspection:
-    """What a model consists of, and what would stop a freeze; without TensorFlow.
+def inspect(path: AnyPath | ModelSource, *, tags: Sequence[str] | None = None) -> Inspection:
+    """What a model consists of, and what would stop a freeze; without TensorFlow (but for Keras files).
 
     Args:
-        path: The model, as for `find_source`.
+        path: The model, as for `find_source`, or what that gave.
         tags: The meta graph to look at; None for ``serve``, else the only one.
 
     Raises:
         UsageError: There is nothing at that path.
         ModelRefused: It cannot be read at all, or lacks that meta graph.
     """
-    from freezeflow.sources.inspect import inspect_source
+    from freezeflow.engine.inspect import inspect_source
 
-    return inspect_source(find_source(path, tags=tags))
+    wanted = path if isinstance(path, ModelSource) else find_source(path, tags=tags)
+    return inspect_source(wanted)
 
 
 def freeze(

@@ -15,6 +15,7 @@ from typing import Any
 
 from freezeflow.engine.context import StepContext
 from freezeflow.engine.executors import LocalExecutor, Work
+from freezeflow.engine.interruption import interruptible
 from freezeflow.engine.orders import Limits, Order, StoredModel
 from freezeflow.graph.model import Model
 from freezeflow.graph.storage import decode_model, encode_model
@@ -47,6 +48,7 @@ def run_chain(
     stages: Sequence[tuple[Stage, Any]],
     *,
     base: Path,
+    start: Model | None = None,
     recipe_digest: str | None = None,
     scratch: Path | None = None,
     on_stage: Callable[[Stage], None] = lambda stage: None,
@@ -57,6 +59,7 @@ def run_chain(
         source: The model that the first stage loads.
         stages: Each stage with its ``Params``.
         base: The folder that relative paths in parameters start from.
+        start: The model that the first stage works on; None where that is ``load``.
         recipe_digest: What manifests name as their recipe.
         scratch: A folder that is there as long as the resulting model is used; by default one that is
             removed at the end.
@@ -69,9 +72,9 @@ def run_chain(
     folder = Path(tempfile.mkdtemp(prefix="freezeflow-", dir=scratch))
     outcomes: list[Outcome] = []
     try:
-        with open(os.devnull, "w") as log, _Apart(folder) as apart:
+        with interruptible(), open(os.devnull, "w") as log, _Apart(folder) as apart:
             context = StepContext(base, folder, recipe_digest, log)
-            given = StageInput(model=None, source=source)
+            given = StageInput(model=start, source=source)
             for stage, params in stages:
                 on_stage(stage)
                 if stage.runs_apart(source):

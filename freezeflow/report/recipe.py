@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from freezeflow.values import ModelSource
+from freezeflow.graph.inspection import Inspection, SignatureFacts
+from freezeflow.report.text import shape_text
+from freezeflow.sources.tensor_names import SIGNATURE
+from freezeflow.values import ModelSource, TensorSpec
+
+# Names that every other model has, too: its folder's name says more.
+_SAYS_NOTHING = re.compile(r"(saved_?)?model|export|\d+", re.IGNORECASE)
 
 # What YAML reads as a string without quotes, in every version of it.
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
@@ -42,18 +49,42 @@ def recipe_text(
     return "\n".join([*_head(source, folder), *_stages("load", freeze, "strip", to=to)]) + "\n"
 
 
-def starter_text(source: ModelSource, *, folder: Path, to: str, comments: Sequence[str]) -> str:
-    """A recipe to start from: as `recipe_text`, with folding and validation.
+def starter_recipe(found: Inspection, source: ModelSource, *, folder: Path) -> str:
+    """A recipe to start from: load, freeze, strip, fold, validate, export, with the model's own facts.
 
     Args:
-        source: The model.
-        folder: Where the recipe will lie.
-        to: The file to write.
-        comments: Lines that are put at its head.
+        found: What the model is.
+        source: The same model.
+        folder: Where the recipe will lie; its paths start there.
     """
-    lines = [f"# {line}".rstrip() for line in comments]
-    stages = _stages("load", "freeze", "strip", "fold", "validate", to=to)
-    return "\n".join([*lines, *_head(source, folder), *stages]) + "\n"
+    chosen = _usual(found)
+    listed = ", ".join(scalar(s.name) for s in found.signatures)
+    lines = [f"# Freezes {scalar(chosen.name)}. The model's signatures: {listed}."]
+    if chosen.signature is not None:
+        for side, ends in (("takes", chosen.signature.inputs), ("gives", chosen.signature.outputs)):
+            lines += [f"#   {side} {scalar(key)}: {_end(spec)}" for key, spec in ends.items()]
+    if chosen.obstacle is not None:
+        lines += [f"# Mind: it does not freeze as it is: {chosen.obstacle.message}".rstrip()]
+        lines += [f"#   {line}" for line in chosen.obstacle.hint.splitlines()]
+    if source.kind in ("saved_model", "keras") or source.outputs:
+        part = dataclasses.replace(source, signatures=None if source.outputs else (chosen.name,))
+    else:
+        part = source
+    # Only a SavedModel can be run unchanged, to compare with.
+    checks = ["validate"] if source.kind == "saved_model" else []
+    stages = _stages("load", "freeze", "strip", "fold", *checks, to="build/{model}.pb")
+    return "\n".join([*lines, *_head(part, folder), *stages]) + "\n"
+
+
+def _usual(found: Inspection) -> SignatureFacts:
+    """The signature that one most likely wants: serving_default, else the first that freezes."""
+    by_name = {signature.name: signature for signature in found.signatures}
+    free = [signature for signature in found.signatures if signature.obstacle is None]
+    return by_name.get(SIGNATURE) or (free or list(found.signatures))[0]
+
+
+def _end(spec: TensorSpec) -> str:
+    return f"{spec.dtype.tf_name} {shape_text(spec.shape)}"
 
 
 def _head(source: ModelSource, folder: Path) -> Iterator[str]:
@@ -76,6 +107,8 @@ def _stages(*stages: str, to: str) -> list[str]:
 def model_name(source: ModelSource) -> str:
     """What a recipe for this model is called: its file's or folder's name, in plain letters."""
     stem = source.path.stem if source.kind in ("keras", "frozen_graph") else source.path.name
+    if _SAYS_NOTHING.fullmatch(stem) and source.path.parent.name:
+        stem = source.path.parent.name
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_") or "model"
 
 

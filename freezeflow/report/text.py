@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from freezeflow.values import Shape
+
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
@@ -47,6 +49,13 @@ def short_path(path: str | Path) -> str:
     text = os.fspath(path)
     relative = os.path.relpath(text)
     return relative if len(relative) <= len(text) else text
+
+
+def shape_text(shape: Shape) -> str:
+    """``[?, 8, 8, 1]``; ``[...]`` where the rank is not known."""
+    if shape is None:
+        return "[...]"
+    return f"[{', '.join('?' if length is None else str(length) for length in shape)}]"
 
 
 def table(rows: Iterable[Sequence[str]], *, indent: str = "", right: Sequence[int] = ()) -> str:

@@ -24,7 +24,7 @@ GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 _CHUNKED = "saved_model.cpb"
 
 # Signatures that run something once; nobody calls them to predict.
-_INTERNAL_SIGNATURES = frozenset({INIT_SIGNATURE, "__saved_model_train_op"})
+INTERNAL_SIGNATURES = frozenset({INIT_SIGNATURE, "__saved_model_train_op"})
 
 
 def load_saved_model(source: ModelSource, context: Context) -> Model:
@@ -122,7 +122,7 @@ def choose_signatures(
     Raises:
         ModelRefused: A wanted one is missing, or the choice is not clear.
     """
-    names = sorted(set(there) - _INTERNAL_SIGNATURES)
+    names = sorted(set(there) - INTERNAL_SIGNATURES)
     listed = ", ".join(names)
     if not names:
         raise ModelRefused(
