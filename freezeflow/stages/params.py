@@ -14,8 +14,8 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple, NewType, TypeVar, Union
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple, NewType, TypeVar, Union, cast
 
 from freezeflow.values import Json
 
@@ -82,9 +82,14 @@ class PathParam(NamedTuple):
 
 
 @functools.cache
-def fields_of(params: type[Any]) -> Mapping[str, tuple[dataclasses.Field[Any], Any]]:
+def _hints(params: Hashable) -> dict[str, Any]:
+    """The types of a dataclass's fields, read once: that takes a while."""
+    return typing.get_type_hints(params)
+
+
+def fields_of(params: type[Any]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
     """Each parameter's field and its type, in order."""
-    hints = typing.get_type_hints(params)
+    hints = _hints(cast(Any, params))
     return {field.name: (field, hints[field.name]) for field in dataclasses.fields(params)}
 
 
