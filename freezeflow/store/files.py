@@ -14,19 +14,23 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from freezeflow.errors import FreezeflowError
+from freezeflow.store import kernel
 from freezeflow.store.hashing import FileIdentity, changed_while_read, reading_failed
 from freezeflow.values import Location
 
 # Small pieces are gathered to this size before they are written.
 _GATHER_BYTES = 256 * 1024
 
-# Copied by one call: small enough that the hashing thread is never far behind.
-_COPY_BYTES = 16 * 1024 * 1024
+# Copied by one call: small enough that the hashing thread and the disk are never far behind.
+_COPY_BYTES = 8 * 1024 * 1024
+
+# A file of at least this size gets its space beforehand, and is written to the disk as it grows.
+_LARGE_BYTES = 4 * 1024 * 1024
 
 _BUFFER_BYTES = 512 * 1024
 
@@ -52,7 +56,8 @@ def write_atomically(
     Args:
         path: The file; missing folders above it are made.
         pieces: What it holds, in order: bytes, or ranges of other files, which are copied by the
-            kernel after a check that they are still the files that were read.
+            kernel after a check that they are still the files that were read. Of a sequence the
+            size is known, and space for it is reserved at once.
         mode: Its permissions, whatever the umask.
 
     Raises:
@@ -134,6 +139,8 @@ class _Part:
 
     def fill(self, pieces: Iterable[bytes | Location], mode: int) -> Written:
         with contextlib.closing(_Writer(self._descriptor)) as writer:
+            if isinstance(pieces, Sequence):
+                writer.reserve(pieces)
             for piece in pieces:
                 if isinstance(piece, Location):
                     writer.copy(piece)
@@ -174,12 +181,18 @@ class _Writer:
         self._descriptor = descriptor
         self._gathered = bytearray()
         self._written = 0
+        self._started = 0  # up to here the kernel was told to write to the disk
         self._follower = _Follower(descriptor)
         self._sources = _Sources()
 
     def close(self) -> None:
         self._follower.stop()
         self._sources.close()
+
+    def reserve(self, pieces: Sequence[bytes | Location]) -> None:
+        size = sum(p.length if isinstance(p, Location) else len(p) for p in pieces)
+        if size >= _LARGE_BYTES:
+            kernel.reserve(self._descriptor, size)
 
     def add(self, data: bytes) -> None:
         self._gathered += data
@@ -191,7 +204,7 @@ class _Writer:
         self._flush()
         offset, end = location.offset, location.offset + location.length
         while offset < end:
-            count = _copy(source, self._descriptor, offset, min(end - offset, _COPY_BYTES))
+            count = kernel.copy(source, self._descriptor, offset, min(end - offset, _COPY_BYTES))
             if count == 0:
                 raise changed_while_read(location.path)
             offset += count
@@ -217,6 +230,10 @@ class _Writer:
     def _advance(self, count: int) -> None:
         self._written += count
         self._follower.advance(self._written)
+        waiting = self._written - self._started
+        if waiting >= _LARGE_BYTES:
+            kernel.start_writing(self._descriptor, self._started, waiting)
+            self._started = self._written
 
 
 class _Follower:
@@ -427,56 +444,3 @@ def _second_name(target: Path) -> Path | None:
         os.link(target, second)
         return second
     return None
-
-
-def _copy(source: int, target: int, offset: int, length: int) -> int:
-    """Copies some of a range to the target's end; returns how many bytes, 0 at the file's end."""
-    for copier in _COPIERS:
-        try:
-            count = copier(source, target, offset, length)
-        except OSError as error:
-            if error.errno not in _NOT_BETWEEN_THESE_FILES:
-                raise
-            continue
-        if count > 0:
-            return count
-    return 0
-
-
-def _copy_in_kernel(source: int, target: int, offset: int, length: int) -> int:
-    return os.copy_file_range(source, target, length, offset)
-
-
-def _send_in_kernel(source: int, target: int, offset: int, length: int) -> int:
-    return os.sendfile(target, source, offset, length)
-
-
-def _copy_by_buffer(source: int, target: int, offset: int, length: int) -> int:
-    buffer = memoryview(bytearray(min(length, _BUFFER_BYTES)))
-    count = os.preadv(source, [buffer], offset)
-    piece = buffer[:count]
-    while piece:
-        piece = piece[os.write(target, piece) :]
-    return count
-
-
-_COPIERS = tuple(
-    copier
-    for copier, needs in (
-        (_copy_in_kernel, "copy_file_range"),
-        (_send_in_kernel, "sendfile"),
-        (_copy_by_buffer, "preadv"),
-    )
-    if hasattr(os, needs)
-)
-
-# What a way of copying answers when these two files are not for it; the next one is tried.
-_NOT_BETWEEN_THESE_FILES = {
-    errno.EXDEV,
-    errno.EINVAL,
-    errno.ENOSYS,
-    errno.EOPNOTSUPP,
-    errno.ENOTSOCK,
-    errno.EPERM,
-    errno.EBADF,
-}

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from freezeflow.errors import FreezeflowError
-from freezeflow.store import blobs, files, hashing, listings, stats, store, tensors
+from freezeflow.store import blobs, files, hashing, kernel, listings, stats, store, tensors
 from freezeflow.store.files import publication, write_atomically
 from freezeflow.store.store import Store
 from tests.store.test_files import location
@@ -39,7 +39,7 @@ class Faults:
         fake = SimpleNamespace(**{name: getattr(os, name) for name in dir(os)})
         for name in CALLS:
             setattr(fake, name, self._wrap(getattr(os, name), number))
-        for module in (blobs, files, hashing, listings, stats, store, tensors):
+        for module in (blobs, files, hashing, kernel, listings, stats, store, tensors):
             monkeypatch.setattr(module, "os", fake)
 
     def _wrap(self, call: Callable[..., object], number: int) -> Callable[..., object]:

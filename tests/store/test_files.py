@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from freezeflow.errors import FreezeflowError
-from freezeflow.store import files
+from freezeflow.store import kernel
 from freezeflow.store.files import Written, publication, write_atomically
 from freezeflow.values import Location
 
@@ -90,9 +91,43 @@ def test_more_sources_than_are_kept_open(tmp_path: Path) -> None:
 def test_every_way_of_copying(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, first: int
 ) -> None:
-    monkeypatch.setattr(files, "_COPIERS", files._COPIERS[first:])
+    monkeypatch.setattr(kernel, "COPIERS", kernel.COPIERS[first:])
     write_atomically(tmp_path / "out", [b"x", location(weights, 1)])
     assert (tmp_path / "out").read_bytes() == b"x" + weights.read_bytes()[1:]
+
+
+def test_space_is_reserved_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, nbytes: int) -> None:
+        assert nbytes == 20_000_001
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    big = tmp_path / "big"
+    big.write_bytes(os.urandom(20_000_000))
+    monkeypatch.setattr(kernel, "copy", None)
+    monkeypatch.setattr(kernel, "reserve", full)
+    with pytest.raises(FreezeflowError, match="No space left"):
+        write_atomically(tmp_path / "out", [b"x", location(big)])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("helped", [True, False])
+def test_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helped: bool) -> None:
+    if not helped:
+        monkeypatch.setattr(kernel, "_c_library", lambda: None)
+    big = tmp_path / "big"
+    big.write_bytes(os.urandom(20_000_000))
+    data = b"x" + big.read_bytes()
+
+    written = write_atomically(tmp_path / "out", [b"x", location(big)])
+
+    assert (tmp_path / "out").read_bytes() == data
+    assert written == Written(hashlib.sha256(data).hexdigest(), len(data))
+    assert (tmp_path / "out").stat().st_blocks * 512 < len(data) + 1_000_000
+
+
+def test_more_than_there_is_cannot_be_reserved(tmp_path: Path) -> None:
+    with open(tmp_path / "out", "wb") as file, pytest.raises(OSError, match=r"space|large"):
+        kernel.reserve(file.fileno(), 1 << 60)
 
 
 @pytest.mark.parametrize("change", ["content", "gone", "replaced", "shorter"])
