@@ -12,7 +12,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,132 +205,142 @@ def _step_from_json(data: Json) -> Step:
 # ---------------------------------------------------------------- kept plans
 
 
+# Plans that are kept of one recipe, by the values set for its variables.
+_PLANS_A_RECIPE = 8
+
+
 def compiled_plan(path: Path, folder: Path, *, set_vars: Mapping[str, str] | None = None) -> Plan:
     """The plan of a recipe file, from the folder of kept plans where nothing has changed.
 
-    There is one kept plan for each recipe file and choice of variables. It counts only if everything
-    that it was made from is the same: the recipe's text, the environment variables that it declares,
-    which of the files that the check has looked for are there, freezeflow and Python, the source
-    files of the language and of the stages, and the packages that are installed.
+    A kept plan is taken if it was made from the same text and values by the same stages and
+    packages, and if the files and environment variables that were looked at are as they were. One
+    that cannot be read is made again; where none can be written, nothing is kept.
 
     Args:
         path: The recipe.
         folder: Where plans are kept.
-        set_vars: Values of variables that go before the recipe's own.
+        set_vars: Values of variables that override the recipe's.
 
     Raises:
         RecipeError: The recipe is not valid.
-        UsageError: A plugin's stage cannot be had.
     """
-    names = json.dumps([os.path.abspath(path), sorted((set_vars or {}).items())])
-    kept = folder / f"{Digest.of(names.encode()).hex}.json"
-    found = _read_kept(kept, path)
-    if found is not None:
-        return found
+    values = sorted((set_vars or {}).items())
+    slot = int(Digest.of(json.dumps(values).encode()).hex[:8], 16) % _PLANS_A_RECIPE
+    recipe = os.path.abspath(path)
+    kept = os.path.join(folder, f"{Digest.of(os.fsencode(recipe)).hex[:32]}-{slot}.json")
+    origin = _origin(recipe, values)
+    found = _read_kept(kept, origin)
+    return _make_kept(path, set_vars, recipe, kept, origin) if found is None else found
+
+
+def _origin(recipe: str, values: list[tuple[str, str]]) -> str:
+    """A digest of what a plan is made from; what the recipe makes it depend on is kept beside it."""
+    try:
+        with open(recipe, "rb") as file:
+            text = Digest.of(file.read()).hex
+    except OSError:
+        text = ""
+    return Digest.of(json.dumps([FORMAT, recipe, values, text, _house()]).encode()).hex
+
+
+def _make_kept(
+    path: Path, set_vars: Mapping[str, str] | None, recipe: str, kept: str, origin: str
+) -> Plan:
     from freezeflow.spec.recipe import load_recipe
     from freezeflow.store.files import write_atomically
 
-    # Taken before the recipe is read: what changes in between makes the kept plan invalid.
-    made_from = _made_from(path)
-    recipe = load_recipe(path, set_vars=set_vars)
-    plan = make_plan(recipe)
-    data = {
-        "plan": plan_to_json(plan),
-        "made_from": made_from,
-        "looked_at": recipe.dependencies,
-        "stage_files": _modified(_stage_files(plan)),
-    }
-    text = json.dumps(data, separators=(",", ":")).encode()
-    with contextlib.suppress(FreezeflowError):  # a full disk; the plan is as good without
-        write_atomically(kept, [f"{Digest.of(text)}\n".encode(), text])
+    loaded = load_recipe(path, set_vars=set_vars)
+    plan = make_plan(loaded)
+    needs = {**loaded.dependencies, "modified": _stage_files(plan)}
+    if origin == _origin(recipe, sorted((set_vars or {}).items())):
+        data = {"origin": origin, "needs": needs, "plan": plan_to_json(plan)}
+        body = json.dumps(data, separators=(",", ":")).encode()
+        # A folder that cannot be written makes the next run slower, and no more.
+        with contextlib.suppress(FreezeflowError):
+            write_atomically(kept, [Digest.of(body).hex.encode(), body])
     return plan
 
 
-def _read_kept(kept: Path, recipe: Path) -> Plan | None:
-    """A kept plan, if it is undamaged and what it was made from is the same."""
+def _read_kept(kept: str, origin: str) -> Plan | None:
+    """A kept plan, if it is whole and all that it was made from is as it was."""
     try:
-        digest, _, text = kept.read_bytes().partition(b"\n")
-        if str(Digest.of(text)).encode() != digest:
-            return None
-        data = json.loads(text)
-        if data["made_from"] != _made_from(recipe):
-            return None
-        if data["looked_at"] != current_dependencies(data["looked_at"]):
-            return None
-        if data["stage_files"] != _modified(data["stage_files"]):
-            return None
-        return plan_from_json(data["plan"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _made_from(recipe: Path) -> Json:
-    try:
-        text = str(Digest.of(recipe.read_bytes()))
+        with open(kept, "rb") as file:
+            whole = file.read()
     except OSError:
-        text = ""  # loading the recipe tells why
-    return {"recipe": text, **_surroundings()}
+        return None
+    digest, body = whole[:64], whole[64:]
+    if Digest.of(body).hex.encode() != digest:
+        return None
+    data = json.loads(body)
+    if data["origin"] != origin or data["needs"] != _as_now(data["needs"]):
+        return None
+    return plan_from_json(data["plan"])
 
 
-@functools.cache
-def _surroundings() -> dict[str, Json]:
-    """What is the same for all recipes of a process."""
-    here = os.path.dirname(__file__)
-    folders = [os.path.join(here, name) for name in ("spec", "stages", "exports")]
-    files = [e.path for folder in folders for e in os.scandir(folder) if e.name.endswith(".py")]
+def _as_now(needs: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json]]:
+    """What a plan depends on, as it is now.
+
+    Args:
+        needs: ``files``: path to whether it exists; ``environment``: variable to its value;
+            ``modified``: path to the time of its last change.
+    """
     return {
-        "format": FORMAT,
-        "freezeflow": VERSION,
-        "python": sys.version,
-        "own_files": _modified([__file__, *files]),
-        "packages": [_packages(folder) for folder in sys.path],
+        "files": {path: os.path.exists(path) for path in needs["files"]},
+        "environment": {name: os.environ.get(name) for name in needs["environment"]},
+        "modified": {path: _modified(path) for path in needs["modified"]},
     }
 
 
-def _packages(folder: str) -> Json:
-    """What changes when a package is installed in a folder of ``sys.path`` or taken away.
-
-    For the current folder and the script's that is only the packages' records: other files come and
-    go there for other reasons.
-    """
-    folder = folder or os.curdir
-    if os.path.basename(folder) in ("site-packages", "dist-packages"):
-        return _modified([folder])
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return []
-    return sorted(name for name in names if name.endswith((".dist-info", ".egg-info")))
-
-
-def _stage_files(plan: Plan) -> list[str]:
-    """The source files of the stages that a plan uses; plugins' lie outside the package."""
+def _stage_files(plan: Plan) -> dict[str, int]:
+    """The modules that declare a plan's stages, with the time of their last change."""
     from freezeflow.stages.registry import stage_named
 
-    modules = {stage_named(step.stage).run.__module__ for step in plan.steps}
-    found = {getattr(sys.modules.get(name), "__file__", None) for name in modules}
-    return sorted(path for path in found if path is not None)
+    modules = {sys.modules[stage_named(step.stage).params.__module__] for step in plan.steps}
+    files = sorted(module.__file__ for module in modules if module.__file__ is not None)
+    return {file: _modified(file) for file in files}
 
 
-def _modified(paths: Iterable[str]) -> dict[str, int]:
-    """When each file was last modified, in nanoseconds; 0 where it is gone."""
-    return {path: _modified_at(path) for path in sorted(paths)}
+def _house() -> str:
+    """A digest of freezeflow's own files and of the installed packages, once per process."""
+    return _digest_of_house(tuple(sys.path))
 
 
-def _modified_at(path: str) -> int:
+@functools.cache
+def _digest_of_house(search_path: tuple[str, ...]) -> str:
+    room = os.path.dirname(__file__)
+    own = [(file, _modified(file)) for file in _python_files(room)]
+    packages = sorted({found for entry in search_path for found in _packages(entry)})
+    return Digest.of(json.dumps([VERSION, sys.version, own, packages]).encode()).hex
+
+
+def _python_files(room: str) -> list[str]:
+    """The files that decide what a recipe comes to, in a stable order."""
+    folders = [room, *(os.path.join(room, name) for name in ("spec", "stages", "exports"))]
+    files = [entry.path for folder in folders for entry in os.scandir(folder)]
+    return sorted(file for file in files if file.endswith(".py"))
+
+
+def _packages(entry: str) -> list[tuple[str, int]]:
+    """The packages under one entry of the search path, with the time of their installation.
+
+    Other files come and go there for other reasons: an entry may be the current folder.
+    """
+    try:
+        with os.scandir(entry or os.curdir) as found:
+            return [(info.path, _modified(info.path)) for info in found if _is_info(info.name)]
+    except NotADirectoryError:
+        return [(entry, _modified(entry))]
+    except OSError:
+        return []
+
+
+def _is_info(name: str) -> bool:
+    return name.endswith((".dist-info", ".egg-info", ".egg"))
+
+
+def _modified(path: str) -> int:
+    """When a file was last modified, in nanoseconds; 0 where it is gone."""
     try:
         return os.stat(path).st_mtime_ns
     except OSError:
         return 0
-
-
-def current_dependencies(looked_at: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json]]:
-    """What a recipe's check has looked at, as it is now.
-
-    Args:
-        looked_at: ``files``: path to whether it is there; ``environment``: variable to its value.
-    """
-    return {
-        "files": {path: os.path.exists(path) for path in looked_at["files"]},
-        "environment": {name: os.environ.get(name) for name in looked_at["environment"]},
-    }

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.paths import absolute, exists, leaves, project_root
+from freezeflow.spec.paths import absolute, exists, leaves, missing_hint, project_root
 from freezeflow.spec.problems import shown
 from freezeflow.spec.stage_list import PlacedItem, place_of
 from freezeflow.spec.tree import Path_
-from freezeflow.stages.params import params_to_json, paths_in
+from freezeflow.stages.params import paths_in
 from freezeflow.values import ModelSource
 
 
@@ -52,18 +52,16 @@ def check_files(
 
 
 def _files(placed: PlacedItem, recipe: Path, notes: Notes) -> Iterator[_File]:
-    if placed.item.params is None or notes.broken(placed.path):
-        return
-    for param in paths_in(placed.stage.params, params_to_json(placed.item.params)):
+    for param in paths_in(placed.stage.params, placed.values):
         place = place_of(placed, param.path, notes)
         path = absolute(param.text, recipe)
-        yield _File(placed, place, param.text, path, param.output)
+        if not notes.broken(place):
+            yield _File(placed, place, param.text, path, param.output)
 
 
 def _check_there(file: _File, notes: Notes) -> None:
     if not exists(file.path, notes):
-        hint = f"Paths start from the recipe's folder; that makes it {file.path}."
-        notes.add(file.place, f"there is no file {shown(file.text)}", hint)
+        notes.add(file.place, f"there is no file {shown(file.text)}", missing_hint(file.path))
     elif os.path.isdir(file.path):
         notes.add(file.place, f"{shown(file.text)} is a folder; it must be a file")
 

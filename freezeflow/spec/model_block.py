@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.paths import absolute, exists, fill_places
-from freezeflow.spec.problems import shown
+from freezeflow.spec.paths import absolute, exists, fill_places, missing_hint
+from freezeflow.spec.problems import near_miss, shown
 from freezeflow.spec.schema import SOURCE_KEYS
 from freezeflow.values import Json, ModelSource, SourceKind
 
@@ -64,8 +64,10 @@ def _check_there(
     # All of them, and not only the first that is found: the check depends on each.
     found = [exists(place, notes) for place in _places(kind, path, meta_graph)]
     if not any(found) and not notes.broken(("model", kind)):
-        hint = f"Paths start from the recipe's folder; that makes it {path}."
-        notes.add(("model", kind), f"there is {_WHAT[kind]} at {shown(text)}", hint)
+        message = f"there is {_WHAT[kind]} at {shown(text)}"
+        is_inside = kind == "saved_model" and path.is_file()
+        hint = f"Name its folder, {path.parent}." if is_inside else missing_hint(path)
+        notes.add(("model", kind), message, hint)
 
 
 def _kind(block: Mapping[str, Json], notes: Notes) -> SourceKind | None:
@@ -75,7 +77,7 @@ def _kind(block: Mapping[str, Json], notes: Notes) -> SourceKind | None:
     if given:
         message = f"the model comes from one place; here are {' and '.join(given)}"
         notes.add(("model", given[1]), message, "Remove all but one of them.", key=True)
-    else:
+    elif not any(notes.broken(("model", key)) and near_miss(key, SOURCE_KEYS) for key in block):
         hint = "As in `saved_model: path/to/folder`."
         notes.add(("model",), f"the model needs one of {', '.join(SOURCE_KEYS)}", hint, key=True)
     return None

@@ -18,12 +18,19 @@ class Notes:
         self.problems: list[Problem] = list(document.problems)
         self.files: dict[str, bool] = {}
         self.environment: dict[str, str | None] = {}
-        self._broken: set[Path_] = set()
+        self._broken: set[Path_] = set(document.spoiled)
+        self._spoiled: set[Path_] = set(document.spoiled)
 
     def add(self, path: Path_, message: str, hint: str = "", *, key: bool = False) -> None:
         """Notes a mistake at a value, or at its key."""
+        if path not in self._spoiled:
+            self._broken.add(path)
+            self.problems.append(self.document.problem(path, message, hint, key=key))
+
+    def spoil(self, path: Path_) -> None:
+        """What a value is cannot be known; whatever else is wrong with it only follows from that."""
         self._broken.add(path)
-        self.problems.append(self.document.problem(path, message, hint, key=key))
+        self._spoiled.add(path)
 
     def broken(self, path: Path_) -> bool:
         """Whether a mistake was noted at or below a path."""

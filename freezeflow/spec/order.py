@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from freezeflow.spec.notes import Notes
 from freezeflow.spec.problems import did_you_mean, shown
@@ -54,27 +54,37 @@ def _needs_place(placed: PlacedItem, number: int, notes: Notes) -> Path_:
 def _check_circles(items: Sequence[PlacedItem], notes: Notes) -> None:
     import networkx
 
-    by_id = {placed.item.id: placed for placed in items}
     graph = networkx.DiGraph()
     graph.add_edges_from(
-        (placed.item.id, need) for placed in items for need in placed.item.needs if need in by_id
+        (number, need) for number in range(len(items)) for need in _before(items, number)
     )
-    for names in networkx.strongly_connected_components(graph):
-        first = min(names, key=lambda name: by_id[name].index)
-        part = graph.subgraph(names)
-        if part.number_of_edges():
-            _note_circle([edge[0] for edge in networkx.find_cycle(part, first)], by_id, notes)
+    for numbers in networkx.strongly_connected_components(graph):
+        # A part of its own: the order of a view would depend on the hash seed.
+        part = networkx.DiGraph(
+            edge for edge in graph.edges if edge[0] in numbers and edge[1] in numbers
+        )
+        if part:
+            circle = networkx.find_cycle(part, min(numbers))
+            _note_circle([items[edge[0]] for edge in circle], notes)
 
 
-def _note_circle(names: list[str], by_id: Mapping[str, PlacedItem], notes: Notes) -> None:
-    """Tells a circle from its first stage in the file, where its way back to a later one is."""
-    start = names.index(min(names, key=lambda name: by_id[name].index))
-    names = [*names[start:], *names[:start]]
+def _before(items: Sequence[PlacedItem], number: int) -> list[int]:
+    """Numbers of the items that one needs; of those that share an id, the first."""
+    if not items[number].needs_given:
+        return [number - 1] if number else []
+    ids = [placed.item.id for placed in items]
+    return [ids.index(need) for need in items[number].item.needs if need in ids]
+
+
+def _note_circle(circle: Sequence[PlacedItem], notes: Notes) -> None:
+    """Tells a circle from its first stage in the file."""
+    start = circle.index(min(circle, key=lambda placed: placed.index))
+    circle = [*circle[start:], *circle[:start]]
     marks = notes.document.marks
-    way = [f"{name} (line {marks['stages', by_id[name].index].line})" for name in names]
-    placed, need = by_id[names[0]], [*names, names[0]][1]
-    message = f"the stages need each other in a circle: {' needs '.join([*way, names[0]])}"
-    place = _needs_place(placed, placed.item.needs.index(need), notes)
+    way = [f"{each.item.id} (line {marks['stages', each.index].line})" for each in circle]
+    first, need = circle[0], [*circle, circle[0]][1].item.id
+    message = f"the stages need each other in a circle: {' needs '.join([*way, first.item.id])}"
+    place = _needs_place(first, first.item.needs.index(need), notes)
     notes.add(place, message, "Take one of these needs out.")
 
 

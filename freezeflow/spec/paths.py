@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.problems import did_you_mean, shown
+from freezeflow.spec.problems import did_you_mean, near_miss, shown
 from freezeflow.spec.tree import Path_
 
 _PLACE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -48,6 +48,16 @@ def exists(path: Path, notes: Notes) -> bool:
     found = os.path.exists(path)
     notes.files[str(path)] = found
     return found
+
+
+def missing_hint(path: Path) -> str:
+    """Where a file that is not there was looked for, and what is there under nearly its name."""
+    try:
+        near = near_miss(path.name, os.listdir(path.parent)[:1000])
+    except OSError:
+        near = None
+    meant = f" Did you mean {near!r}?" if near not in (None, path.name) else ""
+    return f"Paths start from the recipe's folder; that makes it {path}.{meant}"
 
 
 def project_root(recipe: Path, notes: Notes) -> Path:

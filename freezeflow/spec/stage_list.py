@@ -51,12 +51,14 @@ class PlacedItem:
         item: What it says.
         stage: Its stage.
         needs_given: Whether it names its needs itself.
+        values: Its parameters as JSON, without those that have mistakes.
     """
 
     index: int
     item: StageItem
     stage: Stage
     needs_given: bool
+    values: Mapping[str, Json]
 
     @property
     def path(self) -> Path_:
@@ -94,13 +96,18 @@ def read_stages(given: Json, name: str, notes: Notes) -> StageList:
         identifier = body["id"] if _is_text(body.get("id")) else _free(stage.name, taken)
         taken.add(identifier)
         path = ("stages", index, stage.name)
+        values = _values(body[stage.name], stage, path, name, notes)
+        params = None if notes.broken(path) else params_from_json(stage.params, values)
         item = StageItem(
             id=identifier,
             stage=stage.name,
-            params=_params(body[stage.name], stage, path, name, notes),
+            params=params,
             needs=_needs(body, tuple(before.item.id for before in items[-1:])),
         )
-        items.append(PlacedItem(index=index, item=item, stage=stage, needs_given="needs" in body))
+        given_needs = "needs" in body
+        items.append(
+            PlacedItem(index=index, item=item, stage=stage, needs_given=given_needs, values=values)
+        )
     return StageList(items=tuple(items), lost=frozenset(lost))
 
 
@@ -136,31 +143,26 @@ def _needs(body: Mapping[str, Json], before: tuple[str, ...]) -> tuple[str, ...]
     return tuple(filter(_is_text, given)) if isinstance(given, (list, tuple)) else ()
 
 
-def _params(given: Json, stage: Stage, path: Path_, name: str, notes: Notes) -> Any:
-    """The parameters, defaults and ``{model}`` filled in; None where there is a mistake."""
-    if notes.broken(path):
-        return None
-    values = _spelled_out(given, stage)
+def _values(given: Json, stage: Stage, path: Path_, name: str, notes: Notes) -> dict[str, Json]:
+    """The parameters that have no mistake, ``{model}`` filled in; defaults too if all are right."""
+    values = _spelled_out(given, stage, path, notes)
     for key, (field, _) in fields_of(stage.params).items():
-        if is_required(field) and key not in values:
-            doc = field.metadata["doc"]
-            notes.add(path, f"{stage.name} needs {shown(key)}", doc, key=True)
-    if notes.broken(path):
-        return None
+        if is_required(field) and given is None:
+            notes.add(path, f"{stage.name} needs {shown(key)}", field.metadata["doc"], key=True)
 
     def fill(param: PathParam) -> str:
         place = (*path, *param.path)
         found = place if place in notes.document.marks else path
         return fill_places(param.text, name, found, notes)
 
-    filled = params_to_json(params_from_json(stage.params, values))
-    return params_from_json(stage.params, with_paths(stage.params, filled, fill))
+    if not notes.broken(path):
+        values = params_to_json(params_from_json(stage.params, values))
+    return with_paths(stage.params, values, fill)
 
 
-def _spelled_out(given: Json, stage: Stage) -> dict[str, Json]:
-    """The parameters as a mapping."""
-    if given is None or isinstance(given, dict):
-        return dict(given or {})
+def _spelled_out(given: Json, stage: Stage, path: Path_, notes: Notes) -> dict[str, Json]:
+    """The parameters as a mapping, without those that have mistakes."""
+    if isinstance(given, dict):
+        return {key: value for key, value in given.items() if not notes.broken((*path, key))}
     short = shorthand_of(stage.params)
-    assert short is not None, "the schema allows a value for a stage only where it has a shorthand"
-    return {short: given}
+    return {} if given is None or short is None or notes.broken(path) else {short: given}

@@ -134,8 +134,13 @@ def _wrong_type(error: Any, path: Path_, notes: Notes) -> None:
 
 
 def _type_hint(value: Json, wanted: list[str], written: Any) -> str:
-    if written is None or "${" in written.text:
+    if written is None:
         return ""
+    if "${" in written.text:
+        in_quotes = written.quoted and "string" not in wanted
+        return (
+            "In quotes it is text: write ${...} without them, on its own line." if in_quotes else ""
+        )
     if value is None:
         return "Give it a value, or leave it out."
     if "boolean" in wanted and str(value).lower() in _OLD_BOOLEANS:
@@ -160,18 +165,23 @@ def _not_one_of(error: Any, path: Path_, notes: Notes) -> None:
             message = f"a stage is a name or a mapping, not {_described(value)}"
             notes.add(path, message, "Write `- stage` or `- stage: {...}`.")
         return
-    near = near_miss(value, known) if isinstance(value, str) else None
+    is_text = isinstance(value, str)
+    near = near_miss(value, known) if is_text and value not in known else None
     choice = known[0] if len(known) == 1 else f"one of {', '.join(known)}"
     hint = f"Did you mean {near!r}?" if near else ""
-    if path == ("version",):
+    if is_text and parse_scalar(value) in error.validator_value:
+        hint = "Take the quotes away."
+    if path == ("version",) and type(value) is int:
         hint = "Newer versions of the language need a newer freezeflow."
     notes.add(path, f"{_named(path)} must be {choice}, not {_described(value)}", hint)
 
 
 def _missing_keys(error: Any, path: Path_, notes: Notes) -> None:
     what = next((str(part) for part in reversed(path) if isinstance(part, str)), "the recipe")
+    known = error.schema["properties"]
+    misspelt = {near_miss(key, known) for key in error.instance if key not in known}
     for key in error.validator_value:
-        if key not in error.instance:
+        if key not in error.instance and key not in misspelt:
             doc = error.schema["properties"][key].get("description", "")
             notes.add(path, f"{what} needs {shown(key)}", doc, key=bool(path))
 

@@ -31,18 +31,21 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # What YAML calls not printable.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-# Hints for what parsers say (libyaml and PyYAML's own word it a little differently).
+# Hints for what PyYAML's parser says.
 _YAML_HINTS = (
+    ("'\\t' that cannot start", "Indent with spaces, not with tabs."),
+    ("cannot start any token", "Quote a value that begins with @, ` or %."),
     ("mapping values are not allowed", "Quote a value that holds ': ', or check the indentation."),
-    ("cannot start any token", "Quote a value that begins with @, `, % or a tab."),
-    ("expected ':'", "Every key needs its ':'; check the indentation, too."),
-    ("expected key", "Check the indentation."),
+    ("could not find expected ':'", "Every key needs its ':'; check the indentation, too."),
+    ("expected ',' or", "A comma or a closing bracket is missing."),
     ("block end", "Check the indentation."),
-    ("'-' indicator", "Check the indentation."),
-    ("end of stream", "A quote or a bracket is not closed."),
-    ("flow", "A comma or a closing bracket is missing."),
+    ("sequence entries are not allowed", "Begin a list on a line of its own."),
+    ("end of stream", "A quote is not closed."),
     ("escape", "In double quotes a backslash begins an escape; single quotes take it as it is."),
 )
+
+# Problems that are noticed far behind the mistake: they are told where its context begins.
+_AT_THEIR_BEGINNING = ("end of stream", "could not find expected ':'")
 
 
 class Written(NamedTuple):
@@ -63,6 +66,7 @@ class Document(NamedTuple):
         key_marks: Path of a value in a mapping to where its key starts.
         scalars: Path of a scalar to how it is written.
         problems: Mistakes that do not keep the rest from being read.
+        spoiled: Paths of values that mean something else than they say, because of such a mistake.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Document(NamedTuple):
     key_marks: dict[Path_, Mark]
     scalars: dict[Path_, Written]
     problems: list[Problem]
+    spoiled: set[Path_]
 
     def problem(self, path: Path_, message: str, hint: str = "", *, key: bool = False) -> Problem:
         """A mistake at a value, or at its key; where that is not there, at what holds it."""
@@ -122,7 +127,7 @@ def parse_document(text: str, name: str) -> Document:
     Raises:
         InvalidRecipe: It is no YAML that a recipe may be.
     """
-    document = Document(name, text.splitlines(), None, {}, {}, {}, [])
+    document = Document(name, text.splitlines(), None, {}, {}, {}, [], set())
     _check_characters(text, document)
     root = _Composer(document).compose(text)
     return document._replace(data=_Builder(document).value(root, ()))
@@ -154,6 +159,7 @@ class _Node:
     mark: Mark
     kind: str
     scalar: Written | None = None
+    tagged: bool = False
     children: list[_Node] = dataclasses.field(default_factory=list)
 
 
@@ -171,7 +177,7 @@ class _Composer:
             for event in yaml.parse(text, Loader=Loader):
                 self._take(event)
         except yaml.MarkedYAMLError as error:
-            raise self._bad_yaml(error) from None
+            raise self._bad_yaml(_in_words(text) or error) from None
         if self._root is None:
             hint = "`freezeflow init MODEL` writes a first one."
             raise _stop(self._document, Mark(1, 1), "the recipe is empty", hint)
@@ -204,7 +210,9 @@ class _Composer:
     def _new(self, event: Any, kind: str) -> _Node:
         node = _Node(_mark(event), kind)
         if event.tag is not None:
-            message = f"tags ({event.tag}) are not allowed in a recipe"
+            node.tagged = True
+            written = event.tag.replace("tag:yaml.org,2002:", "!!")
+            message = f"tags ({shown(written)[1:-1]}) are not allowed in a recipe"
             self._note(node.mark, message, "Write the plain value.")
         if event.anchor is not None:
             self._anchors[event.anchor] = node
@@ -232,11 +240,21 @@ class _Composer:
     def _bad_yaml(self, error: yaml.MarkedYAMLError) -> InvalidRecipe:
         problem = error.problem or "cannot be parsed"
         mark = error.problem_mark or error.context_mark
-        if "end of stream" in problem and error.context_mark:
+        if error.context_mark and any(words in problem for words in _AT_THEIR_BEGINNING):
             mark = error.context_mark
         place = Mark(mark.line + 1, mark.column + 1) if mark else Mark(1, 1)
         hint = next((hint for words, hint in _YAML_HINTS if words in problem), "")
         return _stop(self._document, place, f"bad YAML: {problem}", hint)
+
+
+def _in_words(text: str) -> yaml.MarkedYAMLError | None:
+    """The mistake as PyYAML's own parser words it, so that it is told alike with libyaml's."""
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            del event
+    except yaml.MarkedYAMLError as error:
+        return error
+    return None
 
 
 def _mark(event: Any) -> Mark:
@@ -258,6 +276,8 @@ class _Builder:
 
     def value(self, node: _Node, path: Path_) -> Json:
         self._document.marks[path] = node.mark
+        if node.tagged:
+            self._document.spoiled.add(path)
         self._count += 1
         if self._count > _MAX_VALUES:
             message = f"aliases make this recipe larger than {_MAX_VALUES} values"
@@ -274,23 +294,29 @@ class _Builder:
     def _dict(self, node: _Node, path: Path_) -> dict[str, Json]:
         found: dict[str, Json] = {}
         for key_node, value_node in zip(node.children[::2], node.children[1::2], strict=True):
-            key = self._key(key_node, path)
-            if key is not None:
-                self._document.key_marks[(*path, key)] = key_node.mark
-                found[key] = self.value(value_node, (*path, key))
+            if self._is_new_key(key_node, path):
+                key = self._key_text(key_node)
+                place = (*path, key)
+                self._document.key_marks[place] = key_node.mark
+                found[key] = self.value(value_node, place)
         return found
 
-    def _key(self, node: _Node, path: Path_) -> str | None:
-        if node.scalar is None:
-            return self._note(node.mark, "a key must be plain text")
-        key = node.scalar.text
-        if key == "<<" and not node.scalar.quoted:
-            return self._note(node.mark, "YAML 1.2 has no merge keys (<<)", "Write the keys out.")
+    def _key_text(self, node: _Node) -> str:
+        return node.scalar.text if node.scalar is not None else ""
+
+    def _is_new_key(self, node: _Node, path: Path_) -> bool:
+        key = self._key_text(node)
         first = self._document.key_marks.get((*path, key))
-        if first is not None:
+        if node.scalar is None:
+            self._note(node.mark, "a key must be plain text")
+        elif key == "<<" and not node.scalar.quoted:
+            self._note(node.mark, "YAML 1.2 has no merge keys (<<)", "Write the keys out.")
+        elif first is not None:
             message = f"key {shown(key)} is there twice, first in line {first.line}"
-            return self._note(node.mark, message, "Remove one of them.")
-        return key
+            self._note(node.mark, message, "Remove one of them.")
+        else:
+            return True
+        return False
 
     def _note(self, mark: Mark, message: str, hint: str = "") -> None:
         self._document.problems.append(problem_at(self._document, mark, message, hint))

@@ -96,6 +96,7 @@ class _Filling:
 
     def __init__(self, variables: Mapping[str, _Variable | None], notes: Notes) -> None:
         self.used: set[str] = set()
+        self._failed: set[Path_] = set()
         self._variables = variables
         self._notes = notes
 
@@ -106,6 +107,12 @@ class _Filling:
             return [self.fill(v, (*path, i)) for i, v in enumerate(value)]
         if not isinstance(value, str) or "$" not in value:
             return value
+        filled = self._filled(value, path)
+        if path in self._failed:
+            self._notes.spoil(path)
+        return filled
+
+    def _filled(self, value: str, path: Path_) -> Json:
         whole = _VARIABLE.fullmatch(value)
         if whole and whole[2] and not self._notes.document.scalars[path].quoted:
             return self._look_up(whole[1], path).value
@@ -117,6 +124,7 @@ class _Filling:
         if not match[2]:
             hint = "Write `$$` for a dollar sign."
             self._notes.add(path, "a variable `${` is not closed by `}`", hint)
+            self._failed.add(path)
             return ""
         return self._look_up(match[1], path).text
 
@@ -137,4 +145,5 @@ class _Filling:
         else:
             hint = did_you_mean(name, self._variables) or "Declare it under `vars`, or under `env`."
             self._notes.add(path, f"there is no variable {shown(name)}", hint)
+        self._failed.add(path)
         return _Variable("", "")
