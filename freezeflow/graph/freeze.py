@@ -26,7 +26,7 @@ from freezeflow.graph.graph import Arg, ControlResult, Function, Graph, Node, no
 from freezeflow.graph.handles import READS, Handle
 from freezeflow.graph.initial import initial_values
 from freezeflow.graph.model import Model
-from freezeflow.graph.variables import HANDLES, IGNORED, PYTHON_CALLS, WRITES
+from freezeflow.graph.variables import HANDLES, IGNORED, PYTHON_CALLS, RESOURCE_HANDLE, WRITES
 
 _TABLE_WRITES = ("InitializeTable", "LookupTableImport", "LookupTableInsert")
 
@@ -218,7 +218,7 @@ def _initialises_needed(node: Node, nodes: Mapping[str, Node], needed: set[str])
 
 
 def _check_portable(graph: Graph) -> None:
-    """Refuses what only works in the process that built the graph."""
+    """Refuses what only works in the process that built the graph, and reads of what is not there."""
     scopes = {"": graph.nodes, **{name: f.nodes for name, f in graph.functions.items()}}
     for scope, nodes in scopes.items():
         for node in nodes.values():
@@ -228,6 +228,12 @@ def _check_portable(graph: Graph) -> None:
                     where=f"{scope} > {node.name}" if scope else node.name,
                     hint="Rewrite tf.py_function or tf.numpy_function with TensorFlow ops, then save"
                     " the model again.",
+                )
+            if node.op in READS or node.op == RESOURCE_HANDLE:
+                raise ModelRefused(
+                    f"op {node.op} takes a variable from where it cannot be followed",
+                    where=f"{scope} > {node.name}" if scope else node.name,
+                    hint="The model has an op of its own that hands on variables, or it is damaged.",
                 )
 
 

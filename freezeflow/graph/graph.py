@@ -176,6 +176,7 @@ def output_types(graph: Graph, node: Node) -> tuple[DType, ...] | None:
 
     Raises:
         KeyError: The node lacks an attribute that the op's definition asks for.
+        ValueError: An attribute holds no dtype that is known, or no possible number.
     """
     definition = graph.op_def(node.op)
     if definition is None:
@@ -189,6 +190,7 @@ def input_types(graph: Graph, node: Node) -> tuple[DType, ...] | None:
 
     Raises:
         KeyError: The node lacks an attribute that the op's definition asks for.
+        ValueError: An attribute holds no dtype that is known, or no possible number.
     """
     definition = graph.op_def(node.op)
     if definition is None:

@@ -16,6 +16,9 @@ from freezeflow.graph import attrs
 from freezeflow.messages import message_class
 from freezeflow.values import DType
 
+# More tensors than any node takes or gives; a damaged file may ask for 2**63.
+_MAX_TENSORS = 1_000_000
+
 
 class ArgDef(NamedTuple):
     """An input or output argument of an op; it stands for one tensor or for a list of them.
@@ -128,6 +131,7 @@ def arg_types(
 
     Raises:
         KeyError: An attribute that tells a dtype or a number is missing; its name is the argument.
+        ValueError: An attribute tells a dtype that is not known, or a number that cannot be.
     """
     return tuple(_types_of(arg, node_attrs, defaults) for arg in args)
 
@@ -141,7 +145,10 @@ def _types_of(
     if arg.type_attr:
         dtype = attrs.to_type(_attr(arg.type_attr, node_attrs, defaults))
     if arg.number_attr:
-        return (dtype,) * attrs.to_int(_attr(arg.number_attr, node_attrs, defaults))
+        number = attrs.to_int(_attr(arg.number_attr, node_attrs, defaults))
+        if not 0 <= number <= _MAX_TENSORS:
+            raise ValueError(f"{arg.number_attr} is {number}")
+        return (dtype,) * number
     return (dtype,)
 
 

@@ -32,6 +32,11 @@ TENSOR_ATTR = "_freezeflow_tensor"
 # Inferred by TensorFlow and written down; they can contradict the graph and are never needed.
 _INFERRED_ATTRS = frozenset({"_output_shapes", "_handle_dtypes", "_handle_shapes"})
 
+_DAMAGED = "The file is damaged or was edited; write the model again."
+
+# No node has outputs whose number is longer.
+_MAX_DIGITS = 10
+
 
 class GraphReader:
     """Reads one GraphDef message; functions are read only when they are reached.
@@ -60,7 +65,7 @@ class GraphReader:
         self._locate = locate
         self._marker = marker
         self._cuts = cuts
-        self._op_defs = {op.name: ops.from_message(op) for op in op_defs}
+        self._op_defs = {op.name: self._op_def(op) for op in op_defs}
         self._library = {f.signature.name: f for f in message.library.function}
         self._functions: dict[str, Function] = {}
         self.nodes = self._read_main()
@@ -87,15 +92,29 @@ class GraphReader:
     def _read_main(self) -> dict[str, Node]:
         nodes: dict[str, Node] = {}
         for message in self._message.node:
-            node = self._node(message, _plain_input)
-            if node.name in nodes:
-                raise ModelRefused(
-                    f"two nodes are named {node.name!r}",
-                    where=self._where,
-                    hint="TensorFlow cannot load such a graph; write the model again.",
-                )
-            nodes[node.name] = node
+            self._add(nodes, self._node(message, self._plain_input))
         return nodes
+
+    def _add(self, nodes: dict[str, Node], node: Node, inside: str = "") -> None:
+        if node.name in nodes:
+            raise self._damaged(f"two nodes{inside} are named {node.name!r}")
+        nodes[node.name] = node
+
+    def _plain_input(self, tensor: str) -> str:
+        name, colon, index = tensor.partition(":")
+        if colon and not _is_number(index):
+            raise self._damaged(f"an input is called {tensor!r}, which is no tensor's name")
+        return name if index == "0" else tensor
+
+    def _damaged(self, message: str) -> ModelRefused:
+        return ModelRefused(message, where=self._where, hint=_DAMAGED)
+
+    def _dtype(self, number: int) -> DType:
+        """A dtype by its number, a reference's as that of its value."""
+        try:
+            return DType(number - 100 if number > 100 else number)
+        except ValueError:
+            raise self._damaged(f"there is a dtype number {number}, which is not known") from None
 
     def _node(self, message: Any, translate: Callable[[str], str]) -> Node:
         values = {
@@ -133,7 +152,7 @@ class GraphReader:
             values["value"] = _without_content(values["value"])
         tensor = message.attr["value"].tensor
         sizes = tuple(dim.size for dim in tensor.tensor_shape.dim)
-        reference = TensorRef(found[0], DType(tensor.dtype), sizes, found[1])
+        reference = TensorRef(found[0], self._dtype(tensor.dtype), sizes, found[1])
         self._check_size(message.name, reference)
         return values, reference
 
@@ -160,7 +179,7 @@ class GraphReader:
                 raise ModelRefused(
                     f"node {name!r} is named, but is not in the graph",
                     where=self._where,
-                    hint="The file is damaged or was edited; write the model again.",
+                    hint=_DAMAGED,
                 )
             stack += map(node_of, self.nodes[name].inputs)
         return {name: node for name, node in self.nodes.items() if name in seen}
@@ -194,7 +213,7 @@ class GraphReader:
                 raise ModelRefused(
                     f"function {name!r} is called, but is not in the graph's library",
                     where=self._where,
-                    hint="The file is damaged or was edited; write the model again.",
+                    hint=_DAMAGED,
                 )
             self._functions[name] = self._read_function(self._library[name])
         return self._functions[name]
@@ -202,17 +221,22 @@ class GraphReader:
     def _read_function(self, message: Any) -> Function:
         signature = message.signature
         translate = self._translator(message)
-        nodes = {}
+        nodes: dict[str, Node] = {}
         for node_message in message.node_def:
             node = self._node(node_message, translate)
-            nodes[node.name] = node
+            self._add(nodes, node, f" of function {signature.name!r}")
         return Function(
             name=signature.name,
             args=tuple(
                 self._arg(signature, i, message.arg_attr) for i in range(len(signature.input_arg))
             ),
             results=tuple(
-                Result(arg.name, translate(message.ret[arg.name]), _base(arg.type), arg.type_attr)
+                Result(
+                    arg.name,
+                    translate(message.ret.get(arg.name, "")),
+                    self._dtype(arg.type),
+                    arg.type_attr,
+                )
                 for arg in signature.output_arg
             ),
             nodes=nodes,
@@ -239,31 +263,30 @@ class GraphReader:
                 for key, value in arg_attrs[index].attr.items()
                 if key not in _INFERRED_ATTRS
             }
-        return Arg(arg.name, _base(arg.type), arg.type_attr, values)
+        return Arg(arg.name, self._dtype(arg.type), arg.type_attr, values)
 
     def _translator(self, function: Any) -> Callable[[str], str]:
         """From ``node:output_arg:index`` to ``node:flat_index``, for one function's body."""
         by_name = {node.name: node for node in function.node_def}
-        starts: dict[tuple[str, str], int] = {}
+        args = {arg.name for arg in function.signature.input_arg}
+        numbers: dict[tuple[str, str], Sequence[int]] = {}
 
         def translate(tensor: str) -> str:
-            name, _, rest = tensor.partition(":")
-            if not rest:
+            if tensor in args:
                 return tensor
+            name, _, rest = tensor.partition(":")
             output, _, index = rest.partition(":")
-            start = starts.get((name, output))
-            if start is None:
-                if name not in by_name:
-                    raise self._dangling(function, tensor)
-                starts.update(self._output_starts(function, by_name[name]))
-                if (name, output) not in starts:
-                    raise self._dangling(function, tensor)
-                start = starts[name, output]
-            return join(name, start + (int(index) if index else 0))
+            if (name, output) not in numbers and name in by_name:
+                numbers.update(self._outputs(function, by_name[name]))
+            there = numbers.get((name, output), ())
+            if not _is_number(index or "0") or int(index or "0") >= len(there):
+                raise self._dangling(function, tensor)
+            return join(name, there[int(index or "0")])
 
         return translate
 
-    def _output_starts(self, function: Any, node: Any) -> dict[tuple[str, str], int]:
+    def _outputs(self, function: Any, node: Any) -> dict[tuple[str, str], range]:
+        """Node and output argument to the flat numbers of its tensors."""
         definition = self._definition(node.op)
         if definition is None:
             raise ModelRefused(
@@ -276,27 +299,37 @@ class GraphReader:
         try:
             grouped = ops.arg_types(definition.outputs, values, definition.defaults)
         except KeyError as missing:
-            raise ModelRefused(
-                f"node {node.name!r} ({node.op}) lacks attribute {missing}", where=self._where
+            raise self._damaged(
+                f"node {node.name!r} ({node.op}) lacks attribute {missing}"
             ) from None
-        starts, position = {}, 0
+        except ValueError as unknown:
+            raise self._damaged(
+                f"node {node.name!r} ({node.op}) names a dtype: {unknown}"
+            ) from None
+        numbers, position = {}, 0
         for arg, types in zip(definition.outputs, grouped, strict=True):
-            starts[node.name, arg.name] = position
+            numbers[node.name, arg.name] = range(position, position + len(types))
             position += len(types)
-        return starts
+        return numbers
 
     def _dangling(self, function: Any, tensor: str) -> ModelRefused:
         return ModelRefused(
             f"function {function.signature.name!r} uses {tensor!r}, which is not there",
             where=self._where,
-            hint="The file is damaged or was edited; write the model again.",
+            hint=_DAMAGED,
         )
 
     def _definition(self, op: str) -> ops.OpDef | None:
         found = ops.standard_op(op) or self._op_defs.get(op)
         if found is None and op in self._library:
-            return ops.from_message(self._library[op].signature)
+            return self._op_def(self._library[op].signature)
         return found
+
+    def _op_def(self, message: Any) -> ops.OpDef:
+        try:
+            return ops.from_message(message)
+        except ValueError as unknown:
+            raise self._damaged(f"the definition of op {message.name!r}: {unknown}") from None
 
     def _used_op_defs(
         self, nodes: Mapping[str, Node], functions: Mapping[str, Function]
@@ -312,12 +345,8 @@ class GraphReader:
         }
 
 
-def _plain_input(tensor: str) -> str:
-    return tensor[:-2] if tensor.endswith(":0") else tensor
-
-
-def _base(number: int) -> DType:
-    return DType(number - 100 if number > 100 else number)
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < _MAX_DIGITS
 
 
 def _without_content(data: bytes) -> bytes:

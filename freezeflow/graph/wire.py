@@ -90,7 +90,8 @@ def _excise(
     view: memoryview, start: int, end: int, kind: str, marker: bytes, cuts: list[Cut]
 ) -> bytes:
     paths = _PATHS[kind]
-    pieces: list[bytes | memoryview] = []
+    # Slices, not views: a view that lives on in a traceback keeps the file's mapping from closing.
+    pieces: list[bytes | slice] = []
     copied = pos = start
     while pos < end:
         tag, body = read_varint(view, pos, end)
@@ -113,11 +114,11 @@ def _excise(
                 cuts.append(Cut(body, length))
             else:
                 inner = _excise(view, body, after, child, marker, cuts)
-            pieces += [view[copied:pos], varint(tag), varint(len(inner)), inner]
+            pieces += [slice(copied, pos), varint(tag), varint(len(inner)), inner]
             copied = after
         pos = after
-    pieces.append(view[copied:end])
-    return b"".join(pieces)
+    pieces.append(slice(copied, end))
+    return b"".join(view[p] if isinstance(p, slice) else p for p in pieces)
 
 
 def _holds_strings(view: memoryview, start: int, before: int) -> bool:

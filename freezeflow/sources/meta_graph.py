@@ -19,6 +19,7 @@ from freezeflow.graph.graph import Graph, Node, node_of
 from freezeflow.graph.model import Asset, Model
 from freezeflow.graph.restore import SavedTensor, follow_restore
 from freezeflow.graph.variables import HANDLES
+from freezeflow.graph.verify import check
 from freezeflow.messages import message_class
 from freezeflow.sources.graph_file import tensor_of_file
 from freezeflow.sources.object_graph import captured_variables
@@ -58,8 +59,10 @@ def with_values(
         context: Takes values that have to be put together.
 
     Raises:
-        ModelRefused: A value is missing, damaged or of another dtype.
+        ModelRefused: The graph is not valid; a value is missing, damaged or of another dtype.
     """
+    # What follows takes a graph at its word.
+    check(Model(graph=whole, signatures=model.signatures, init=model.init), stage="load")
     restored = follow_restore(whole, node_of(meta_graph.saver_def.restore_op_name))
     nodes = model.graph.nodes
     handles = [node.name for node in nodes.values() if node.op in HANDLES]

@@ -11,7 +11,7 @@ from freezeflow.graph.graph import Graph, Node, join, node_of, output_types, spl
 from freezeflow.graph.rename import PLACEHOLDERS
 from freezeflow.graph.variables import HANDLES
 from freezeflow.graph.walk import reached_nodes
-from freezeflow.values import Shape, Signature, TensorSpec
+from freezeflow.values import DType, Shape, Signature, TensorSpec
 
 SIGNATURE = "serving_default"
 
@@ -47,9 +47,9 @@ def signature_of_names(
 
 def _tensor(graph: Graph, given: str, where: str) -> str:
     name, _, index = given.partition(":")
-    if name not in graph.nodes or (index and not index.isdigit()):
+    if name not in graph.nodes or (index and not (index.isascii() and index.isdigit())):
         raise _unknown(graph, given, where)
-    types = output_types(graph, graph.nodes[name])
+    types = _types(graph, graph.nodes[name], where)
     if types is not None and int(index or 0) >= len(types):
         count = f"{len(types)} output" + ("s" if len(types) != 1 else "")
         raise ModelRefused(
@@ -79,7 +79,7 @@ def _only_output(graph: Graph, where: str) -> str:
         for node in graph.nodes.values()
         if node.name not in consumed
         and node.op not in _NO_OUTPUTS
-        and output_types(graph, node) != ()
+        and _types(graph, node, where) != ()
     ]
     if len(ends) == 1:
         return ends[0]
@@ -99,7 +99,7 @@ def _placeholders(graph: Graph, fetched: Iterable[str]) -> list[str]:
 def _spec(graph: Graph, tensor: str, where: str) -> TensorSpec:
     name, index = split(tensor)
     node = graph.nodes[name]
-    types = output_types(graph, node)
+    types = _types(graph, node, where)
     if types is None:
         raise ModelRefused(
             f"the dtype of {tensor!r} is not known: op {node.op!r} has no definition",
@@ -107,6 +107,17 @@ def _spec(graph: Graph, tensor: str, where: str) -> TensorSpec:
             hint="Choose a tensor of a standard op, or save the model as a SavedModel.",
         )
     return TensorSpec(tensor, types[index], _shape(node))
+
+
+def _types(graph: Graph, node: Node, where: str) -> tuple[DType, ...] | None:
+    try:
+        return output_types(graph, node)
+    except (KeyError, ValueError) as problem:
+        raise ModelRefused(
+            f"the outputs of node {node.name!r} ({node.op}) have no dtype: {problem}",
+            where=where,
+            hint="The file is damaged or was edited; write the graph again.",
+        ) from None
 
 
 def _shape(node: Node) -> Shape:
