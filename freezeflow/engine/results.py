@@ -66,8 +66,8 @@ class StepResult:
         """Figures and findings of the stage, with those of the engine.
 
         The engine's are ``seconds`` (wall time when it ran), ``peak_rss_bytes`` (of the process
-        that ran it), ``nodes`` and ``tensor_bytes`` of the model that it gave, and for a confined
-        step ``confinement``.
+        that ran it), ``nodes`` and ``tensor_bytes`` of the model that it gave, ``model_bytes`` where it
+        made a new one (skeleton and tensors), and for a confined step ``confinement``.
         """
         facts: Mapping[str, Json] = json.loads(self.facts_json)
         return facts

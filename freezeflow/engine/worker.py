@@ -73,6 +73,7 @@ def _run_stage(order: Order, model: Model | None, context: StepContext) -> tuple
     if outcome.model is not model:
         check(outcome.model, stage=order.stage)
         graph, record, tensors = storage.encode_model(outcome.model)
+        facts["model_bytes"] = len(graph) + sum(tensor.nbytes for tensor in tensors)
         new = NewModel(
             graph=graph,
             record=record,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,27 @@ _FEW_RECIPES = 3
 
 
 def render_run(plans: Sequence[Plan], result: RunResult, *, color: bool = False) -> str:
-    """A table of each recipe's steps, and a line that sums up."""
+    """A table of each recipe's steps with what came of it, and a line that sums up."""
     by_recipe = _by_recipe(result)
-    parts = []
-    if result.steps and all(step.status == "cached" for step in result.steps):
-        parts.append(_nothing_to_do(result, color))
+    parts = [_nothing_to_do(result, color)] if _is_idle(result.steps) else []
     for plan in plans:
         steps = by_recipe.get(plan.recipe, [])
-        idle = all(step.status == "cached" for step in steps)
-        if steps and not (idle and len(plans) > _FEW_RECIPES):
+        if steps and not (_is_idle(steps) and len(plans) > _FEW_RECIPES):
             parts.append(_recipe(plan, steps, color))
-    if not _is_idle(result):
+    if not _is_idle(result.steps):
         parts.append(_sum(result, color))
     return "\n\n".join(parts)
 
 
-def _is_idle(result: RunResult) -> bool:
-    return all(step.status == "cached" for step in result.steps)
+def _is_idle(steps: Sequence[StepResult]) -> bool:
+    return all(step.status == "cached" for step in steps)
 
 
 def _nothing_to_do(result: RunResult, color: bool) -> str:
     head = paint("Nothing to do:", "bold", color=color)
     steps = count(len(result.steps), "step is", "steps are")
-    return f"{head} {steps} cached, looked up in {seconds(result.seconds)}."
+    every = "all " if len(result.steps) > 1 else ""
+    return f"{head} {every}{steps} cached (looked up in {seconds(result.seconds)})."
 
 
 def _sum(result: RunResult, color: bool) -> str:
@@ -53,52 +51,58 @@ def _sum(result: RunResult, color: bool) -> str:
         for status in ("ran", "cached", "failed", "skipped")
         if status in statuses
     ]
-    word = "Done" if result.ok else "Failed"
-    head = paint(f"{word}:", "bold", color=color)
+    head = paint("Done:" if result.ok else "Failed:", "bold", color=color)
     return f"{head} {', '.join(counted)}, in {seconds(result.seconds)}."
 
 
 def _recipe(plan: Plan, steps: Sequence[StepResult], color: bool) -> str:
-    head = f"{paint(plan.name, 'bold', color=color)}  {short_path(plan.recipe)}"
-    rows = list(_rows(plan, steps, color))
-    return f"{head}\n{table(rows, indent='  ', right=(2,))}"
-
-
-def _rows(plan: Plan, steps: Sequence[StepResult], color: bool) -> Iterator[list[str]]:
-    yield [paint(name, "dim", color=color) for name in ("step", "", "time", "nodes", "weights", "")]
     facts = {step.ref.step: step.facts for step in steps}
+    head = f"{paint(plan.name, 'bold', color=color)}  {short_path(plan.recipe)}"
+    rows = table(_rows(plan, steps, facts, color), indent="  ", right=(2,))
+    results = table(_results(steps, facts, color), indent="  ")
+    return "\n".join(filter(None, [head, rows, results and f"\n{results}"]))
+
+
+def _rows(
+    plan: Plan, steps: Sequence[StepResult], facts: Mapping[str, Mapping[str, Json]], color: bool
+) -> Iterator[list[str]]:
+    yield [paint(word, "dim", color=color) for word in ("step", "", "time", "nodes", "bytes")]
     needs = {step.id: step.needs for step in plan.steps}
     for step in steps:
-        own = facts[step.ref.step]
-        before = next((facts[need] for need in needs[step.ref.step] if need in facts), {})
+        name = step.ref.step
+        before = next((facts[need] for need in needs[name] if need in facts), {})
         yield [
-            step.ref.step,
+            name,
             paint(step.status, _COLORS[step.status], color=color),
-            seconds(own["seconds"]) if step.status == "ran" else "",
-            _change(before.get("nodes"), own.get("nodes"), "{:,}".format),
-            _change(before.get("tensor_bytes"), own.get("tensor_bytes"), size),
-            _remark(step, own, color),
+            seconds(facts[name]["seconds"]) if step.status == "ran" else "",
+            _change(before.get("nodes"), facts[name].get("nodes"), "{:,}".format),
+            _change(before.get("model_bytes"), facts[name].get("model_bytes"), size),
         ]
 
 
-def _change(before: int | None, after: int | None, form: Any) -> str:
+def _change(before: int | None, after: int | None, form: Callable[[int], str]) -> str:
     """``83 → 40``; only one figure where nothing changed, none where none is known."""
     if after is None:
         return ""
     if before is None or before == after:
-        return str(form(after))
+        return form(after)
     return f"{form(before)} → {form(after)}"
 
 
-def _remark(step: StepResult, facts: Mapping[str, Json], color: bool) -> str:
-    if step.error is not None:
-        return step.error.message.splitlines()[0]
-    if "verdict" in facts:
-        return paint(verdict_line(facts["verdict"]), "green", color=color)
-    if step.files:
-        main = step.files[0]
-        return f"{short_path(main.path)}  {size(main.nbytes)}"
-    return ""
+def _results(
+    steps: Sequence[StepResult], facts: Mapping[str, Mapping[str, Json]], color: bool
+) -> Iterator[list[str]]:
+    """Verdicts, files, and what went wrong."""
+    for step in steps:
+        name = step.ref.step
+        if step.error is not None:
+            message = step.error.message.splitlines()[0]
+            yield [paint(name, "red", color=color), message]
+        if "verdict" in facts[name]:
+            yield [name, paint(verdict_line(facts[name]["verdict"]), "green", color=color)]
+        for number, file in enumerate(step.files):
+            where = f"{short_path(file.path)}  {size(file.nbytes)}"
+            yield [name if number == 0 else "", where]
 
 
 def verdict_line(verdict: Mapping[str, Json]) -> str:
@@ -128,7 +132,7 @@ def _accuracy(found: Mapping[str, Any]) -> str:
     before, after = found["original"], found["result"]
     what = f"on {count(found['labels'], 'label')}"
     if before == after:
-        return f"accuracy {after:.1%}, the same as the original's, {what}"
+        return f"accuracy {after:.1%} {what}, the original's too"
     return f"accuracy {before:.1%} → {after:.1%} {what}"
 
 
@@ -153,7 +157,7 @@ def run_to_json(plans: Sequence[Plan], result: RunResult) -> Json:
     return {
         "format": FORMAT,
         "ok": result.ok,
-        "nothing_to_do": _is_idle(result),
+        "nothing_to_do": _is_idle(result.steps),
         "seconds": round(result.seconds, 6),
         "recipes": [
             {
