@@ -32,19 +32,20 @@ _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
 def recipe_schema(
-    names: Collection[str] = tuple(BUILTIN), *, detailed: Collection[str] | None = None
+    *, plugins: bool = True, detailed: Collection[str] | None = None
 ) -> dict[str, Json]:
     """The schema (draft 2020-12) of a recipe.
 
     Args:
-        names: The stages that it knows: by default freezeflow's own.
-        detailed: Those whose parameters it holds, by default all of them.
+        plugins: With the stages of installed plugins; the published file has only our own.
+        detailed: Stages whose parameters it holds, by default all of them.
 
     Raises:
         UsageError: A plugin's stage cannot be had.
     """
     stages = {
-        name: _stage_schema(name) if detailed is None or name in detailed else {} for name in names
+        name: _stage_schema(name) if detailed is None or name in detailed else {}
+        for name in (stage_modules() if plugins else BUILTIN)
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -88,12 +89,12 @@ def validator(used: frozenset[str]) -> Draft202012Validator:
     """
     import jsonschema
 
-    return jsonschema.Draft202012Validator(recipe_schema(stage_modules(), detailed=used))
+    return jsonschema.Draft202012Validator(recipe_schema(detailed=used))
 
 
 def schema_text() -> str:
     """The text of the published schema file."""
-    return json.dumps(recipe_schema(), indent=2) + "\n"
+    return json.dumps(recipe_schema(plugins=False), indent=2) + "\n"
 
 
 _VARIABLES: dict[str, Json] = {
