@@ -82,7 +82,7 @@ def make_plan(recipe: Recipe) -> Plan:
     import networkx
 
     items = {item.id: item for item in recipe.stages}
-    graph = networkx.DiGraph()
+    graph: networkx.DiGraph[str] = networkx.DiGraph()
     graph.add_nodes_from(items)
     graph.add_edges_from((need, item.id) for item in recipe.stages for need in item.needs)
     places = {name: number for number, name in enumerate(items)}

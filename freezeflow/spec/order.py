@@ -54,7 +54,7 @@ def _needs_place(placed: PlacedItem, number: int, notes: Notes) -> Path_:
 def _check_circles(items: Sequence[PlacedItem], notes: Notes) -> None:
     import networkx
 
-    graph = networkx.DiGraph()
+    graph: networkx.DiGraph[int] = networkx.DiGraph()
     graph.add_edges_from(
         (number, need) for number in range(len(items)) for need in _before(items, number)
     )
