@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import Node
+from freezeflow.graph.tensor_values import elements
 from freezeflow.messages import message_class
 from freezeflow.values import DType, TensorRef
+
+# No model restores more tensors; a short message can claim any number.
+_MAX_STRINGS = 10_000_000
 
 
 def const(
@@ -50,9 +55,6 @@ def strings_of(node: Node) -> tuple[bytes, ...]:
             hint="The way that this model restores its variables is not known.",
         )
     tensor = attrs.message(node.attrs["value"]).tensor
-    count = 1
-    for dim in tensor.tensor_shape.dim:
-        count *= dim.size
-    found = tuple(tensor.string_val)
-    # TensorFlow writes the last value once where it repeats up to the end.
-    return found + found[-1:] * (count - len(found)) if found else (b"",) * count
+    if math.prod(dim.size for dim in tensor.tensor_shape.dim) > _MAX_STRINGS:
+        raise ModelRefused("the list of strings is too long", where=node.name)
+    return tuple(elements(tensor))

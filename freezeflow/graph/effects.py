@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 
 from freezeflow.graph.graph import Graph, Node, called_functions, control_inputs, node_of
 from freezeflow.graph.node_types import NodeTypes
+from freezeflow.graph.walk import reached_functions
 from freezeflow.values import DType
 
 # Stateful ops that only make or read something: without a reader they may go.
@@ -142,7 +143,11 @@ def drop_idle_control(nodes: Iterable[Node], marked: set[str]) -> dict[str, Node
 
 
 def order_matters(
-    graph: Graph, effects: Effects | None = None, without: Container[str] = ()
+    graph: Graph,
+    effects: Effects | None = None,
+    *,
+    called: Container[str],
+    without: Container[str] = (),
 ) -> Callable[[Node], bool]:
     """Tells of a node whether someone may need to wait for it, by what it does itself.
 
@@ -152,12 +157,16 @@ def order_matters(
     Args:
         graph: The graph.
         effects: Of the nodes that will be asked about; by default the graph's own.
+        called: Nodes of the main graph that run in a call; initializers run before.
         without: Ops that are about to be taken out, so that what they change does not count.
     """
     known = effects or Effects(graph)
     types = NodeTypes(graph)
-    bodies = [graph.nodes, *(function.nodes for function in graph.functions.values())]
-    nodes = (node for body in bodies for node in body.values() if node.op not in without)
+    running = {name: node for name, node in graph.nodes.items() if name in called}
+    reached = [graph.functions[name].nodes for name in reached_functions(graph, running.values())]
+    nodes = (
+        node for body in (running, *reached) for node in body.values() if node.op not in without
+    )
     if not any(_may_change_state(graph, types, node) for node in nodes):
         return known.node
 

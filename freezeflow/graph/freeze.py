@@ -14,7 +14,7 @@ that analysis: upstream ``compiler/mlir/tensorflow/transforms/tf_saved_model_fre
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from freezeflow.errors import ModelRefused
@@ -62,7 +62,7 @@ def freeze_variables(model: Model, *, drop_writes: bool = False) -> Frozen:
     outputs = [spec.tensor for signature in signatures for spec in signature.outputs.values()]
     inputs = [spec.tensor for signature in signatures for spec in signature.inputs.values()]
     called = walk.reached_nodes(model.graph.nodes, outputs)
-    freezer = _Freezer(model)
+    freezer = _Freezer(model, called)
     scope = Scope(freezer, model.graph.nodes, {}, called)
     rewritten = scope.run()
     init = freezer.initializers(rewritten, model.init, walk.reached_nodes(rewritten, outputs))
@@ -87,7 +87,7 @@ def freeze_variables(model: Model, *, drop_writes: bool = False) -> Frozen:
 class _Freezer:
     """Gives constants and specialised functions to the scopes of one model."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, called: Container[str]) -> None:
         self.graph = model.graph
         self.functions: dict[str, Function] = {}
         self._values = model.variables
@@ -97,7 +97,9 @@ class _Freezer:
             Graph(nodes={}, functions=self.functions, op_defs=model.graph.op_defs)
         )
         variable_ops = {n.op for n in _all_nodes(model.graph) if _is_on_variables(n.op)}
-        self._counts = order_matters(model.graph, self._effects, without=variable_ops)
+        self._counts = order_matters(
+            model.graph, self._effects, called=called, without=variable_ops
+        )
         self._by_identity = {
             _identity(node): name
             for name, node in model.graph.nodes.items()

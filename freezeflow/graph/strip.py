@@ -69,7 +69,8 @@ def strip(model: Model, *, remove: Collection[str] = (), drop_identities: bool =
         drop_identities: Take out Identity nodes where that is exactly the same.
     """
     ends = _ends(model)
-    graph = _pruned(model.graph, ends)
+    outputs = [s.tensor for sig in model.signatures.values() for s in sig.outputs.values()]
+    graph = _pruned(model.graph, ends, outputs)
     removed: Counter[str] = Counter()
     count = 0
     if remove:
@@ -77,7 +78,7 @@ def strip(model: Model, *, remove: Collection[str] = (), drop_identities: bool =
         graph = _in_all_bodies(
             graph, lambda nodes: _without_debugging(nodes, frozenset(remove), removed)
         )
-        graph, _ = _without_identities(_pruned(graph, ends), ends, passing)
+        graph, _ = _without_identities(_pruned(graph, ends, outputs), ends, passing)
     if drop_identities:
         graph, count = _without_identities(graph, ends, None)
     kept = dataclasses.replace(
@@ -113,11 +114,11 @@ def _in_all_bodies(graph: Graph, change: Callable[[Mapping[str, Node]], dict[str
 # ---------------------------------------------------------------- pruning
 
 
-def _pruned(graph: Graph, ends: Collection[str]) -> Graph:
+def _pruned(graph: Graph, ends: Collection[str], outputs: Collection[str]) -> Graph:
     """The graph without what the ends do not need, in function bodies as well."""
     graph = prune(graph, ends)
     effects = Effects(graph)
-    counts = order_matters(graph)
+    counts = order_matters(graph, called=reached_nodes(graph.nodes, outputs))
     functions = {
         name: _pruned_body(function, effects.node, counts)
         for name, function in graph.functions.items()

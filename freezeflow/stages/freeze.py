@@ -12,6 +12,7 @@ from freezeflow.graph.bind import bind_inputs
 from freezeflow.graph.freeze import freeze_variables
 from freezeflow.graph.inline import inline_model
 from freezeflow.graph.rename import name_ends
+from freezeflow.graph.tables import inline_tables
 from freezeflow.stages.params import param
 from freezeflow.stages.stage import Outcome, Stage, StageInput
 
@@ -34,6 +35,11 @@ class Params:
         " or drop the write, so that the variable keeps its saved value (this changes the meaning).",
         default="error",
     )
+    tables: Literal["init", "inline"] = param(
+        "Static look-up tables keep an initializer, which the manifest names, or become pure ops, so"
+        " that the graph needs none.",
+        default="init",
+    )
 
 
 def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
@@ -52,11 +58,17 @@ def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
     for write in frozen.seen_writes:
         context.warn(f"dropped a write that an output sees: {write}")
     model = name_ends(embed_assets(frozen.model), after_signature=params.names == "signature")
+    inlined = 0
+    if params.tables == "inline":
+        model, inlined, left = inline_tables(model, context.put_tensor)
+        for reason in left:
+            context.warn(f"a table stays: {reason}")
     return Outcome(
         model=model,
         facts={
             "variables_frozen": frozen.variables,
             "writes_dropped": frozen.writes_dropped,
+            "tables_inlined": inlined,
             "init": list(model.init),
         },
     )
