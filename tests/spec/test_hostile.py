@@ -11,11 +11,10 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from freezeflow.errors import RecipeError
 from freezeflow.spec import tree
 from freezeflow.spec.problems import InvalidRecipe, Problem, render_problems
 from freezeflow.spec.recipe import load_recipe
-from freezeflow.spec.tree import MAX_BYTES, parse_document
+from freezeflow.spec.tree import parse_document
 
 
 @pytest.fixture(params=["libyaml", "python"])
@@ -114,50 +113,6 @@ def test_nothing(text: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidRecipe) as raised:
         load_recipe(tmp_path / "recipe.yaml")
     assert len(raised.value.problems) == 1
-
-
-@pytest.mark.parametrize(
-    ("raw", "place", "message"),
-    [
-        (b"a: b\nname: caf\xe9\n", (2, 10), "byte 0xe9 is not UTF-8"),
-        (b"\xff\xfea\x00", (1, 1), "byte 0xff is not UTF-8"),
-        (b"a: b\nc: \x00\n", (2, 4), "character U+0000 is not allowed"),
-        (b"a: \x1b[31m\n", (1, 4), "character U+001B is not allowed"),
-        (b"a: b\x0cc\n", (1, 5), "character U+000C is not allowed"),
-    ],
-    ids=["latin-1", "utf-16", "nul", "escape", "form feed"],
-)
-def test_bytes_that_are_no_text(
-    raw: bytes, place: tuple[int, int], message: str, tmp_path: Path
-) -> None:
-    (tmp_path / "recipe.yaml").write_bytes(raw)
-    with pytest.raises(InvalidRecipe) as raised:
-        load_recipe(tmp_path / "recipe.yaml")
-    (problem,) = raised.value.problems
-    assert problem.message == message
-    assert problem.mark[:2] == place
-
-
-def test_a_byte_order_mark_does_not_count(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_bytes(b"\xef\xbb\xbfversoin: 1\n")
-    with pytest.raises(InvalidRecipe) as raised:
-        load_recipe(tmp_path / "recipe.yaml")
-    problem = next(p for p in raised.value.problems if "versoin" in p.message)
-    assert problem.mark == (1, 1, 7)
-
-
-def test_a_file_that_is_too_large(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
-    with pytest.raises(RecipeError, match="is over 1 MiB"):
-        load_recipe(tmp_path / "recipe.yaml")
-
-
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="cannot be read") as raised:
-        load_recipe(tmp_path / "recipe.yaml")
-    assert raised.value.where.endswith("recipe.yaml")
-    with pytest.raises(RecipeError, match="cannot be read"):
-        load_recipe(tmp_path)
 
 
 def test_a_long_number_costs_nothing() -> None:
