@@ -81,6 +81,12 @@ def _initialized(
     while nodes[table].op == "Identity":
         table = node_of(nodes[table].inputs[0])
     types = nodes[table].attrs
+    if not {"key_dtype", "value_dtype"} <= types.keys():
+        raise ModelRefused(
+            f"op {nodes[table].op} is filled from the file {asset.name!r}, but is no table",
+            where=node.name,
+            hint="The model is damaged or was edited; write it again.",
+        )
     rows = _rows(node, asset, content)
     columns = {}
     for role, attr, index_attr in (
@@ -114,6 +120,8 @@ def _rows(node: Node, asset: Asset, content: bytes) -> list[tuple[int, bytes, li
     offset = attrs.to_int(node.attrs["offset"]) if "offset" in node.attrs else 0
     wanted = attrs.to_int(node.attrs["vocab_size"]) if "vocab_size" in node.attrs else -1
     delimiter = attrs.to_bytes(node.attrs["delimiter"]) if "delimiter" in node.attrs else b"\t"
+    if not delimiter:
+        raise _bad_file(asset, node, "is to be split at nothing")
     if wanted > len(lines):
         raise _bad_file(asset, node, f"has {len(lines)} lines, the table asks for {wanted}")
     if wanted != -1:
@@ -134,6 +142,8 @@ def _column(
         return [number for number, _, _ in rows]
     if index == _WHOLE_LINE:
         return [parse(line) for _, line, _ in rows]
+    if index < 0:
+        raise _bad_file(asset, node, f"has no column {index}")
     short = next((number for number, _, columns in rows if len(columns) <= index), None)
     if short is not None:
         raise _bad_file(asset, node, f"has no column {index} in line {short + 1}")
@@ -143,8 +153,10 @@ def _column(
 def _parser(dtype: DType, node: Node, asset: Asset) -> Callable[[bytes], int | float | bytes]:
     def number(text: bytes) -> int | float:
         try:
-            return float(text) if dtype in (DType.FLOAT, DType.DOUBLE) else int(text)
-        except ValueError:
+            value = float(text) if dtype in (DType.FLOAT, DType.DOUBLE) else int(text)
+            struct.pack(_STRUCT.get(dtype, "q"), value)
+            return value
+        except (ValueError, struct.error, OverflowError):
             shown = text.decode(errors="replace")
             raise _bad_file(asset, node, f"holds {shown!r}, which is no {dtype.tf_name}") from None
 

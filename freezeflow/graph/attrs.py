@@ -14,6 +14,8 @@ from typing import Any
 from freezeflow.messages import message_class
 from freezeflow.values import DType, Shape
 
+_DTYPES = frozenset(int(dtype) for dtype in DType)
+
 
 def message(data: bytes) -> Any:
     """The ``AttrValue`` message; treat it as read-only, small ones are shared."""
@@ -63,6 +65,26 @@ def of_types(dtypes: Iterable[DType]) -> bytes:
 @functools.lru_cache(maxsize=8192)
 def to_types(data: bytes) -> tuple[DType, ...]:
     return tuple(DType(n - 100 if n > 100 else n) for n in message(data).list.type)
+
+
+def unknown_dtype(data: bytes) -> int | None:
+    """The first dtype number that is not known, nested bindings included; quick without dtypes."""
+    # Tags: 0x30 is AttrValue.type, 0x0a is AttrValue.list, 0x52 is AttrValue.func.
+    return _unknown_dtype(data) if data and data[0] in (0x30, 0x0A, 0x52) else None
+
+
+@functools.lru_cache(maxsize=8192)
+def _unknown_dtype(data: bytes) -> int | None:
+    value = message(data)
+    for number in (value.type, *value.list.type):
+        if (number - 100 if number > 100 else number) not in _DTYPES:
+            return int(number)
+    for func in (value.func, *value.list.func):
+        for bound in func.attr.values():
+            found = unknown_dtype(encode(bound))
+            if found is not None:
+                return found
+    return None
 
 
 # ---------------------------------------------------------------- scalars

@@ -122,15 +122,22 @@ class GraphReader:
             for key, value in message.attr.items()
             if key not in _INFERRED_ATTRS
         }
+        for key, data in values.items():
+            unknown = attrs.unknown_dtype(data)
+            if unknown is not None:
+                raise self._damaged(
+                    f"attribute {key!r} of node {message.name!r} ({message.op}) holds dtype number"
+                    f" {unknown}, which is not known"
+                )
         tensor = None
         if message.op == "Const":
             values, tensor = self._const(message, values)
-        data = [translate(i) for i in message.input if not i.startswith("^")]
+        tensors = [translate(i) for i in message.input if not i.startswith("^")]
         control = [i for i in message.input if i.startswith("^")]
         return Node(
             message.name,
             message.op,
-            tuple(data + list(dict.fromkeys(control))),
+            tuple(tensors + list(dict.fromkeys(control))),
             values,
             message.device,
             tensor,

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from freezeflow.errors import ModelRefused
+from freezeflow.graph import walk
 from freezeflow.graph.constants import strings_of
 from freezeflow.graph.graph import Graph, Node, data_inputs, split
 from freezeflow.graph.inline import inline_calls
@@ -49,7 +51,8 @@ def follow_restore(graph: Graph, restore_op: str) -> Restored:
     """
     if restore_op not in graph.nodes:
         return Restored({}, {})
-    nodes = inline_calls(graph, (), (restore_op,)).graph.nodes
+    restoring = walk.prune(graph, (restore_op,))
+    nodes = inline_calls(restoring, (), (restore_op,)).graph.nodes
     variables, tables = {}, {}
     for node in nodes.values():
         if node.op in _ASSIGNS:
@@ -81,14 +84,26 @@ def _saved(nodes: Mapping[str, Node], node: Node, position: int) -> SavedTensor 
     name, index = _source(nodes, list(data_inputs(node))[position])
     restore = nodes[name]
     if restore.op == "RestoreV2":
-        keys = _strings(nodes, restore.inputs[1])
-        slices = _strings(nodes, restore.inputs[2])
-        return SavedTensor(keys[index].decode(), slices[index].decode())
+        return _saved_tensor(nodes, restore, index, sliced=True)
     if restore.op in ("Restore", "RestoreSlice"):
-        (key,) = _strings(nodes, restore.inputs[1])
-        spec = _strings(nodes, restore.inputs[2])[0] if restore.op == "RestoreSlice" else b""
-        return SavedTensor(key.decode(), spec.decode())
+        return _saved_tensor(nodes, restore, 0, sliced=restore.op == "RestoreSlice")
     return None
+
+
+def _saved_tensor(
+    nodes: Mapping[str, Node], restore: Node, index: int, *, sliced: bool
+) -> SavedTensor:
+    keys = _strings(nodes, restore.inputs[1])
+    slices = _strings(nodes, restore.inputs[2]) if sliced else (b"",) * len(keys)
+    if index >= min(len(keys), len(slices)):
+        raise ModelRefused(
+            f"{restore.op} restores {len(keys)} tensors, number {index} is used",
+            where=restore.name,
+            hint="The file is damaged or was edited; write the model again.",
+        )
+    return SavedTensor(
+        keys[index].decode(errors="surrogateescape"), slices[index].decode(errors="replace")
+    )
 
 
 def _strings(nodes: Mapping[str, Node], tensor: str) -> tuple[bytes, ...]:

@@ -10,6 +10,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from freezeflow.checkpoint import Request, Value, open_checkpoint
 from freezeflow.context import Context
 from freezeflow.errors import ModelRefused
@@ -131,7 +133,13 @@ def _asset_definitions(meta_graph: Any) -> list[Any]:
     if _ASSET_COLLECTION in meta_graph.collection_def:
         kind = message_class("AssetFileDef")
         listed = meta_graph.collection_def[_ASSET_COLLECTION].any_list.value
-        definitions += [kind.FromString(packed.value) for packed in listed]
+        try:
+            definitions += [kind.FromString(packed.value) for packed in listed]
+        except DecodeError:
+            raise ModelRefused(
+                "the list of assets cannot be read",
+                hint="The file is damaged; copy or write the model again.",
+            ) from None
     return definitions
 
 

@@ -63,7 +63,8 @@ def _captured_objects(saved_objects: Any, graph: Graph, wanted: set[str]) -> dic
             continue
         numbers = saved_objects.concrete_functions[call[0]].bound_inputs
         inputs = [node_of(tensor) for tensor in data_inputs(node)]
-        for name, number in zip(inputs[len(inputs) - len(numbers) :], numbers, strict=True):
+        captured = inputs[max(0, len(inputs) - len(numbers)) :]
+        for name, number in zip(captured, numbers, strict=False):
             if name in wanted and graph.nodes[name].op in HANDLES:
                 found[name] = number
     return found
@@ -87,6 +88,8 @@ def _keys_by_object(saved_objects: Any, checkpoint_objects: Any) -> Mapping[int,
     pairs = [(0, 0)]
     seen = {0}
     for saved, stored in pairs:  # grows while it is walked
+        if not (saved < len(saved_objects.nodes) and stored < len(checkpoint_objects.nodes)):
+            continue  # what a damaged number leaves out is missed, and refused, later
         for attribute in checkpoint_objects.nodes[stored].attributes:
             if attribute.name == _VALUE:
                 keys[saved] = attribute.checkpoint_key
