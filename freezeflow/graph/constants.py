@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -54,7 +55,16 @@ def strings_of(node: Node) -> tuple[bytes, ...]:
             where=node.name,
             hint="The way that this model restores its variables is not known.",
         )
-    tensor = attrs.message(node.attrs["value"]).tensor
-    if math.prod(dim.size for dim in tensor.tensor_shape.dim) > _MAX_STRINGS:
+    found = _strings_in(node.attrs["value"])
+    if found is None:
         raise ModelRefused("the list of strings is too long", where=node.name)
+    return found
+
+
+@functools.lru_cache(maxsize=16)
+def _strings_in(value: bytes) -> tuple[bytes, ...] | None:
+    """The strings of an attribute; None for too many. A restore op is asked for each of its keys."""
+    tensor = attrs.message(value).tensor
+    if math.prod(dim.size for dim in tensor.tensor_shape.dim) > _MAX_STRINGS:
+        return None
     return tuple(elements(tensor))
