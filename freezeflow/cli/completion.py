@@ -12,12 +12,12 @@ _VARIABLE = "_FREEZEFLOW_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> int:
-    """Print the completion script of SHELL.
+    """Print the completion script of SHELL; put it where the shell looks for one.
 
     \b
-    bash: freezeflow completion bash > ~/.local/share/bash-completion/completions/freezeflow
-    zsh:  freezeflow completion zsh > DIR/_freezeflow, with DIR in your fpath
-    fish: freezeflow completion fish > ~/.config/fish/completions/freezeflow.fish
+    bash: ~/.local/share/bash-completion/completions/freezeflow
+    zsh:  _freezeflow in a folder of your fpath
+    fish: ~/.config/fish/completions/freezeflow.fish
     """
     kind = get_completion_class(shell)
     assert kind is not None

@@ -46,7 +46,10 @@ def recipe_text(
     if written != "error":
         params.append(f"written: {written}")
     freeze = f"freeze: {{{', '.join(params)}}}" if params else "freeze"
-    return "\n".join([*_head(source, folder), *_stages("load", freeze, "strip", to=to)]) + "\n"
+    lines = [*_head(source, folder), *_stages("load", freeze, "strip", to=to)]
+    if os.path.relpath(os.path.join(folder, to), folder).startswith(".."):
+        lines.insert(1, "allow_outside: true")
+    return "\n".join(lines) + "\n"
 
 
 def starter_recipe(found: Inspection, source: ModelSource, *, folder: Path) -> str:

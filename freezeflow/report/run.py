@@ -132,7 +132,7 @@ def _accuracy(found: Mapping[str, Any]) -> str:
     before, after = found["original"], found["result"]
     what = f"on {count(found['labels'], 'label')}"
     if before == after:
-        return f"accuracy {after:.1%} {what}, the original's too"
+        return f"accuracy {after:.1%}, the same as the original's, {what}"
     return f"accuracy {before:.1%} → {after:.1%} {what}"
 
 
