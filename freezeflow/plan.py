@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FORMAT = "freezeflow.plan/1"
 
+_HOUSE = os.path.dirname(os.path.abspath(__file__))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
@@ -149,13 +151,19 @@ def _version(package: str) -> str:
 
 
 def plan_to_json(plan: Plan) -> Json:
-    """A plan as JSON."""
+    """A plan as JSON; each source stands there once, and steps name it by its number."""
+    sources: list[Json] = []
+    for step in plan.steps:
+        source = step.source.to_json()
+        if source not in sources:
+            sources.append(source)
     return {
         "format": FORMAT,
         "recipe": str(plan.recipe),
         "name": plan.name,
         "digest": plan.digest,
-        "steps": [_step_to_json(step) for step in plan.steps],
+        "sources": sources,
+        "steps": [_step_to_json(step, sources) for step in plan.steps],
     }
 
 
@@ -167,15 +175,20 @@ def plan_from_json(data: Json) -> Plan:
     """
     if data["format"] != FORMAT:
         raise ValueError(f"not a {FORMAT}")
+    sources = [ModelSource.from_json(source) for source in data["sources"]]
     return Plan(
-        recipe=Path(data["recipe"]),
+        recipe=_path(data["recipe"]),
         name=data["name"],
         digest=data["digest"],
-        steps=tuple(_step_from_json(step) for step in data["steps"]),
+        steps=tuple(_step_from_json(step, sources) for step in data["steps"]),
     )
 
 
-def _step_to_json(step: Step) -> Json:
+# Making a path takes as long as looking at a file, and most of a plan's paths are one folder.
+_path = functools.lru_cache(maxsize=1024)(Path)
+
+
+def _step_to_json(step: Step, sources: list[Json]) -> Json:
     data = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
     return {
         **data,
@@ -183,21 +196,21 @@ def _step_to_json(step: Step) -> Json:
         "input_files": {name: str(path) for name, path in step.input_files.items()},
         "output_files": [str(path) for path in step.output_files],
         "needs": list(step.needs),
-        "source": step.source.to_json(),
+        "source": sources.index(step.source.to_json()),
         "base": str(step.base),
     }
 
 
-def _step_from_json(data: Json) -> Step:
+def _step_from_json(data: Json, sources: list[ModelSource]) -> Step:
     return Step(
         **{
             **data,
             "unkeyed": tuple(data["unkeyed"]),
-            "input_files": {name: Path(path) for name, path in data["input_files"].items()},
-            "output_files": tuple(map(Path, data["output_files"])),
+            "input_files": {name: _path(path) for name, path in data["input_files"].items()},
+            "output_files": tuple(map(_path, data["output_files"])),
             "needs": tuple(data["needs"]),
-            "source": ModelSource.from_json(data["source"]),
-            "base": Path(data["base"]),
+            "source": sources[data["source"]],
+            "base": _path(data["base"]),
         }
     )
 
@@ -292,12 +305,12 @@ def _as_now(needs: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json
 
 
 def _stage_files(plan: Plan) -> dict[str, int]:
-    """The modules that declare a plan's stages, with the time of their last change."""
+    """The modules of plugins that declare a plan's stages, with the time of their last change."""
     from freezeflow.stages.registry import stage_named
 
     modules = {sys.modules[stage_named(step.stage).params.__module__] for step in plan.steps}
     files = sorted(module.__file__ for module in modules if module.__file__ is not None)
-    return {file: _modified(file) for file in files}
+    return {file: _modified(file) for file in files if not file.startswith(_HOUSE)}
 
 
 def _house() -> str:
@@ -307,15 +320,14 @@ def _house() -> str:
 
 @functools.cache
 def _digest_of_house(search_path: tuple[str, ...]) -> str:
-    room = os.path.dirname(__file__)
-    own = [(file, _modified(file)) for file in _python_files(room)]
+    own = [(file, _modified(file)) for file in _python_files()]
     packages = sorted({found for entry in search_path for found in _packages(entry)})
     return Digest.of(json.dumps([VERSION, sys.version, own, packages]).encode()).hex
 
 
-def _python_files(room: str) -> list[str]:
+def _python_files() -> list[str]:
     """The files that decide what a recipe comes to, in a stable order."""
-    folders = [room, *(os.path.join(room, name) for name in ("spec", "stages", "exports"))]
+    folders = [_HOUSE, *(os.path.join(_HOUSE, name) for name in ("spec", "stages", "exports"))]
     files = [entry.path for folder in folders for entry in os.scandir(folder)]
     return sorted(file for file in files if file.endswith(".py"))
 

@@ -18,6 +18,7 @@ from freezeflow import plan as plans
 from freezeflow.plan import Plan, compiled_plan, make_plan, plan_from_json, plan_to_json
 from freezeflow.spec.problems import InvalidRecipe
 from freezeflow.spec.recipe import load_recipe
+from freezeflow.stages import registry
 
 HEAD = "version: 1\nmodel: {saved_model: model}\n"
 CHAIN = ["load", "freeze", "{export: build/x.pb}"]
@@ -234,12 +235,51 @@ def test_a_missing_file_that_appears(project: Path, kept: Kept) -> None:
 
 
 def test_a_changed_stage_file(project: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of freezeflow's own files the times are looked at once in a process."""
     recipe = written(project, CHAIN)
     kept.look(recipe)
     modified = plans._modified
     monkeypatch.setattr(plans, "_modified", lambda path: modified(path) + path.endswith("load.py"))
+    plans._digest_of_house.cache_clear()
     assert kept.look(recipe) == "made"
     assert kept.look(recipe) == "kept"
+    monkeypatch.undo()
+    plans._digest_of_house.cache_clear()
+
+
+PLUGIN = """
+import dataclasses
+from freezeflow.stages.params import param
+from freezeflow.stages.stage import Stage
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Params:
+    size: int = param("How large.", default=1)
+
+STAGE = Stage(name="melt", summary="Melts.", version=1, params=Params, run=print)
+"""
+
+
+def test_a_changed_stage_of_a_plugin(
+    project: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = tmp_path / "plugin_that_melts.py"
+    module.write_text(PLUGIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(
+        registry, "stage_modules", lambda: {**registry.BUILTIN, "melt": module.stem}
+    )
+    for room in ("schema", "stage_list", "structure"):
+        name = f"freezeflow.spec.{room}.stage_modules"
+        monkeypatch.setattr(name, registry.stage_modules)
+    recipe = written(project, ["load", "melt"])
+    try:
+        assert [kept.look(recipe), kept.look(recipe)] == ["made", "kept"]
+        os.utime(module, ns=(1, 1))
+        assert kept.look(recipe) == "made"
+    finally:
+        registry.stage_named.cache_clear()
+        sys.modules.pop(module.stem)
 
 
 def test_an_installed_package(
