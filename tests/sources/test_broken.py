@@ -115,7 +115,7 @@ def test_variables_of_another_model(kind, other, good, tmp_path):
     copy = copy_of(source, root, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy/variables")
     shutil.copytree(good(other)[1] / "variables", tmp_path / "copy/variables")
-    with pytest.raises(ModelRefused, match="no tensor|belong") as refused:
+    with pytest.raises(ModelRefused, match=r"no tensor|belong") as refused:
         frozen_bytes(copy, tmp_path)
     assert refused.value.where and refused.value.hint
 
@@ -126,5 +126,5 @@ def test_data_of_another_checkpoint(good, tmp_path):
     copy = copy_of(source, root, tmp_path / "copy")
     data = tmp_path / "copy/model.ckpt.data-00000-of-00001"
     data.write_bytes(bytes(data.stat().st_size))
-    with pytest.raises(ModelRefused, match="checksum|crc|damaged|sum"):
+    with pytest.raises(ModelRefused, match=r"checksum|crc|damaged|sum"):
         frozen_bytes(copy, tmp_path)
