@@ -6,10 +6,12 @@ process of their own, as in any run.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from freezeflow.engine.interruption import interruptible
 from freezeflow.engine.orders import Limits, Order, StoredModel
 from freezeflow.graph.model import Model
 from freezeflow.graph.storage import decode_model, encode_model
-from freezeflow.graph.verify import check
+from freezeflow.graph.verify import check, remembering
 from freezeflow.stages.params import params_to_json
 from freezeflow.stages.stage import Outcome, Stage, StageInput
 from freezeflow.store.files import remove_tree
@@ -72,7 +74,13 @@ def run_chain(
     folder = Path(tempfile.mkdtemp(prefix="freezeflow-", dir=scratch))
     outcomes: list[Outcome] = []
     try:
-        with interruptible(), open(os.devnull, "w") as log, _Apart(folder) as apart:
+        with (
+            interruptible(),
+            remembering(),
+            _no_collection(),
+            open(os.devnull, "w") as log,
+            _Apart(folder) as apart,
+        ):
             context = StepContext(base, folder, recipe_digest, log)
             given = StageInput(model=start, source=source)
             for stage, params in stages:
@@ -89,6 +97,18 @@ def run_chain(
     finally:
         if scratch is None:
             remove_tree(folder)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keeps Python from looking for cycles among a model's millions of values, which have none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Apart:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from freezeflow.graph import attrs
-from freezeflow.graph.graph import Function, Graph, Node, data_inputs, join, node_of, split
+from freezeflow.graph.graph import Function, Graph, Node, data_inputs, join, split
 from freezeflow.graph.node_types import PLACEHOLDER_TAG, Ends, NodeTypes, tag_of
 from freezeflow.graph.walk import named_functions
 from freezeflow.values import DType
@@ -39,7 +39,8 @@ class Body(NamedTuple):
         graph: The graph it belongs to.
         path: What stands before its nodes' names in findings.
         nodes: Its nodes.
-        given: Dtype of each tensor that nodes may take, INVALID where it cannot be told.
+        given: Dtype of each tensor that nodes may take, INVALID where it cannot be told; only of the
+            arguments where no edge will be looked at.
         args: Names of the function's arguments.
         types: The graph's node types.
         function: The function; None for the main graph.
@@ -61,12 +62,17 @@ class Body(NamedTuple):
         return Finding(rule, self.path + name, message)
 
 
-def main_body(graph: Graph, types: NodeTypes) -> Body:
-    return Body(graph, "", graph.nodes, _tensors(graph.nodes, types), frozenset(), types, None)
+def main_body(graph: Graph, types: NodeTypes, *, typed: bool = True) -> Body:
+    """The main graph; `typed` says whether edges will be looked at."""
+    given = _tensors(graph.nodes, types) if typed else {}
+    return Body(graph, "", graph.nodes, given, frozenset(), types, None)
 
 
-def function_body(graph: Graph, function: Function, types: NodeTypes) -> Body:
-    given = _tensors(function.nodes, types)
+def function_body(
+    graph: Graph, function: Function, types: NodeTypes, *, typed: bool = True
+) -> Body:
+    """A function's body; `typed` says whether edges will be looked at."""
+    given = _tensors(function.nodes, types) if typed else {}
     given.update((arg.name, arg.dtype) for arg in function.args)
     args = frozenset(arg.name for arg in function.args)
     return Body(graph, f"function {function.name}/", function.nodes, given, args, types, function)
@@ -87,12 +93,15 @@ def _tensors(nodes: Mapping[str, Node], types: NodeTypes) -> dict[str, DType]:
 def tensor_type(body: Body, tensor: str) -> DType | None:
     """Dtype of a tensor, INVALID where it cannot be told; None where there is no such tensor."""
     found = body.given.get(tensor)
-    if found is not None:
+    if found is not None or tensor.endswith(":0"):
         return found
-    name = node_of(tensor)
-    if name in body.nodes and body.types.ends(body.nodes[name]).outputs is None:
+    name, index = split(tensor)
+    if name not in body.nodes:
+        return None
+    outputs = body.types.ends(body.nodes[name]).outputs
+    if outputs is None:
         return DType.INVALID
-    return None
+    return outputs[index] if index < len(outputs) else None
 
 
 # ---------------------------------------------------------------- rules

@@ -7,12 +7,15 @@ nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextvars import ContextVar
+from typing import NamedTuple
 
 from freezeflow.errors import ModelRefused, StageFailed
 from freezeflow.graph import attrs
-from freezeflow.graph.graph import node_of, split
+from freezeflow.graph.graph import Arg, Graph, Node, node_of, split
 from freezeflow.graph.model import Model
 from freezeflow.graph.node_rules import (
     Body,
@@ -60,20 +63,83 @@ def verify(model: Model, *, loaded: bool = False) -> tuple[Finding, ...]:
         model: The model.
         loaded: It comes from ``load``, so it may hold variables whose value no checkpoint gives.
     """
-    types = NodeTypes(model.graph)
-    main = main_body(model.graph, types)
-    inner = [function_body(model.graph, f, types) for f in model.graph.functions.values()]
-    findings: list[Finding] = []
-    for body in (main, *inner):
-        for key in body.nodes:
-            findings += node_findings(body, key)
-        for body_rule in BODY_RULES:
-            findings += body_rule(body)
+    graph = model.graph
+    types = NodeTypes(graph)
+    memory = _valid_before.get()
+    before: Mapping[str | None, _Valid] = {} if memory is None else memory
+    keys = _changed(graph, _Valid(graph.nodes, ()), before.get(None))
+    main = main_body(graph, types, typed=bool(keys))
+    findings = _body_findings(main, keys)
+    for name, function in graph.functions.items():
+        keys = _changed(graph, _Valid(function.nodes, function.args), before.get(name))
+        findings += _body_findings(function_body(graph, function, types, typed=bool(keys)), keys)
     for model_rule in MODEL_RULES:
         findings += model_rule(model, main)
+    if memory is not None and not findings:
+        memory.clear()
+        memory[None] = _Valid(graph.nodes, ())
+        memory.update((name, _Valid(f.nodes, f.args)) for name, f in graph.functions.items())
     if not loaded:
         findings += no_variable_is_left(model, main)
     return tuple(findings)
+
+
+def _body_findings(body: Body, keys: Collection[str]) -> list[Finding]:
+    """Every breach in a body of which only some nodes need a look."""
+    findings: list[Finding] = []
+    for key in keys:
+        findings += node_findings(body, key)
+    for rule in BODY_RULES if keys else FRAME_RULES:
+        findings += rule(body)
+    return findings
+
+
+class _Valid(NamedTuple):
+    """A body, the main graph's or a function's, that was found valid."""
+
+    nodes: Mapping[str, Node]
+    args: tuple[Arg, ...]
+
+
+# By function name; None for the main graph.
+_valid_before: ContextVar[dict[str | None, _Valid] | None] = ContextVar(
+    "valid_before", default=None
+)
+
+
+@contextlib.contextmanager
+def remembering() -> Iterator[None]:
+    """While the block runs, what was found valid and has not changed is not looked at again.
+
+    For a chain of stages in one process: most of them change little of a large graph, and nodes are
+    values that nobody changes in place.
+    """
+    token = _valid_before.set({})
+    try:
+        yield
+    finally:
+        _valid_before.reset(token)
+
+
+def _changed(graph: Graph, body: _Valid, before: _Valid | None) -> Collection[str]:
+    """The nodes to look at: all but those that are, and are fed by, what was found valid before.
+
+    Nodes that call functions are always looked at: their functions may be others now. A body that
+    has lost nodes and gained none has no cycle that it had not before.
+    """
+    nodes = body.nodes
+    if before is None or before.args != body.args:
+        return nodes
+    same = {arg.name for arg in body.args}
+    same.update(name for name, node in nodes.items() if before.nodes.get(name) is node)
+    return [
+        name
+        for name, node in nodes.items()
+        if name not in same
+        or node.op in graph.functions
+        or not all(tensor in same or node_of(tensor) in same for tensor in node.inputs)
+        or any(map(attrs.function_names, node.attrs.values()))
+    ]
 
 
 def check(model: Model, *, stage: str) -> None:
@@ -152,11 +218,13 @@ def results_exist(body: Body) -> Iterator[Finding]:
             yield body.find("results", "", message)
 
 
-BODY_RULES: tuple[Callable[[Body], Iterator[Finding]], ...] = (
-    no_cycle,
+# Of a body without changed nodes only these are asked.
+FRAME_RULES: tuple[Callable[[Body], Iterator[Finding]], ...] = (
     arguments_are_distinct,
     results_exist,
 )
+
+BODY_RULES: tuple[Callable[[Body], Iterator[Finding]], ...] = (no_cycle, *FRAME_RULES)
 
 
 # ---------------------------------------------------------------- rules on the model

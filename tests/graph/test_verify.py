@@ -203,6 +203,67 @@ def test_a_broken_node_is_found(name):
     assert message in findings[0].message
 
 
+def changed_nodes(valid, nodes):
+    return dataclasses.replace(valid, graph=dataclasses.replace(valid.graph, nodes=nodes))
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_node_is_found_among_remembered_ones(name):
+    valid = build()
+    broken = changed_nodes(valid, {**valid.graph.nodes, **{n.name: n for n in BROKEN[name][0]}})
+    with verify.remembering():
+        assert verify.verify(valid) == ()
+        assert verify.verify(broken) == verify.verify(broken) != ()
+        found = verify.verify(broken)
+    assert set(found) == set(verify.verify(broken))
+
+
+@pytest.mark.parametrize("gone", sorted(n.name for n in valid_parts()[0]))
+def test_a_node_that_is_gone_is_missed_among_remembered_ones(gone):
+    valid = build()
+    rest = {name: n for name, n in valid.graph.nodes.items() if name != gone}
+    with verify.remembering():
+        assert verify.verify(valid) == ()
+        found = verify.verify(changed_nodes(valid, rest))
+    assert set(found) == set(verify.verify(changed_nodes(valid, rest)))
+
+
+@pytest.mark.parametrize("change", ["gone", "argument", "result", "node"])
+def test_a_changed_function_is_found_among_remembered_ones(change):
+    valid = build()
+    double = valid.graph.functions["double"]
+    functions = {
+        "gone": {},
+        "argument": {
+            "double": dataclasses.replace(double, args=(double.args[0]._replace(dtype=INT),))
+        },
+        "result": {"double": dataclasses.replace(double, results=(Result("r", "gone", F),))},
+        "node": {
+            "double": dataclasses.replace(double, nodes={"sum": node("sum", "AddV2", "a", T=F)})
+        },
+    }[change]
+    rest = {name: f for name, f in valid.graph.functions.items() if name != "double"}
+    broken = dataclasses.replace(
+        valid, graph=dataclasses.replace(valid.graph, functions={**rest, **functions})
+    )
+    with verify.remembering():
+        assert verify.verify(valid) == ()
+        found = verify.verify(broken)
+    assert found
+    assert set(found) == set(verify.verify(broken))
+
+
+def test_nothing_is_remembered_longer_than_asked_for():
+    valid = build()
+    with verify.remembering():
+        assert verify.verify(valid) == ()
+        unchanged = valid.graph.nodes["y"]
+        del valid.graph.nodes["y"].attrs["T"]  # nobody may; it is not looked at again
+        assert valid.graph.nodes["y"] is unchanged
+        assert verify.verify(valid) == ()
+    assert verify.verify(valid)
+
+
 def only(findings):
     (finding,) = findings
     return finding
