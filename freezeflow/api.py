@@ -270,7 +270,7 @@ def run(
 
     Raises:
         RecipeError: A recipe is not valid; nothing has run.
-        UsageError: `only` names no step.
+        UsageError: `only` names no step, or two recipes write the same file.
         FreezeflowError: The cache cannot be read or written.
         KeyboardInterrupt: All processes are ended, nothing partial is left.
     """
@@ -284,6 +284,7 @@ def run(
         item if isinstance(item, Plan) else load_plan(item, set_vars=set_vars, cache_dir=cache_dir)
         for item in given
     ]
+    _check_outputs(plans)
     options = RunOptions(jobs=jobs, force=force, keep_going=keep_going, only=only)
     with _open_store(cache_dir) as store:
         return run_plans(plans, store, options, on_event or ignore)
@@ -349,6 +350,19 @@ def _chain(**freeze: Any) -> list[tuple[Stage, Any]]:
     """The stages of `CHAIN` with their parameters: those of ``freeze`` as given, else the defaults."""
     stages = [_stage(name) for name in CHAIN]
     return [(stage, stage.params(**freeze if stage.name == "freeze" else {})) for stage in stages]
+
+
+def _check_outputs(plans: Sequence[Plan]) -> None:
+    """Refuses recipes that write over each other's files."""
+    writers: dict[Path, Path] = {}
+    for plan in plans:
+        for path in (path for step in plan.steps for path in step.output_files):
+            other = writers.setdefault(path, plan.recipe)
+            if other != plan.recipe:
+                raise UsageError(
+                    f"{other.name} and {plan.recipe.name} both write {path}",
+                    hint="Run one of them, or let them write different files.",
+                )
 
 
 def _stage(name: str) -> Stage:

@@ -7,7 +7,9 @@ import sys
 
 def main() -> None:
     """Runs the command line of this process and exits."""
-    from freezeflow.cli.root import root
-    from freezeflow.cli.wrap import guarded
-
+    try:
+        from freezeflow.cli.root import root
+        from freezeflow.cli.wrap import guarded
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(guarded(root))

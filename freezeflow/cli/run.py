@@ -6,15 +6,18 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import click
 
 from freezeflow import api
 from freezeflow.cli.options import json_option, set_option
-from freezeflow.cli.wrap import colored
+from freezeflow.cli.wrap import colored, tell
 from freezeflow.engine.events import OnEvent
 from freezeflow.engine.results import StepResult
+from freezeflow.errors import RecipeError
+from freezeflow.plan import Plan
 from freezeflow.report.progress import Lines, LiveWhenRunning
 from freezeflow.report.run import render_failure, render_run, run_to_json
 
@@ -49,7 +52,10 @@ def command(
     A step runs when the contents of its inputs, its parameters or its tools have changed. Progress
     goes to standard error, the summary to standard output.
     """
-    plans = [api.load_plan(recipe, set_vars=set_vars) for recipe in recipes]
+    plans, mistakes = _load(recipes, set_vars)
+    if mistakes:
+        tell(*mistakes, as_json=as_json)
+        return RecipeError.exit_code
     with _progress() as on_event:
         result = api.run(
             plans, jobs=jobs, force=force, keep_going=keep_going, only=only, on_event=on_event
@@ -61,6 +67,21 @@ def command(
     else:
         click.echo(render_run(plans, result, color=colored(sys.stdout)))
     return exit_code(result.failures)
+
+
+def _load(
+    recipes: Sequence[str], set_vars: Mapping[str, str]
+) -> tuple[list[Plan], list[RecipeError]]:
+    """The plans, each recipe's once, and what is wrong with the recipes that have none."""
+    plans: dict[Path, Plan] = {}
+    mistakes = []
+    for recipe in recipes:
+        try:
+            plan = api.load_plan(recipe, set_vars=set_vars)
+            plans[plan.recipe] = plan
+        except RecipeError as error:
+            mistakes.append(error)
+    return list(plans.values()), mistakes
 
 
 def exit_code(failures: Sequence[StepResult]) -> int:

@@ -52,13 +52,15 @@ def guarded(command: click.Command) -> int:
         return 1
 
 
-def tell(error: FreezeflowError, *, as_json: bool = False) -> None:
-    """An error for people on standard error, and as JSON on standard output if that was asked for."""
+def tell(*errors: FreezeflowError, as_json: bool = False) -> None:
+    """Errors for people on standard error, and as JSON on standard output if that was asked for."""
     from freezeflow.report.errors import error_to_json, render_error
 
-    click.echo(render_error(error, color=colored(sys.stderr)), err=True)
+    for error in errors:
+        click.echo(render_error(error, color=colored(sys.stderr)), err=True)
     if as_json:
-        click.echo(json.dumps({"format": "freezeflow.error/1", "error": error_to_json(error)}))
+        data = [error_to_json(error) for error in errors]
+        click.echo(json.dumps({"format": "freezeflow.errors/1", "errors": data}))
 
 
 def colored(stream: object) -> bool:

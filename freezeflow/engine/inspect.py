@@ -9,6 +9,7 @@ from pathlib import Path
 
 from freezeflow.engine.direct import run_chain
 from freezeflow.errors import FreezeflowError
+from freezeflow.graph import walk
 from freezeflow.graph.inspection import (
     Inspection,
     SignatureFacts,
@@ -18,6 +19,7 @@ from freezeflow.graph.inspection import (
 )
 from freezeflow.graph.model import Model
 from freezeflow.sources.registry import source_files
+from freezeflow.sources.signatures import ends_of
 from freezeflow.sources.survey import Survey, survey
 from freezeflow.sources.tensor_names import SIGNATURE
 from freezeflow.stages.registry import stage_named
@@ -33,24 +35,30 @@ def inspect_source(source: ModelSource) -> Inspection:
     Raises:
         ModelRefused: Its graph cannot be read, or it lacks the wanted meta graph.
     """
-    with tempfile.TemporaryDirectory(prefix="freezeflow-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="freezeflow-") as folder:
+        scratch = Path(folder)
         if source.needs_tensorflow:
             # Only Keras can build the graph; there is nothing to see before it has.
-            loaded = _run(source, "load", scratch=Path(scratch))
+            loaded = _run(source, "load", scratch=scratch)
             found = Survey(loaded.graph, loaded.signatures)
-            signatures = tuple(_frozen(source, loaded, Path(scratch)) for _ in loaded.signatures)
+            signatures = _frozen_each(source, loaded, scratch)
         else:
             found = survey(source)
-            signatures = tuple(
-                _signature(part, found, Path(scratch)) for part in _parts(source, found)
-            )
+            signatures = _signatures(source, found, scratch)
         return _inspection(source, found, signatures)
 
 
-def _parts(source: ModelSource, found: Survey) -> list[ModelSource]:
-    """The source, one signature at a time."""
+def _signatures(source: ModelSource, found: Survey, scratch: Path) -> tuple[SignatureFacts, ...]:
+    """Each signature; the weights are read once where all of them can be loaded together."""
     names = () if source.outputs else source.signatures or tuple(found.signatures)
-    return [dataclasses.replace(source, signatures=(name,)) for name in names] or [source]
+    parts = [dataclasses.replace(source, signatures=(name,)) for name in names] or [source]
+    try:
+        together = dataclasses.replace(source, signatures=names or source.signatures)
+        return _frozen_each(source, _run(together, "load", scratch=scratch), scratch)
+    except FreezeflowError as error:
+        if len(parts) == 1:
+            return (_unloaded(parts[0], found, error),)
+    return tuple(_signature(part, found, scratch) for part in parts)
 
 
 def _inspection(
@@ -79,16 +87,37 @@ def _existing(source: ModelSource) -> tuple[Path, ...]:
 
 
 def _signature(source: ModelSource, found: Survey, scratch: Path) -> SignatureFacts:
-    """One signature, loaded and frozen as a recipe would."""
     try:
         loaded = _run(source, "load", scratch=scratch)
     except FreezeflowError as error:
-        name = source.signatures[0] if source.signatures else SIGNATURE
-        return SignatureFacts(name=name, signature=found.signatures.get(name), obstacle=error)
-    return _frozen(source, loaded, scratch)
+        return _unloaded(source, found, error)
+    return _frozen_each(source, loaded, scratch)[0]
+
+
+def _unloaded(source: ModelSource, found: Survey, error: FreezeflowError) -> SignatureFacts:
+    name = source.signatures[0] if source.signatures else SIGNATURE
+    return SignatureFacts(name=name, signature=found.signatures.get(name), obstacle=error)
+
+
+def _frozen_each(source: ModelSource, loaded: Model, scratch: Path) -> tuple[SignatureFacts, ...]:
+    return tuple(_frozen(source, _only(loaded, name), scratch) for name in loaded.signatures)
+
+
+def _only(model: Model, name: str) -> Model:
+    """A loaded model as it would be if one of its signatures alone had been asked for."""
+    signatures = {name: model.signatures[name]}
+    graph = walk.prune(model.graph, [*ends_of(signatures), *model.init])
+    return dataclasses.replace(
+        model,
+        graph=graph,
+        signatures=signatures,
+        variables={handle: v for handle, v in model.variables.items() if handle in graph.nodes},
+        assets=tuple(asset for asset in model.assets if asset.tensor in graph.nodes),
+    )
 
 
 def _frozen(source: ModelSource, loaded: Model, scratch: Path) -> SignatureFacts:
+    """One signature, frozen as a recipe would."""
     ((name, signature),) = loaded.signatures.items()
     facts = SignatureFacts(
         name=name,

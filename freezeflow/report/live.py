@@ -47,7 +47,10 @@ class LiveProgress:
 
     def _render(self) -> RenderableType:
         now = time.monotonic()
-        running = [f"{ref} ({seconds(now - since)})" for ref, (_, since) in self._running.items()]
+        running = [
+            f"{ref.recipe.stem}: {ref.step} ({seconds(now - since)})"
+            for ref, (_, since) in self._running.items()
+        ]
         if not running:
             return Group()
         self._spinner.update(text=Text(", ".join(running), overflow="ellipsis", no_wrap=True))

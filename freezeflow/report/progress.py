@@ -44,7 +44,7 @@ class Lines:
                 self._tell_cached()
             case StepWarned(ref=ref, message=message):
                 word = paint("warning:", "yellow", color=self._color)
-                self._write(f"{ref}: {word} {message}")
+                self._write(f"{ref.recipe.stem}: {ref.step}: {word} {message}")
             case StepEnded(result=result) if result.status == "cached":
                 self._cached += 1
             case StepEnded(result=result):

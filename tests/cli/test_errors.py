@@ -87,8 +87,8 @@ def test_errors_as_json(cli: Cli) -> None:
     done = cli("plan", "nowhere.yaml", "--json")
     assert done.returncode == 3
     data = json.loads(done.stdout)
-    assert data["format"] == "freezeflow.error/1"
-    assert set(data["error"]) >= {"kind", "message", "where", "hint"}
+    assert data["format"] == "freezeflow.errors/1"
+    assert set(data["errors"][0]) >= {"kind", "message", "where", "hint"}
     assert "nowhere.yaml" in done.stderr
 
 

@@ -71,6 +71,12 @@ def test_a_graph_without_signatures_says_what_it_needs(cli: Cli, folder: Path) -
     assert "graph file" in found.stdout
 
 
+def test_a_signature_that_is_none_is_an_obstacle(cli: Cli) -> None:
+    found = json.loads(cli("inspect", "model", "--signature", "thaw", "--json").stdout)
+    assert "no signature 'thaw'" in found["signatures"]["thaw"]["obstacle"]["message"]
+    assert found["freezes"] is False
+
+
 def test_what_is_no_model_is_refused(cli: Cli, folder: Path) -> None:
     (folder / "empty").mkdir()
     assert cli("inspect", "empty").returncode == 5

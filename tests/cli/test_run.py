@@ -69,7 +69,7 @@ def test_what_is_cached_is_told_in_one_line(cli: Cli, folder: Path) -> None:
     (folder / "build/small.pb").unlink()
     done = cli("run", "small.yaml")
     warning, cached, export = done.stderr.splitlines()
-    assert warning.startswith("small.yaml: export: warning: ")
+    assert warning.startswith("small: export: warning: ")
     assert "build/small.pb was changed or removed" in warning
     assert cached == "3 steps are cached"
     assert export.startswith("small: export ")
@@ -109,6 +109,29 @@ def test_a_typo_is_shown_with_its_line(cli: Cli, folder: Path) -> None:
     assert "small.yaml:8:5" in done.stderr
     assert "'freeze'" in done.stderr
     assert done.stdout == ""
+
+
+def test_the_mistakes_of_all_recipes_are_told(cli: Cli, folder: Path) -> None:
+    (folder / "one.yaml").write_text(RECIPE.replace("- freeze", "- freze"))
+    (folder / "two.yaml").write_text(RECIPE.replace("- strip", "- stripp"))
+    done = cli("run", "one.yaml", "small.yaml", "two.yaml", "--json")
+    assert done.returncode == 3
+    assert "one.yaml:8:5" in done.stderr
+    assert "two.yaml:9:5" in done.stderr
+    assert len(json.loads(done.stdout)["errors"]) == 2
+    assert not (folder / "build").exists()
+
+
+def test_a_recipe_that_is_named_twice_runs_once(cli: Cli) -> None:
+    assert "Done: 4 ran" in cli("run", "small.yaml", "./small.yaml").stdout
+
+
+def test_two_recipes_may_not_write_one_file(cli: Cli, folder: Path) -> None:
+    (folder / "other.yaml").write_text(RECIPE)
+    done = cli("run", "small.yaml", "other.yaml")
+    assert done.returncode == 2
+    assert "small.yaml and other.yaml both write" in done.stderr
+    assert not (folder / "build").exists()
 
 
 def test_a_refused_model_has_its_own_code(cli: Cli, folder: Path) -> None:

@@ -123,7 +123,7 @@ def test_an_interruption_leaves_nothing(
 ) -> None:
     (folder / "small.yaml").write_text(RECIPE.replace("- strip\n", "- strip\n  - fold\n"))
     with on_terminal(["run", "small.yaml"], folder, environment) as terminal:
-        terminal.read_until("small.yaml: fold")
+        terminal.read_until("small: fold")
         cache = environment["FREEZEFLOW_CACHE_DIR"]
         assert len(_processes(cache)) > 1, "TensorFlow's process is not there yet"
         if how == "ctrl-c":

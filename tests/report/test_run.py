@@ -141,7 +141,7 @@ def test_lines_count_what_is_cached_until_something_runs() -> None:
     hear(StepEnded(result=ended("export", "skipped")))
     assert [" ".join(line.split()) for line in lines] == [
         "2 steps are cached",
-        "digits.yaml: fold: warning: mind",
+        "digits: fold: warning: mind",
         "digits: fold FAILED",
         "digits: export skipped",
     ]
