@@ -41,7 +41,7 @@ lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/lint-imports --no-cache
 
 unit: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -q -m 'not slow'
