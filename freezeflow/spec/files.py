@@ -43,12 +43,15 @@ def check_files(
         if not file.output:
             used[file.path] = f"an input of {file.owner.item.id}"
             _check_there(file, notes)
+    into = source.path if source is not None and source.kind == "saved_model" else None
     written: dict[Path, _File] = {}
     for file in files:
         if file.output:
             _check_inside(file, recipe, notes, allow_outside=allow_outside)
-            _check_free(file, used, written, notes)
-            written.setdefault(file.path, file)
+            _check_unread(file, used, into, notes)
+            _check_free(file, written, notes)
+            for path in (file.path, *file.path.parents):
+                written.setdefault(path, file)
 
 
 def _files(placed: PlacedItem, recipe: Path, notes: Notes) -> Iterator[_File]:
@@ -73,22 +76,32 @@ def _check_inside(file: _File, recipe: Path, notes: Notes, *, allow_outside: boo
         notes.add(file.place, f"{shown(file.text)} lies outside the project", hint)
 
 
-def _check_free(
-    file: _File, used: Mapping[Path, str], written: Mapping[Path, _File], notes: Notes
-) -> None:
-    for path, what in used.items():
-        if file.path == path or file.path in path.parents:
-            message = f"{shown(file.text)} would be written over {what}"
-            notes.add(file.place, message, "Choose another path.")
-            return
-    for path, other in written.items():
-        if file.path == path or file.path in path.parents or path in file.path.parents:
-            same = "is" if file.path == path else "lies in the way of what is"
-            line = notes.document.marks["stages", other.owner.index].line
-            message = f"{shown(file.text)} {same} already written by {other.owner.item.id}"
-            hint = "Give each export a path of its own."
-            notes.add(file.place, f"{message} (line {line})", hint)
-            return
+def _check_unread(file: _File, used: Mapping[Path, str], model: Path | None, notes: Notes) -> None:
+    """Nothing that is read is written over, and nothing is written into the model's folder."""
+    over = next((what for path, what in used.items() if file.path in (path, *path.parents)), None)
+    if over is None and model in file.path.parents:
+        over = "a part of the model"
+    if over is not None:
+        message = f"{shown(file.text)} would be written over {over}"
+        notes.add(file.place, message, "Choose another path.")
+
+
+def _check_free(file: _File, written: Mapping[Path, _File], notes: Notes) -> None:
+    """No two exports write one path, and none writes a file where another needs a folder.
+
+    Args:
+        file: What is written now.
+        written: What was written before, by its path and by every folder above it.
+        notes: Gets the mistake.
+    """
+    above = (written[path] for path in file.path.parents if path in written)
+    other = written.get(file.path) or next((o for o in above if o.path in file.path.parents), None)
+    if other is None:
+        return
+    same = "is" if file.path == other.path else "lies in the way of what is"
+    line = notes.document.marks["stages", other.owner.index].line
+    message = f"{shown(file.text)} {same} already written by {other.owner.item.id} (line {line})"
+    notes.add(file.place, message, "Give each export a path of its own.")
 
 
 def check_values(items: Sequence[PlacedItem], notes: Notes) -> None:

@@ -14,6 +14,9 @@ from freezeflow.values import Json, ModelSource, SourceKind
 # Keys that only one kind of source has.
 _ONLY_WITH = {"meta_graph": "checkpoint", "custom_objects": "keras", "tags": "saved_model"}
 
+# Kinds of source whose graph may take the values of a checkpoint that is named beside it.
+_TAKE_WEIGHTS = ("saved_model", "frozen_graph")
+
 _WHAT = {
     "saved_model": "no SavedModel",
     "keras": "no Keras file",
@@ -36,6 +39,10 @@ def read_model(block: Json, name: str, recipe: Path, notes: Notes) -> ModelSourc
     path, meta_graph = (_path(block, key, name, recipe, notes) for key in (kind, "meta_graph"))
     if path is not None:
         _check_there(kind, path, meta_graph, block[kind], notes)
+    weights = None
+    if kind != "checkpoint" and "checkpoint" in block:
+        weights = _path(block, "checkpoint", name, recipe, notes)
+        _check_weights(weights, notes)
     if path is None or notes.broken(("model",)):
         return None
     return ModelSource(
@@ -47,6 +54,8 @@ def read_model(block: Json, name: str, recipe: Path, notes: Notes) -> ModelSourc
         inputs=_names(block.get("inputs")) or (),
         outputs=_names(block.get("outputs")) or (),
         custom_objects=_names(block.get("custom_objects")) or (),
+        weights=weights,
+        averages=block.get("averages", False),
     )
 
 
@@ -70,8 +79,20 @@ def _check_there(
         notes.add(("model", kind), message, hint)
 
 
+def _check_weights(prefix: Path | None, notes: Notes) -> None:
+    if prefix is None:
+        return
+    # The index of a V2 checkpoint, or a V1 checkpoint itself.
+    found = [exists(place, notes) for place in (Path(f"{prefix}.index"), prefix)]
+    if not any(found):
+        message = f"there is no checkpoint at {shown(str(prefix))}"
+        notes.add(("model", "checkpoint"), message, missing_hint(prefix))
+
+
 def _kind(block: Mapping[str, Json], notes: Notes) -> SourceKind | None:
     given = [key for key in SOURCE_KEYS if key in block]
+    if "checkpoint" in given and any(key in _TAKE_WEIGHTS for key in given):
+        given.remove("checkpoint")
     if len(given) == 1:
         return given[0]
     if given:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from freezeflow.spec.notes import Notes
 from freezeflow.spec.problems import did_you_mean, shown
@@ -40,7 +40,7 @@ def _check_needs(stages: StageList, notes: Notes) -> None:
         for number, need in enumerate(needs):
             if need in needs[:number]:
                 notes.add(_needs_place(placed, number, notes), f"{shown(need)} is named twice")
-            elif need not in known | stages.lost:
+            elif need not in known and need not in stages.lost:
                 hint = did_you_mean(need, known - {placed.item.id})
                 message = f"no stage has the id {shown(need)}"
                 notes.add(_needs_place(placed, number, notes), message, hint)
@@ -54,26 +54,29 @@ def _needs_place(placed: PlacedItem, number: int, notes: Notes) -> Path_:
 def _check_circles(items: Sequence[PlacedItem], notes: Notes) -> None:
     import networkx
 
+    # Of those that share an id, the first.
+    numbers = {placed.item.id: number for number, placed in reversed(list(enumerate(items)))}
     graph: networkx.DiGraph[int] = networkx.DiGraph()
     graph.add_edges_from(
-        (number, need) for number in range(len(items)) for need in _before(items, number)
+        (number, need)
+        for number, placed in enumerate(items)
+        for need in _before(placed, number, numbers)
     )
-    for numbers in networkx.strongly_connected_components(graph):
-        # A part of its own: the order of a view would depend on the hash seed.
-        part = networkx.DiGraph(
-            edge for edge in graph.edges if edge[0] in numbers and edge[1] in numbers
+    for part in networkx.strongly_connected_components(graph):
+        # Edges of its own: the order of a view would depend on the hash seed.
+        inner: networkx.DiGraph[int] = networkx.DiGraph(
+            (number, need) for number in sorted(part) for need in graph[number] if need in part
         )
-        if part:
-            circle = networkx.find_cycle(part, min(numbers))
+        if inner:
+            circle = networkx.find_cycle(inner, min(part))
             _note_circle([items[edge[0]] for edge in circle], notes)
 
 
-def _before(items: Sequence[PlacedItem], number: int) -> list[int]:
-    """Numbers of the items that one needs; of those that share an id, the first."""
-    if not items[number].needs_given:
+def _before(placed: PlacedItem, number: int, numbers: Mapping[str, int]) -> list[int]:
+    """Numbers of the items that one needs."""
+    if not placed.needs_given:
         return [number - 1] if number else []
-    ids = [placed.item.id for placed in items]
-    return [ids.index(need) for need in items[number].item.needs if need in ids]
+    return [numbers[need] for need in placed.item.needs if need in numbers]
 
 
 def _note_circle(circle: Sequence[PlacedItem], notes: Notes) -> None:

@@ -27,7 +27,7 @@ def fill_places(text: str, name: str, path: Path_, notes: Notes) -> str:
             return match[0][0]
         if match[1] != "model":
             hint = did_you_mean(match[1], ["model"])
-            notes.add(path, f"{{{match[1]}}} stands for nothing here", hint)
+            notes.add(path, f"{shown(match[0])} stands for nothing here", hint)
         return name
 
     if not text.isprintable():
@@ -53,7 +53,7 @@ def exists(path: Path, notes: Notes) -> bool:
 def missing_hint(path: Path) -> str:
     """Where a file that is not there was looked for, and what is there under nearly its name."""
     try:
-        near = near_miss(path.name, os.listdir(path.parent)[:1000])
+        near = near_miss(path.name, os.listdir(path.parent))
     except OSError:
         near = None
     meant = f" Did you mean {near!r}?" if near not in (None, path.name) else ""

@@ -14,6 +14,10 @@ from freezeflow.values import Json
 _SHOWN_COLUMNS = 100
 
 
+# Among more names than these none is suggested: comparing takes time.
+_COMPARED = 300
+
+
 class Mark(NamedTuple):
     """A place in a file; line and column count from 1, the length is in characters."""
 
@@ -122,7 +126,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def near_miss(word: str, known: Iterable[str]) -> str | None:
     """The known word that was most likely meant."""
-    by_lower = {name.lower(): name for name in sorted(known)}
+    names = sorted(known)
+    if len(names) > _COMPARED:
+        return None
+    by_lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[near[0]] if near else None
 

@@ -74,7 +74,8 @@ def load_recipe(path: str | Path, *, set_vars: Mapping[str, str] | None = None) 
 
 def _read(data: Mapping[str, Json], where: Path, notes: Notes) -> Recipe | None:
     """The recipe; None where it has mistakes."""
-    name = data["name"] if isinstance(data.get("name"), str) else where.stem
+    named = isinstance(data.get("name"), str) and not notes.broken(("name",))
+    name = data["name"] if named else where.stem
     source = read_model(data.get("model"), name, where, notes)
     stages = read_stages(data.get("stages"), name, notes)
     check_order(stages, data.get("stages"), notes)
@@ -99,7 +100,7 @@ def _digest(name: str, source: ModelSource, items: tuple[StageItem, ...], base: 
         return None if path is None else os.path.relpath(path, base)
 
     model = source.to_json()
-    model |= {key: relative(model[key]) for key in ("path", "meta_graph")}
+    model |= {key: relative(model[key]) for key in ("path", "meta_graph", "weights")}
     said = {"name": name, "model": model, "stages": [_said(item) for item in items]}
     text = json.dumps(said, sort_keys=True, separators=(",", ":"))
     return str(Digest.of(f"freezeflow.recipe/1\n{text}".encode()))

@@ -27,7 +27,7 @@ SOURCE_KEYS: tuple[SourceKind, ...] = ("saved_model", "keras", "checkpoint", "fr
 # What may stand beside the stage in an item of `stages`.
 ITEM_KEYS = frozenset(("id", "needs"))
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -134,7 +134,10 @@ def _model_schema() -> dict[str, Json]:
         "properties": {
             "saved_model": path("Folder of a SavedModel."),
             "keras": path("A .keras or .h5 file."),
-            "checkpoint": path("Prefix of a checkpoint; its meta graph lies beside it."),
+            "checkpoint": path(
+                "Prefix of a checkpoint; its meta graph lies beside it. Beside saved_model or"
+                " frozen_graph: the values that are taken for that graph's variables."
+            ),
             "frozen_graph": path("A graph file, .pb or .pbtxt."),
             "meta_graph": path("The checkpoint's .meta file, if it has another name."),
             "tags": _names("Tag set of the meta graph; by default `serve`, else the only one."),
@@ -147,6 +150,11 @@ def _model_schema() -> dict[str, Json]:
             "inputs": _names("For graphs without signatures: tensors to feed."),
             "outputs": _names("For graphs without signatures: tensors to fetch."),
             "custom_objects": _names("For Keras: modules with the model's own layers."),
+            "averages": {
+                "description": "Take the moving averages of the variables that have one.",
+                "type": "boolean",
+                "default": False,
+            },
         },
         "additionalProperties": False,
     }

@@ -85,6 +85,7 @@ def read_stages(given: Json, name: str, notes: Notes) -> StageList:
     raws = given if isinstance(given, list) else []
     taken = {raw["id"] for raw in raws if isinstance(raw, dict) and _is_text(raw.get("id"))}
     items: list[PlacedItem] = []
+    count: dict[str, int] = {}
     lost: set[str] = set()
     for index, raw in enumerate(raws):
         body: Json = {raw: None} if isinstance(raw, str) else raw
@@ -93,7 +94,7 @@ def read_stages(given: Json, name: str, notes: Notes) -> StageList:
             lost |= _likely_ids(body)
             continue
         stage = stage_named(named[0])
-        identifier = body["id"] if _is_text(body.get("id")) else _free(stage.name, taken)
+        identifier = body["id"] if _is_text(body.get("id")) else _free(stage.name, taken, count)
         taken.add(identifier)
         path = ("stages", index, stage.name)
         values = _values(body[stage.name], stage, path, name, notes)
@@ -128,12 +129,13 @@ def _likely_ids(body: Json) -> set[str]:
     return {body["id"]} if _is_text(body.get("id")) else set(body) - ITEM_KEYS
 
 
-def _free(name: str, taken: set[str]) -> str:
-    number, unique = 1, name
-    while unique in taken:
-        number += 1
-        unique = f"{name}-{number}"
-    return unique
+def _free(name: str, taken: set[str], count: dict[str, int]) -> str:
+    """The name, with a number behind it where it is taken; `count` has the last number of each."""
+    while True:
+        count[name] = number = count.get(name, 0) + 1
+        unique = name if number == 1 else f"{name}-{number}"
+        if unique not in taken:
+            return unique
 
 
 def _needs(body: Mapping[str, Json], before: tuple[str, ...]) -> tuple[str, ...]:

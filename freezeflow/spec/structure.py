@@ -29,6 +29,8 @@ _UNDER_MODEL = frozenset(
     )
 )
 
+_NAME_HINT = "Use at most 100 letters, digits, '_', '.' and '-', a letter or digit first."
+
 # What YAML 1.1 took for booleans.
 _OLD_BOOLEANS = frozenset(("yes", "no", "on", "off", "y", "n"))
 
@@ -208,7 +210,7 @@ def _bad_name(error: Any, path: Path_, notes: Notes) -> None:
         notes.add((*path, error.instance), message, hint, key=True)
         return
     message = f"{_named(path)} {shown(error.instance)} is no name"
-    notes.add(path, message, "Use letters, digits, '_', '.' and '-', a letter or digit first.")
+    notes.add(path, message, _NAME_HINT)
 
 
 _TELLERS: Mapping[str, Callable[[Any, Path_, Notes], None]] = {

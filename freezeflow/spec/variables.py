@@ -10,7 +10,7 @@ from typing import NamedTuple
 from freezeflow.spec.notes import Notes
 from freezeflow.spec.problems import did_you_mean, shown
 from freezeflow.spec.scalars import Scalar, parse_scalar
-from freezeflow.spec.tree import Path_
+from freezeflow.spec.tree import MAX_BYTES, Path_
 from freezeflow.values import Json
 
 # ``$$`` stands for a dollar sign; a ``${`` that is never closed is found, too.
@@ -97,6 +97,7 @@ class _Filling:
     def __init__(self, variables: Mapping[str, _Variable | None], notes: Notes) -> None:
         self.used: set[str] = set()
         self._failed: set[Path_] = set()
+        self._length = 0
         self._variables = variables
         self._notes = notes
 
@@ -126,7 +127,13 @@ class _Filling:
             self._notes.add(path, "a variable `${` is not closed by `}`", hint)
             self._failed.add(path)
             return ""
-        return self._look_up(match[1], path).text
+        text = self._look_up(match[1], path).text
+        self._length += len(text)
+        if self._length > MAX_BYTES:
+            self._notes.add(path, f"variables make this recipe longer than {MAX_BYTES} characters")
+            self._failed.add(path)
+            return ""
+        return text
 
     def _look_up(self, name: str, path: Path_) -> _Variable:
         self.used.add(name)

@@ -1,0 +1,65 @@
+"""Large recipes, and ones that would become large: read or refused in a time that grows with them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from freezeflow.spec.problems import InvalidRecipe, Problem
+from freezeflow.spec.recipe import load_recipe
+
+HEAD = "version: 1\nmodel: {saved_model: model}\nstages:\n  - load\n"
+
+# Seconds in which each of these is done even on a slow machine; measured: 2 s.
+ENOUGH = 20
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").touch()
+    (tmp_path / "pyproject.toml").touch()
+    return tmp_path
+
+
+def mistakes(project: Path, text: str) -> tuple[Problem, ...]:
+    (project / "recipe.yaml").write_text(text)
+    started = time.perf_counter()
+    try:
+        load_recipe(project / "recipe.yaml")
+        found: tuple[Problem, ...] = ()
+    except InvalidRecipe as error:
+        found = error.problems
+    assert time.perf_counter() - started < ENOUGH
+    return found
+
+
+@pytest.mark.parametrize(
+    ("item", "count", "wrong"),
+    [
+        ("strip", 5000, 0),
+        ("strp", 5000, 5000),
+        ("{{strip: , id: s{n}, needs: t{n}}}", 2000, 2000),
+        ("export: build/{n}.pb", 2000, 0),
+        ("export: build/x.pb", 2000, 1999),
+        ("fold: {{max_bites: {n}}}", 2000, 2000),
+    ],
+)
+def test_many_stages(project: Path, item: str, count: int, wrong: int) -> None:
+    items = "".join(f"  - {item.format(n=n)}\n" for n in range(count))
+    assert len(mistakes(project, HEAD + items)) == wrong
+
+
+def test_variables_that_hold_much(project: Path) -> None:
+    text = f"vars: {{a: {'x' * 400_000}}}\nenv: [{'${a}' * 100_000}]\n{HEAD}"
+    assert len(mistakes(project, text)) == 1
+    text = f'vars: {{a: {"x" * 400_000}}}\n{HEAD}  - export: "{"${a}" * 100_000}.pb"\n'
+    (problem,) = mistakes(project, text)
+    assert problem.message == "variables make this recipe longer than 1048576 characters"
+
+
+def test_a_name_that_stands_in_many_places(project: Path) -> None:
+    text = f'name: {"n" * 400_000}\n{HEAD}  - export: "{"{model}" * 50_000}.pb"\n'
+    assert [problem.mark.line for problem in mistakes(project, text)] == [1]
