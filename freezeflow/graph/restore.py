@@ -49,10 +49,17 @@ def follow_restore(graph: Graph, restore_op: str) -> Restored:
         graph: The graph, with at least what the restore op needs.
         restore_op: ``saver_def.restore_op_name``; empty where there is nothing to restore.
     """
-    if restore_op not in graph.nodes:
-        return Restored({}, {})
-    restoring = walk.prune(graph, (restore_op,))
-    nodes = inline_calls(restoring, (), (restore_op,)).graph.nodes
+    return _follow(graph, [restore_op] if restore_op in graph.nodes else [])
+
+
+def follow_assignments(graph: Graph) -> Restored:
+    """Follows every assignment of a graph that comes without a meta graph to name its restore op."""
+    restoring = _ASSIGNS | _TABLE_IMPORTS
+    return _follow(graph, [node.name for node in graph.nodes.values() if node.op in restoring])
+
+
+def _follow(graph: Graph, roots: list[str]) -> Restored:
+    nodes = inline_calls(walk.prune(graph, roots), (), roots).graph.nodes
     variables, tables = {}, {}
     for node in nodes.values():
         if node.op in _ASSIGNS:

@@ -1,4 +1,4 @@
-"""A graph file (``.pb``, ``.pbtxt``) without variables as a Model.
+"""A graph file (``.pb``, ``.pbtxt``) as a Model: frozen already, or with a checkpoint beside it.
 
 Source of the format: upstream ``core/framework/graph.proto``.
 """
@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from freezeflow.checkpoint import open_checkpoint
 from freezeflow.context import Context
-from freezeflow.graph import walk
+from freezeflow.graph import attrs, walk
+from freezeflow.graph.graph import Graph, Node
 from freezeflow.graph.model import Model
+from freezeflow.graph.restore import SavedTensor, follow_assignments
+from freezeflow.graph.variables import HANDLES
 from freezeflow.sources.graph_file import parse_file
+from freezeflow.sources.meta_graph import fill
+from freezeflow.sources.other_weights import averaged_keys, matching_keys
 from freezeflow.sources.signatures import ends_of
 from freezeflow.sources.tensor_names import SIGNATURE, signature_of_names
 from freezeflow.values import ModelSource
@@ -20,17 +26,43 @@ def load_frozen_graph(source: ModelSource, context: Context) -> Model:
     """Reads a GraphDef.
 
     Raises:
-        ModelRefused: The file is damaged, or inputs and outputs are not named and not clear.
+        ModelRefused: The file is damaged, or inputs and outputs are not named and not clear; or the
+            checkpoint that was named lacks a variable.
     """
     parsed = parse_file(source.path, "GraphDef")
     graph = parsed.reader(parsed.message).graph()
     signature = signature_of_names(graph, source.inputs, source.outputs, str(source.path))
     signatures = {SIGNATURE: signature}
-    return Model(
+    model = Model(
         graph=walk.prune(graph, ends_of(signatures)),
         signatures=signatures,
         source_kind="frozen_graph",
     )
+    return model if source.weights is None else _with_weights(model, graph, source, context)
+
+
+def _with_weights(model: Model, whole: Graph, source: ModelSource, context: Context) -> Model:
+    """The model with its variables filled, by the graph's own restore ops, else by their names."""
+    assert source.weights is not None
+    restored = follow_assignments(whole)
+    nodes = model.graph.nodes
+    saved = {
+        node.name: restored.variables.get(node.name) or SavedTensor(_name(node), "")
+        for node in nodes.values()
+        if node.op in HANDLES
+    }
+    checkpoint = open_checkpoint(source.weights)
+    saved = matching_keys(saved, checkpoint, source.weights)
+    if source.averages:
+        saved = averaged_keys(saved, checkpoint, source.weights)
+    tables = {name: pair for name, pair in restored.tables.items() if name in nodes}
+    return fill(model, saved, tables, checkpoint, source.weights, context)
+
+
+def _name(node: Node) -> str:
+    """What a variable is saved as: its shared name, else its node's."""
+    shared = attrs.to_bytes(node.attrs["shared_name"]) if "shared_name" in node.attrs else b""
+    return shared.decode(errors="replace") or node.name
 
 
 def frozen_graph_files(source: ModelSource) -> tuple[Path, ...]:

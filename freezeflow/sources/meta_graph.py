@@ -7,12 +7,13 @@ Source of the format: upstream ``core/protobuf/meta_graph.proto`` and
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from freezeflow.checkpoint import Request, Value, open_checkpoint
+from freezeflow.checkpoint import Checkpoint, Request, Value, open_checkpoint
 from freezeflow.context import Context
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
@@ -68,7 +69,7 @@ def with_values(
     restored = follow_restore(whole, node_of(meta_graph.saver_def.restore_op_name))
     nodes = model.graph.nodes
     handles = [node.name for node in nodes.values() if node.op in HANDLES]
-    tables = [name for name in restored.tables if name in nodes]
+    tables = {name: saved for name, saved in restored.tables.items() if name in nodes}
     if not (handles or tables):
         return model
     checkpoint = open_checkpoint(prefix)
@@ -82,11 +83,35 @@ def with_values(
         saved = matching_keys(saved, checkpoint, prefix)
     if source.averages:
         saved = averaged_keys(saved, checkpoint, prefix)
-    requests = [*saved.values(), *(tensor for name in tables for tensor in restored.tables[name])]
+    return fill(model, saved, tables, checkpoint, prefix, context)
+
+
+def fill(
+    model: Model,
+    saved: Mapping[str, SavedTensor],
+    tables: Mapping[str, tuple[SavedTensor, SavedTensor]],
+    checkpoint: Checkpoint,
+    prefix: Path,
+    context: Context,
+) -> Model:
+    """The model with variables and tables filled from a checkpoint.
+
+    Args:
+        model: The model.
+        saved: Handle node to the tensor that fills it.
+        tables: Table node to the tensors of its keys and values.
+        checkpoint: The checkpoint.
+        prefix: Names it in errors.
+        context: Takes values that have to be put together.
+
+    Raises:
+        ModelRefused: A value is missing, damaged or of another dtype.
+    """
+    requests = [*saved.values(), *(tensor for pair in tables.values() for tensor in pair)]
     values = checkpoint.fetch([Request(r.key, r.slice_spec) for r in requests], context.put_tensor)
     variables = {}
     for (handle, tensor), value in zip(saved.items(), values, strict=False):
-        _check_dtype(nodes[handle], tensor, value.dtype, prefix)
+        _check_dtype(model.graph.nodes[handle], tensor, value.dtype, prefix)
         variables[handle] = const(handle, value.dtype, value.shape, value.content)
     filled = dataclasses.replace(model, variables=variables)
     pairs = zip(values[len(saved) :: 2], values[len(saved) + 1 :: 2], strict=True)

@@ -82,3 +82,39 @@ def test_averages_that_are_not_there(tmp_path):
     )
     with pytest.raises(ModelRefused, match="holds no moving averages"):
         harness.freeze_model(source, tmp_path)
+
+
+@pytest.mark.parametrize("with_saver", [True, False], ids=["with restore ops", "by names"])
+@pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
+def test_a_graph_and_a_checkpoint_without_meta_graph(resource, with_saver, tmp_path):
+    """What `freeze_graph` takes; N16: with resource variables TensorFlow's ends in an IndexError."""
+    want = {}
+
+    def write(session, inputs, outputs):
+        graph_def = session.graph.as_graph_def()
+        v1.train.Saver().save(session, str(tmp_path / "w"), write_meta_graph=False)
+        if with_saver:
+            graph_def = session.graph.as_graph_def()
+        v1.train.write_graph(graph_def, str(tmp_path), "graph.pbtxt", as_text=True)
+        want["y"] = session.run(outputs["y"], {inputs["x"]: X})
+
+    build(tf1_models.dense, resource, write)
+    source = ModelSource(
+        kind="frozen_graph",
+        path=tmp_path / "graph.pbtxt",
+        inputs=("x",),
+        outputs=("add",),
+        weights=tmp_path / "w",
+    )
+    model = harness.freeze_model(source, tmp_path)
+    harness.assert_same(want, {"y": harness.run_frozen(model, "serving_default", {"x": X})["add"]})
+
+
+def test_a_graph_with_variables_and_no_checkpoint(tmp_path):
+    def write(session, inputs, outputs):
+        v1.train.write_graph(session.graph, str(tmp_path), "graph.pb", as_text=False)
+
+    build(tf1_models.dense, False, write)
+    source = ModelSource(kind="frozen_graph", path=tmp_path / "graph.pb", outputs=("add",))
+    with pytest.raises(ModelRefused, match="has no value"):
+        harness.freeze_model(source, tmp_path)
