@@ -9,20 +9,16 @@ from typing import Literal
 import click
 
 from freezeflow import api
-from freezeflow.cli.options import Scalar, json_option, names, values
+from freezeflow.cli.options import Scalar, json_option, model_options, values
 from freezeflow.report.text import count, short_path, size
-from freezeflow.values import Json
+from freezeflow.values import Json, ModelSource
 
 FORMAT = "freezeflow.freeze/1"
 
 
 @click.command
-@click.argument("model", type=click.Path())
+@model_options
 @click.option("-o", "--output", "to", type=click.Path(), metavar="OUT.pb", help="File to write.")
-@click.option("--signature", "signatures", multiple=True, metavar="NAME", help="Repeat for more.")
-@click.option("--tags", callback=names, metavar="A,B", help="The meta graph's; '' for none.")
-@click.option("--inputs", callback=names, metavar="A,B", help="For a graph without signatures.")
-@click.option("--outputs", callback=names, metavar="A,B", help="For a graph without signatures.")
 @click.option("--bind", multiple=True, callback=values, metavar="NAME=VALUE", help="Fix an input.")
 @click.option(
     "--written",
@@ -33,12 +29,8 @@ FORMAT = "freezeflow.freeze/1"
 @click.option("--recipe", "print_recipe", is_flag=True, help="Print the recipe; freeze nothing.")
 @json_option
 def command(
-    model: str,
+    source: ModelSource,
     to: str | None,
-    signatures: tuple[str, ...],
-    tags: tuple[str, ...] | None,
-    inputs: tuple[str, ...] | None,
-    outputs: tuple[str, ...] | None,
     bind: dict[str, Scalar],
     written: Literal["error", "drop"],
     print_recipe: bool,
@@ -52,13 +44,6 @@ def command(
     """
     if to is None and not print_recipe:
         raise click.UsageError("Say where to write with -o OUT.pb (or ask for the --recipe).")
-    source = api.find_source(
-        model,
-        signatures=signatures or None,
-        tags=tags,
-        inputs=inputs or (),
-        outputs=outputs or (),
-    )
     if print_recipe or to is None:
         from freezeflow.report.recipe import recipe_text
 

@@ -7,25 +7,27 @@ from pathlib import Path
 import click
 
 from freezeflow import api
-from freezeflow.cli.options import names
+from freezeflow.cli.options import model_options
 from freezeflow.errors import UsageError
 from freezeflow.report.recipe import starter_recipe
 from freezeflow.store.files import write_atomically
+from freezeflow.values import ModelSource
 
 
 @click.command
-@click.argument("model", type=click.Path())
-@click.option("-o", "--output", "to", type=click.Path(path_type=Path), metavar="RECIPE.yaml")
-@click.option("--tags", callback=names, metavar="A,B", help="The meta graph's; '' for none.")
-@click.option("--inputs", callback=names, metavar="A,B", help="For a graph without signatures.")
-@click.option("--outputs", callback=names, metavar="A,B", help="For a graph without signatures.")
+@model_options
+@click.option(
+    "-o",
+    "--output",
+    "to",
+    type=click.Path(path_type=Path),
+    metavar="RECIPE.yaml",
+    help="File to write.",
+)
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 def command(
-    model: str,
+    source: ModelSource,
     to: Path | None,
-    tags: tuple[str, ...] | None,
-    inputs: tuple[str, ...] | None,
-    outputs: tuple[str, ...] | None,
     force: bool,
 ) -> int:
     """Write a starter recipe for MODEL, from its own signatures.
@@ -38,7 +40,6 @@ def command(
             where=str(to),
             hint="Choose another name, or replace it with --force.",
         )
-    source = api.find_source(model, tags=tags, inputs=inputs or (), outputs=outputs or ())
     folder = Path.cwd() if to is None else to.absolute().parent
     text = starter_recipe(api.inspect(source), source, folder=folder)
     if to is None:

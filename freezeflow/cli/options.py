@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from typing import TypeVar
 
 import click
 
+from freezeflow.api import find_source
 from freezeflow.cli.wrap import Wishes
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -51,7 +53,48 @@ def _pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) 
     return pairs
 
 
-def names(ctx: click.Context, option: click.Parameter, given: str | None) -> tuple[str, ...] | None:
+def model_options(function: Callable[..., int]) -> Callable[..., int]:
+    """``MODEL`` and which part of it is wanted; the function gets them as one `source`."""
+
+    @click.argument("model", type=click.Path())
+    @click.option(
+        "--signature",
+        "signatures",
+        multiple=True,
+        metavar="NAME",
+        help="Only this; repeat for more.",
+    )
+    @click.option("--tags", callback=_names, metavar="A,B", help="The meta graph's; '' for none.")
+    @click.option(
+        "--inputs", callback=_names, metavar="A,B", help="For a graph without signatures."
+    )
+    @click.option(
+        "--outputs", callback=_names, metavar="A,B", help="For a graph without signatures."
+    )
+    @functools.wraps(function)
+    def with_source(
+        model: str,
+        signatures: tuple[str, ...],
+        tags: tuple[str, ...] | None,
+        inputs: tuple[str, ...] | None,
+        outputs: tuple[str, ...] | None,
+        **others: object,
+    ) -> int:
+        source = find_source(
+            model,
+            signatures=signatures or None,
+            tags=tags,
+            inputs=inputs or (),
+            outputs=outputs or (),
+        )
+        return function(source=source, **others)
+
+    return with_source
+
+
+def _names(
+    ctx: click.Context, option: click.Parameter, given: str | None
+) -> tuple[str, ...] | None:
     """A comma-separated list; an empty text is the empty list."""
     if given is None:
         return None

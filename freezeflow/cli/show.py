@@ -14,7 +14,9 @@ from freezeflow.cli.options import set_option
 @click.command
 @click.argument("recipe", type=click.Path())
 @click.argument("step")
-@click.option("-o", "--output", "to", type=click.Path(path_type=Path), metavar="OUT.pb")
+@click.option(
+    "-o", "--output", "to", type=click.Path(path_type=Path), metavar="OUT.pb", help="Write it."
+)
 @click.option("--log", "show_log", is_flag=True, help="Its log instead.")
 @set_option
 def command(

@@ -69,10 +69,10 @@ def starter_recipe(found: Inspection, source: ModelSource, *, folder: Path) -> s
     if chosen.obstacle is not None:
         lines += [f"# Mind: it does not freeze as it is: {chosen.obstacle.message}".rstrip()]
         lines += [f"#   {line}" for line in chosen.obstacle.hint.splitlines()]
-    if source.kind in ("saved_model", "keras") or source.outputs:
-        part = dataclasses.replace(source, signatures=None if source.outputs else (chosen.name,))
-    else:
-        part = source
+    names = source.signatures
+    if names is None and not source.outputs and source.kind in ("saved_model", "keras"):
+        names = (chosen.name,)
+    part = dataclasses.replace(source, signatures=names)
     # Only a SavedModel can be run unchanged, to compare with.
     checks = ["validate"] if source.kind == "saved_model" else []
     stages = _stages("load", "freeze", "strip", "fold", *checks, to="build/{model}.pb")

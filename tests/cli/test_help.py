@@ -48,7 +48,8 @@ def test_help_fits_a_screen(command: str) -> None:
 
 def test_a_command_alone_shows_what_there_is(cli: Cli) -> None:
     done = cli()
-    assert done.returncode == 2
+    # Older versions of click count this as asking for help, newer ones as wrong usage.
+    assert done.returncode in (0, 2)
     assert "Commands:" in done.stdout + done.stderr
 
 

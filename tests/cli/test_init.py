@@ -18,6 +18,12 @@ def test_the_starter_recipe_is_valid_and_runs(cli: Cli, folder: Path) -> None:
     assert cli("run", "recipes/start.yaml", "--only", "strip").returncode == 0
 
 
+def test_signatures_that_were_asked_for_are_kept(cli: Cli) -> None:
+    words = ("--signature", "serve", "--signature", "serving_default")
+    done = cli("init", "model", *words)
+    assert "\n  signatures: [serve, serving_default]\n" in done.stdout
+
+
 def test_it_is_printed_without_a_file(cli: Cli) -> None:
     done = cli("init", "model")
     assert "#   takes image: float32 [?, 8, 8, 1]\n" in done.stdout
