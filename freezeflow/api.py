@@ -53,6 +53,9 @@ def find_source(
     tags: Sequence[str] | None = None,
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
+    checkpoint: AnyPath | None = None,
+    averages: bool = False,
+    custom_objects: Sequence[str] = (),
 ) -> ModelSource:
     """Which kind of model a path names, and which part of it is wanted.
 
@@ -63,6 +66,10 @@ def find_source(
         tags: The meta graph's tag set; None for ``serve``, else the only one.
         inputs: For graphs without signatures: names of the tensors to feed.
         outputs: For graphs without signatures: names of the tensors to fetch.
+        checkpoint: Prefix of a checkpoint whose values are taken for the variables of a SavedModel
+            or a graph file.
+        averages: Take the moving averages of the variables that have one.
+        custom_objects: For Keras files: modules with the model's own layers and functions.
 
     Raises:
         UsageError: There is nothing at that path.
@@ -78,6 +85,9 @@ def find_source(
         signatures=None if signatures is None else tuple(signatures),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
+        weights=None if checkpoint is None else Path(checkpoint).absolute(),
+        averages=averages,
+        custom_objects=tuple(custom_objects),
     )
 
 
@@ -107,6 +117,7 @@ def freeze(
     outputs: Sequence[str] = (),
     bind: Mapping[str, bool | int | float | str] | None = None,
     written: Literal["error", "drop"] = "error",
+    tables: Literal["init", "inline"] = "init",
 ) -> Model:
     """Loads, freezes and strips a model; without TensorFlow (but for Keras files).
 
@@ -119,6 +130,7 @@ def freeze(
         outputs: For graphs without signatures: names of the tensors to fetch.
         bind: Inputs fixed to a value, by signature key or tensor name.
         written: What to do about a variable that a signature writes and an output sees.
+        tables: Static look-up tables keep an initializer, or become pure ops.
 
     Returns:
         The frozen model. Its large constants are references into the model's own files, which must
@@ -135,7 +147,7 @@ def freeze(
         if isinstance(path, ModelSource)
         else find_source(path, signatures=signatures, tags=tags, inputs=inputs, outputs=outputs)
     )
-    stages = _chain(bind=dict(bind or {}), written=written)
+    stages = _chain(bind=dict(bind or {}), written=written, tables=tables)
     return run_chain(wanted, stages, base=Path.cwd(), scratch=_scratch_until_exit()).model
 
 
@@ -164,6 +176,7 @@ def freeze_to(
     outputs: Sequence[str] = (),
     bind: Mapping[str, bool | int | float | str] | None = None,
     written: Literal["error", "drop"] = "error",
+    tables: Literal["init", "inline"] = "init",
 ) -> FrozenFiles:
     """Freezes a model into a ``.pb`` (or ``.pbtxt``) file with its manifest beside it.
 
@@ -176,6 +189,7 @@ def freeze_to(
         outputs: For graphs without signatures: names of the tensors to fetch.
         bind: Inputs fixed to a value, by signature key or tensor name.
         written: What to do about a variable that a signature writes and an output sees.
+        tables: Static look-up tables keep an initializer, or become pure ops.
 
     Raises:
         UsageError: There is nothing at that path, or `to` does not end in .pb or .pbtxt.
@@ -193,7 +207,7 @@ def freeze_to(
     params = export.params(to=os.fspath(to))
     for name, message in export.problems(params):
         raise UsageError(message, where=name)
-    stages = _chain(bind=dict(bind or {}), written=written)
+    stages = _chain(bind=dict(bind or {}), written=written, tables=tables)
     done = run_chain(wanted, [*stages, (export, params)], base=Path.cwd())
     return _frozen_files(done)
 

@@ -26,6 +26,12 @@ FORMAT = "freezeflow.freeze/1"
     default="error",
     help="A variable that is written and seen: refuse, or drop the write.",
 )
+@click.option(
+    "--tables",
+    type=click.Choice(["init", "inline"]),
+    default="init",
+    help="Static tables: keep an initializer, or pure ops.",
+)
 @click.option("--recipe", "print_recipe", is_flag=True, help="Print the recipe; freeze nothing.")
 @json_option
 def command(
@@ -33,6 +39,7 @@ def command(
     to: str | None,
     bind: dict[str, Scalar],
     written: Literal["error", "drop"],
+    tables: Literal["init", "inline"],
     print_recipe: bool,
     as_json: bool,
 ) -> int:
@@ -48,10 +55,12 @@ def command(
         from freezeflow.report.recipe import recipe_text
 
         target = to or f"{source.path.stem}.pb"
-        text = recipe_text(source, folder=Path.cwd(), to=target, bind=bind, written=written)
+        text = recipe_text(
+            source, folder=Path.cwd(), to=target, bind=bind, written=written, tables=tables
+        )
         click.echo(text, nl=False)
         return 0
-    done = api.freeze_to(source, to, bind=bind, written=written)
+    done = api.freeze_to(source, to, bind=bind, written=written, tables=tables)
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(json.dumps(_to_json(done)) if as_json else _render(done))

@@ -71,6 +71,13 @@ def model_options(function: Callable[..., int]) -> Callable[..., int]:
     @click.option(
         "--outputs", callback=_names, metavar="A,B", help="For a graph without signatures."
     )
+    @click.option(
+        "--checkpoint", type=click.Path(), metavar="PREFIX", help="Values for the variables."
+    )
+    @click.option("--averages", is_flag=True, help="Take the variables' moving averages.")
+    @click.option(
+        "--custom-objects", callback=_names, metavar="A,B", help="Modules, for a Keras file."
+    )
     @functools.wraps(function)
     def with_source(
         model: str,
@@ -78,6 +85,9 @@ def model_options(function: Callable[..., int]) -> Callable[..., int]:
         tags: tuple[str, ...] | None,
         inputs: tuple[str, ...] | None,
         outputs: tuple[str, ...] | None,
+        checkpoint: str | None,
+        averages: bool,
+        custom_objects: tuple[str, ...] | None,
         **others: object,
     ) -> int:
         source = find_source(
@@ -86,6 +96,9 @@ def model_options(function: Callable[..., int]) -> Callable[..., int]:
             tags=tags,
             inputs=inputs or (),
             outputs=outputs or (),
+            checkpoint=checkpoint,
+            averages=averages,
+            custom_objects=custom_objects or (),
         )
         return function(source=source, **others)
 

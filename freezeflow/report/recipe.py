@@ -29,6 +29,7 @@ def recipe_text(
     to: str,
     bind: Mapping[str, bool | int | float | str] | None = None,
     written: str = "error",
+    tables: str = "init",
 ) -> str:
     """The recipe that freezes a model as ``freezeflow freeze`` does.
 
@@ -38,6 +39,7 @@ def recipe_text(
         to: The file to write, seen from that folder.
         bind: Inputs fixed to a value.
         written: What to do about a variable that is written and seen.
+        tables: What becomes of static tables.
     """
     params = []
     if bind:
@@ -45,6 +47,8 @@ def recipe_text(
         params.append(f"bind: {{{', '.join(pairs)}}}")
     if written != "error":
         params.append(f"written: {written}")
+    if tables != "init":
+        params.append(f"tables: {tables}")
     freeze = f"freeze: {{{', '.join(params)}}}" if params else "freeze"
     lines = [*_head(source, folder), *_stages("load", freeze, "strip", to=to)]
     if os.path.relpath(os.path.join(folder, to), folder).startswith(".."):
@@ -94,9 +98,14 @@ def _head(source: ModelSource, folder: Path) -> Iterator[str]:
     yield "version: 1"
     yield f"name: {scalar(model_name(source))}"
     yield "model:"
-    yield f"  {source.kind}: {_path(source, folder)}"
+    yield f"  {source.kind}: {_path(source.path, folder)}"
+    if source.weights is not None:
+        yield f"  checkpoint: {_path(source.weights, folder)}"
+    if source.averages:
+        yield "  averages: true"
     lists = {"signatures": source.signatures, "tags": source.tags}
     lists |= {"inputs": source.inputs or None, "outputs": source.outputs or None}
+    lists |= {"custom_objects": source.custom_objects or None}
     for key, texts in lists.items():
         if texts is not None:
             yield f"  {key}: [{', '.join(map(scalar, texts))}]"
@@ -126,5 +135,5 @@ def _value(value: bool | int | float | str) -> str:
     return scalar(value) if isinstance(value, str) else json.dumps(value)
 
 
-def _path(source: ModelSource, folder: Path) -> str:
-    return scalar(Path(os.path.relpath(source.path, folder)).as_posix())
+def _path(path: Path, folder: Path) -> str:
+    return scalar(Path(os.path.relpath(path, folder)).as_posix())
