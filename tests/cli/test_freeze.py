@@ -132,3 +132,25 @@ def test_a_value_that_does_not_suit_its_input_is_refused(cli: Cli, folder: Path)
     assert done.returncode == 5
     assert "only a scalar can be bound" in done.stderr
     assert not list(folder.glob("x.*"))
+
+
+def test_the_printed_recipe_says_all_that_was_asked(cli: Cli, folder: Path) -> None:
+    done = cli(
+        *("freeze", "model", "--recipe", "--checkpoint", "model/variables/variables"),
+        *("--averages", "--tables", "inline", "--bind", "training=false", "--written", "drop"),
+    )
+    assert done.returncode == 0
+    assert "  checkpoint: model/variables/variables\n  averages: true\n" in done.stdout
+    assert "freeze: {bind: {training: false}, written: drop, tables: inline}" in done.stdout
+
+
+def test_weights_of_a_named_checkpoint(cli: Cli, folder: Path) -> None:
+    """The model's own checkpoint, named beside it, gives the same bytes."""
+    cli("freeze", "model", "-o", "own.pb")
+    done = cli("freeze", "model", "-o", "named.pb", "--checkpoint", "model/variables/variables")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (folder / "own.pb").read_bytes() == (folder / "named.pb").read_bytes()
+    refused = cli("freeze", "model", "-o", "none.pb", "--checkpoint", "model/variables/nothing")
+    assert refused.returncode == 5
+    assert "no checkpoint here" in refused.stderr
+    assert not (folder / "none.pb").exists()
