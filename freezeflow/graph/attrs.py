@@ -210,10 +210,13 @@ def _read_function(source: Any) -> tuple[str, dict[str, bytes]]:
     return source.name, {key: encode(value) for key, value in source.attr.items()}
 
 
+# First byte of an attribute that can name a function: tag of AttrValue.func, of AttrValue.list.
+MAY_HOLD_FUNCTIONS = frozenset({b"\x52", b"\x0a"})
+
+
 def function_names(data: bytes) -> tuple[str, ...]:
     """Every function that an attribute names, nested bindings included; quick where there is none."""
-    # Tag 0x52 is AttrValue.func, 0x0a is AttrValue.list: no other kind can hold a function.
-    if not data or data[0] not in (0x52, 0x0A):
+    if data[:1] not in MAY_HOLD_FUNCTIONS:
         return ()
     return _function_names(data)
 

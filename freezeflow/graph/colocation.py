@@ -18,12 +18,14 @@ _MARK = b"loc:@"
 
 def drop_dangling(nodes: Mapping[str, Node]) -> dict[str, Node]:
     """The nodes of one body without colocations with nodes that are not among them."""
-    return {name: _near(node, nodes) for name, node in nodes.items()}
+    kept = dict(nodes)
+    for name, node in nodes.items():
+        if _ATTR in node.attrs:
+            kept[name] = _near(node, nodes)
+    return kept
 
 
 def _near(node: Node, nodes: Container[str]) -> Node:
-    if _ATTR not in node.attrs:
-        return node
     wishes = attrs.message(node.attrs[_ATTR]).list.s
     kept = [wish for wish in wishes if not _is_dangling(wish, nodes)]
     if len(kept) == len(wishes) and kept:

@@ -98,7 +98,7 @@ class Scope:
             ModelRefused: An op does something with a variable that is not known.
         """
         given = dict(self.handles)
-        order = walk.topological_order(self.nodes)
+        order = walk.inputs_first(self.nodes)
         for name in order:
             self._rewrite(self.nodes[name])
         while self._widen_loops(given):
@@ -126,6 +126,8 @@ class Scope:
         return bool(wider)
 
     def _settled(self, node: Node) -> Node:
+        if not any(t in self._moved or t.startswith("^") for t in node.inputs):
+            return node
         inputs = tuple(
             self._moved.get(tensor, tensor)
             for tensor in node.inputs
@@ -139,7 +141,7 @@ class Scope:
             return
         given = {
             index: self.handles[tensor]
-            for index, tensor in enumerate(data_inputs(node))
+            for index, tensor in enumerate(node.inputs)
             if tensor in self.handles
         }
         if node.op in FUNCTION_USES or any(walk.named_functions(self.freezer.graph, node)):
@@ -180,7 +182,11 @@ class Scope:
 
     def _read_plainly(self, node: Node, given: Mapping[int, Handle]) -> None:
         """An op that takes a TF1 variable where it wants a value."""
-        self._out[node.name] = node
+        values = {
+            key: attrs.of_type(attrs.to_type(data)) if attrs.kind(data) == "type" else data
+            for key, data in node.attrs.items()
+        }
+        self._out[node.name] = node._replace(attrs=values)
         variables = sorted({v for handle in given.values() for v in handle.variables})
         self.reads[node.name] = [Touch(tuple(variables), node.op, (node.name,))]
 

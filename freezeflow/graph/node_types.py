@@ -123,11 +123,28 @@ def _finder(definition: OpDef | None) -> Callable[[Mapping[str, bytes]], Ends]:
     )
     memo: dict[tuple[bytes | None, ...], Ends] = {}
 
+    if len(telling) == 1:
+        return _finder_by_one(definition, telling[0])
+
     def find(values: Mapping[str, bytes]) -> Ends:
         key = tuple(map(values.get, telling))
         found = memo.get(key)
         if found is None:
             found = memo[key] = _ends(definition, values, key)
+        return found
+
+    return find
+
+
+def _finder_by_one(definition: OpDef, telling: str) -> Callable[[Mapping[str, bytes]], Ends]:
+    """As `_finder`, for the many ops that one attribute tells all about."""
+    memo: dict[bytes | None, Ends] = {}
+
+    def find(values: Mapping[str, bytes]) -> Ends:
+        key = values.get(telling)
+        found = memo.get(key)
+        if found is None:
+            found = memo[key] = _ends(definition, values, (key,))
         return found
 
     return find

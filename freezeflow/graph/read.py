@@ -68,6 +68,7 @@ class GraphReader:
         self._op_defs = {op.name: self._op_def(op) for op in op_defs}
         self._library = {f.signature.name: f for f in message.library.function}
         self._functions: dict[str, Function] = {}
+        self._plain: dict[str, tuple[tuple[str, range], ...] | None] = {}
         self.nodes = self._read_main()
 
     def graph(self, roots: Iterable[str] | None = None) -> Graph:
@@ -96,6 +97,9 @@ class GraphReader:
         return nodes
 
     def _add(self, nodes: dict[str, Node], node: Node, inside: str = "") -> None:
+        # Names stand in messages to people, as they are.
+        if not (node.name.isprintable() and node.op.isprintable()):
+            raise self._damaged(f"a node{inside} is called {node.name!r}, its op {node.op!r}")
         if node.name in nodes:
             raise self._damaged(f"two nodes{inside} are named {node.name!r}")
         nodes[node.name] = node
@@ -283,9 +287,13 @@ class GraphReader:
                 return tensor
             name, _, rest = tensor.partition(":")
             output, _, index = rest.partition(":")
-            if (name, output) not in numbers and name in by_name:
-                numbers.update(self._outputs(function, by_name[name]))
-            there = numbers.get((name, output), ())
+            there = numbers.get((name, output))
+            if there is None:
+                if name in by_name:
+                    numbers.update(self._outputs(function, by_name[name]))
+                there = numbers.get((name, output), ())
+            if index == "0" and there:
+                return join(name, there[0])
             if not _is_number(index or "0") or int(index or "0") >= len(there):
                 raise self._dangling(function, tensor)
             return join(name, there[int(index or "0")])
@@ -294,6 +302,9 @@ class GraphReader:
 
     def _outputs(self, function: Any, node: Any) -> dict[tuple[str, str], range]:
         """Node and output argument to the flat numbers of its tensors."""
+        plain = self._plain_outputs(node.op)
+        if plain is not None:
+            return {(node.name, output): numbers for output, numbers in plain}
         definition = self._definition(node.op)
         if definition is None:
             raise ModelRefused(
@@ -318,6 +329,19 @@ class GraphReader:
             numbers[node.name, arg.name] = range(position, position + len(types))
             position += len(types)
         return numbers
+
+    def _plain_outputs(self, op: str) -> tuple[tuple[str, range], ...] | None:
+        """The flat numbers of an op's outputs if they are the same for all its nodes, else None."""
+        if op not in self._plain:
+            definition = self._definition(op)
+            args = () if definition is None else definition.outputs
+            single = not any(arg.number_attr or arg.type_list_attr for arg in args)
+            self._plain[op] = (
+                tuple((arg.name, range(i, i + 1)) for i, arg in enumerate(args))
+                if definition is not None and single
+                else None
+            )
+        return self._plain[op]
 
     def _dangling(self, function: Any, tensor: str) -> ModelRefused:
         return ModelRefused(

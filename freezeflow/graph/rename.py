@@ -41,7 +41,6 @@ class _Naming:
         self._model = model
         self._after_signature = after_signature
         self._nodes = dict(model.graph.nodes)
-        self._consumers = walk.consumers(model.graph.nodes)
         self._fed: dict[str, str] = {}  # tensor that is fed -> placeholder that stands for it
         self._new_names: dict[str, str] = {}  # node -> name that it shall have
         self._wanted: set[str] = set()
@@ -120,10 +119,13 @@ class _Naming:
             name, index = split(tensor)
             return join(names.get(name, name), index)
 
+        moving = {*names, *map(node_of, self._fed)}
         nodes = {}
         for name, node in self._nodes.items():
-            inputs = tuple(self._input(tensor, names) for tensor in node.inputs)
-            nodes[names.get(name, name)] = node._replace(name=names.get(name, name), inputs=inputs)
+            new_name = names.get(name, name)
+            if any(tensor in moving or node_of(tensor) in moving for tensor in node.inputs):
+                node = node._replace(inputs=tuple(self._input(t, names) for t in node.inputs))
+            nodes[new_name] = node if name == new_name else node._replace(name=new_name)
         signatures = {
             name: Signature(_moved(self._inputs[name], moved), _moved(self._outputs[name], moved))
             for name in self._model.signatures

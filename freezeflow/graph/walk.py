@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
@@ -29,24 +29,26 @@ def reached_nodes(nodes: Mapping[str, Node], roots: Iterable[str]) -> set[str]:
         nodes: The main graph's nodes or a function's body.
         roots: Nodes or tensors. A name without a node (a function's argument) reaches nothing.
     """
-    seen: set[str] = set()
-    stack = [node_of(root) for root in roots]
+    seen = {name for name in map(node_of, roots) if name in nodes}
+    stack = list(seen)
     while stack:
-        name = stack.pop()
-        if name in seen or name not in nodes:
-            continue
-        seen.add(name)
-        stack += [t if t in nodes else node_of(t) for t in nodes[name].inputs]
+        for tensor in nodes[stack.pop()].inputs:
+            name = tensor if tensor in nodes else node_of(tensor)
+            if name not in seen and name in nodes:
+                seen.add(name)
+                stack.append(name)
     return seen
 
 
-def named_functions(graph: Graph, node: Node) -> Iterator[str]:
+def named_functions(graph: Graph, node: Node) -> Sequence[str]:
     """Functions that a node needs: named in its attributes, by sorted key, or called as its op."""
-    if node.op in graph.functions:
-        yield node.op
-    holding = [key for key, data in node.attrs.items() if attrs.function_names(data)]
+    holding = [key for key, data in node.attrs.items() if data[:1] in attrs.MAY_HOLD_FUNCTIONS]
+    if not holding:
+        return (node.op,) if node.op in graph.functions else ()
+    names = [node.op] if node.op in graph.functions else []
     for key in sorted(holding):
-        yield from attrs.function_names(node.attrs[key])
+        names += attrs.function_names(node.attrs[key])
+    return names
 
 
 def reached_functions(graph: Graph, nodes: Iterable[Node]) -> list[str]:
@@ -124,6 +126,15 @@ def topological_order(nodes: Mapping[str, Node]) -> list[str]:
             hint="The file is damaged or was edited; write the model again.",
         )
     return ordered
+
+
+def inputs_first(nodes: Mapping[str, Node]) -> list[str]:
+    """All node names, inputs before consumers: in the nodes' own order if it is such a one.
+
+    Raises:
+        ModelRefused: There is a cycle outside TF1 loops.
+    """
+    return list(nodes) if _is_ordered(nodes) else topological_order(nodes)
 
 
 def find_cycle(nodes: Mapping[str, Node]) -> tuple[str, ...]:

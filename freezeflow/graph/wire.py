@@ -43,8 +43,13 @@ class Truncated(ValueError):
     """The bytes end in the middle of a field, or are not a message at all."""
 
 
+_ONE_BYTE = [bytes([number]) for number in range(0x80)]
+
+
 def varint(number: int) -> bytes:
     """A non-negative number in base-128, low groups first."""
+    if number < 0x80:
+        return _ONE_BYTE[number]
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

@@ -8,6 +8,7 @@ sorted, so the same graph always gives the same bytes. Source of the format: ups
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -92,8 +93,12 @@ def _text(tag: bytes, text: str) -> bytes:
     return b"".join((tag, varint(len(data)), data))
 
 
+# Most nodes of a large graph share a few ops and attributes.
+_op = functools.lru_cache(maxsize=8192)(functools.partial(_text, b"\x12"))
+
+
 def _node_pieces(node: Node, inputs: Iterable[str], skeleton: bool) -> list[Piece]:
-    head = [_text(b"\x0a", node.name), _text(b"\x12", node.op)]
+    head = [_text(b"\x0a", node.name), _op(node.op)]
     head += [_text(b"\x1a", tensor) for tensor in inputs]
     if node.device:
         head.append(_text(b"\x22", node.device))
@@ -114,8 +119,15 @@ def _key(name: str) -> bytes:
 
 
 def _attr(name: str, data: bytes) -> bytes:
+    return _small_attr(name, data) if len(data) < 256 else _encoded_attr(name, data)
+
+
+def _encoded_attr(name: str, data: bytes) -> bytes:
     entry = b"".join((_key(name), b"\x12", varint(len(data)), data))
     return b"".join((b"\x2a", varint(len(entry)), entry))
+
+
+_small_attr = functools.lru_cache(maxsize=8192)(_encoded_attr)
 
 
 def _large_value(node: Node) -> list[Piece]:
