@@ -130,8 +130,16 @@ def near_miss(word: str, known: Iterable[str]) -> str | None:
     if len(names) > _COMPARED:
         return None
     by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[near[0]] if near else None
+    near = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.6)
+    if not near:
+        return None
+
+    def likeness(name: str) -> tuple[float, bool]:
+        # Of two that are as near, the one with the same letters was mistyped: flod is fold, not load.
+        ratio = difflib.SequenceMatcher(None, name, word.lower()).ratio()
+        return round(ratio, 2), sorted(name) == sorted(word.lower())
+
+    return by_lower[max(near, key=likeness)]
 
 
 def shown(word: str, limit: int = 60) -> str:
