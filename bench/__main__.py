@@ -19,10 +19,22 @@ CLI = str(Path(sys.executable).with_name("freezeflow"))
 RIVALS = (sys.executable, "-m", "bench.rivals")
 GIGABYTE = 1_000_000_000
 
+# Kinds of `bench.graphs` and how many nodes they get.
+GRAPHS = (
+    ("wide", 1_000),
+    ("wide", 10_000),
+    ("wide", 100_000),
+    ("wide", 200_000),
+    ("nested", 100_000),
+    ("repeated", 100_000),
+    ("loops", 100_000),
+)
+
 # What is to be reached, by group and contender.
 GOALS = {
     ("large", "freezeflow freeze"): "1.5 x cp, 120 MB",
     ("small", "freezeflow freeze"): "0.25 s, 60 MB",
+    ("large graphs", "wide, 100,000 nodes"): "5 s, 600 MB",
     ("nothing to do", "freezeflow run"): "0.15 s",
 }
 
@@ -80,6 +92,19 @@ def nothing_to_do(folder: Path, rounds: int) -> list[Contender]:
     )
     python = Contender(name="python -c pass", command=[sys.executable, "-c", "pass"], rounds=rounds)
     return [python, first, again]
+
+
+def graphs(folder: Path, scale: float, rounds: int) -> list[Contender]:
+    """Graphs of growing size and of several shapes: the time for each node should stay the same."""
+    found = []
+    for kind, nodes in GRAPHS:
+        count = max(1000, int(nodes * min(scale, 1.0)))
+        model = folder / f"{kind}-{nodes}"
+        command = [sys.executable, "-m", "bench.graphs", kind, str(count), str(model)]
+        subprocess.run(command, check=True)
+        freeze = [CLI, "freeze", str(model), "-o", "{out}"]
+        found.append(Contender(name=f"{kind}, {count:,} nodes", command=freeze, rounds=rounds))
+    return found
 
 
 def rivals(model: Path, rounds: int) -> list[Contender]:
@@ -162,6 +187,7 @@ def main() -> None:
         groups = {
             "large": large(folder, options.scale, options.rounds, options.rival_rounds),
             "small": small(folder, 2 * options.rounds, options.rival_rounds),
+            "large graphs": graphs(folder, options.scale, max(1, options.rounds // 2)),
             "nothing to do": nothing_to_do(folder, 2 * options.rounds),
         }
         table = []
