@@ -48,6 +48,7 @@ def manifest_bytes(
         "source": {"digest": model.source_digest, "kind": model.source_kind},
         "recipe": None if recipe_digest is None else {"digest": recipe_digest},
         "freezeflow": VERSION,
+        **({"bound": dict(model.bound)} if model.bound else {}),
         **more,
     }
     return (json.dumps(data, indent=2, sort_keys=True, ensure_ascii=True) + "\n").encode()

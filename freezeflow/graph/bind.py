@@ -13,11 +13,9 @@ from freezeflow.graph.branches import choose_branches
 from freezeflow.graph.constants import const
 from freezeflow.graph.graph import Node, node_of, split
 from freezeflow.graph.inline import inline_model
-from freezeflow.graph.model import Model
+from freezeflow.graph.model import Model, Scalar
 from freezeflow.graph.rename import PLACEHOLDERS
 from freezeflow.values import DType, Signature
-
-Scalar = bool | int | float | str
 
 _STRUCT = {
     DType.FLOAT: "f",
@@ -42,7 +40,8 @@ def bind_inputs(model: Model, values: Mapping[str, Scalar]) -> Model:
         values: Signature key or tensor name of a placeholder, to a scalar.
 
     Returns:
-        The model with plain calls inlined, without the bound inputs in its signatures.
+        The model with plain calls inlined, without the bound inputs in its signatures; `Model.bound`
+        tells them.
 
     Raises:
         UsageError: There is no such input, or the value does not suit its dtype.
@@ -60,7 +59,8 @@ def bind_inputs(model: Model, values: Mapping[str, Scalar]) -> Model:
         for name, s in model.signatures.items()
     }
     graph = dataclasses.replace(model.graph, nodes=nodes)
-    return _settled(dataclasses.replace(model, graph=graph, signatures=signatures))
+    fixed = {**model.bound, **values}
+    return _settled(dataclasses.replace(model, graph=graph, signatures=signatures, bound=fixed))
 
 
 def _settled(model: Model) -> Model:

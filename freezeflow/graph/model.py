@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from freezeflow.graph.graph import Graph, Node
 from freezeflow.values import Signature, TensorRef
 
+# What an input can be bound to.
+Scalar = bool | int | float | str
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Asset:
@@ -35,6 +38,10 @@ class Model:
         variables: Name of a variable's handle node in the main graph to a Const node that holds the
             value that the checkpoint gives it. Empty once a model is frozen.
         assets: Files that the graph reads by path.
+        bound: Inputs that the model no longer has, as a recipe names them (signature key, else tensor
+            name of the source's graph), to the value that each was fixed to.
+        writes_dropped: Writes of variables, in words, that an output of the source sees and that were
+            taken out by wish: with them the source may answer otherwise.
         source_kind: Which reader it came from: ``saved_model`` and so on.
         source_digest: Digest of the source's files.
     """
@@ -44,5 +51,7 @@ class Model:
     init: tuple[str, ...] = ()
     variables: Mapping[str, Node] = dataclasses.field(default_factory=dict)
     assets: tuple[Asset, ...] = ()
+    bound: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
+    writes_dropped: tuple[str, ...] = ()
     source_kind: str = ""
     source_digest: str = ""

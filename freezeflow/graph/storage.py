@@ -34,7 +34,7 @@ def encode_model(model: Model) -> tuple[bytes, bytes, tuple[TensorRef, ...]]:
     }
     graph = dataclasses.replace(model.graph, nodes={**model.graph.nodes, **values})
     tensors = {tensor.digest: tensor for tensor in model_tensors(model)}
-    record = {
+    record: dict[str, Json] = {
         "format": FORMAT,
         "signatures": {name: s.to_json() for name, s in sorted(model.signatures.items())},
         "init": list(model.init),
@@ -50,6 +50,11 @@ def encode_model(model: Model) -> tuple[bytes, bytes, tuple[TensorRef, ...]]:
         "source": {"kind": model.source_kind, "digest": model.source_digest},
         "tensors": sorted(str(digest) for digest in tensors),
     }
+    # Few models have them.
+    if model.bound:
+        record["bound"] = dict(sorted(model.bound.items()))
+    if model.writes_dropped:
+        record["writes_dropped"] = list(model.writes_dropped)
     data = json.dumps(record, separators=(",", ":"), ensure_ascii=True).encode()
     return graph_def_bytes(graph, skeleton=True), data, tuple(tensors.values())
 
@@ -108,6 +113,8 @@ def decode_model(graph: bytes, record: bytes, locations: Mapping[Digest, Locatio
             )
             for asset in data["assets"]
         ),
+        bound=data.get("bound", {}),
+        writes_dropped=tuple(data.get("writes_dropped", ())),
         source_kind=data["source"]["kind"],
         source_digest=data["source"]["digest"],
     )

@@ -57,7 +57,9 @@ def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
     frozen = freeze_variables(loaded, drop_writes=params.written == "drop")
     for write in frozen.seen_writes:
         context.warn(f"dropped a write that an output sees: {write}")
-    model = name_ends(embed_assets(frozen.model), after_signature=params.names == "signature")
+    dropped = (*loaded.writes_dropped, *frozen.seen_writes)
+    changed = dataclasses.replace(frozen.model, writes_dropped=dropped)
+    model = name_ends(embed_assets(changed), after_signature=params.names == "signature")
     inlined = 0
     if params.tables == "inline":
         model, inlined, left = inline_tables(model, context.put_tensor)
