@@ -5,37 +5,45 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from freezeflow.graph.graph import Graph
+from freezeflow.graph.restore import SavedTensor
 from freezeflow.values import Signature
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Original:
-    """A SavedModel as TensorFlow itself would load it.
+    """A source as TensorFlow itself would load it.
 
     Args:
-        file: Its ``saved_model.pb`` or ``.pbtxt``.
-        tags: The tags of the meta graph.
+        file: The file with its graph; ``.pbtxt`` is text.
+        message: What the file holds.
+        tags: The tags of the meta graph, for a SavedModel.
         graph: The part of the graph that runs, as read; only names, ops and attributes are used, to
             prune the file's own graph and to check its ops.
         signatures: Name to signature, with the tensors of the file's own graph.
-        restore_op: Node that restores the variables; empty where there are none.
-        filename_tensor: The tensor that takes the checkpoint's prefix.
-        checkpoint: The checkpoint's prefix.
-        captured: Handle node to checkpoint key, for variables that the restore op leaves out: TensorFlow
-            2 fills them by the object graph.
+        restore_op: Node that restores the variables; empty where none does.
+        filename_tensor: The tensor that takes the checkpoint's prefix while the restore op runs.
+        checkpoint: The checkpoint's prefix as TensorFlow takes it (``folder/`` for an empty name);
+            empty where nothing is restored.
+        assigned: Handle node to the tensor of the checkpoint that fills it, for variables that no
+            restore op fills as wished: TensorFlow 2 fills some by the object graph, and other weights
+            and averages are assigned one by one.
+        tables: Table node to the tensors of its keys and values, the same.
         init: Nodes that run after restoring, in order.
         assets: Tensor to the path that is fed for it while `init` runs.
     """
 
     file: Path
-    tags: frozenset[str]
+    message: Literal["SavedModel", "MetaGraphDef", "GraphDef"]
+    tags: frozenset[str] = frozenset()
     graph: Graph
     signatures: Mapping[str, Signature]
-    restore_op: str
-    filename_tensor: str
-    checkpoint: Path
-    captured: Mapping[str, str]
-    init: tuple[str, ...]
-    assets: Mapping[str, Path]
+    restore_op: str = ""
+    filename_tensor: str = ""
+    checkpoint: str = ""
+    assigned: Mapping[str, SavedTensor] = dataclasses.field(default_factory=dict)
+    tables: Mapping[str, tuple[SavedTensor, SavedTensor]] = dataclasses.field(default_factory=dict)
+    init: tuple[str, ...] = ()
+    assets: Mapping[str, Path] = dataclasses.field(default_factory=dict)

@@ -15,7 +15,7 @@ from freezeflow.graph.model import Model
 from freezeflow.graph.restore import SavedTensor, follow_assignments
 from freezeflow.graph.variables import HANDLES
 from freezeflow.sources.graph_file import parse_file
-from freezeflow.sources.meta_graph import fill
+from freezeflow.sources.meta_graph import Saved, fill
 from freezeflow.sources.other_weights import averaged_keys, matching_keys
 from freezeflow.sources.signatures import ends_of
 from freezeflow.sources.tensor_names import SIGNATURE, signature_of_names
@@ -38,14 +38,25 @@ def load_frozen_graph(source: ModelSource, context: Context) -> Model:
         signatures=signatures,
         source_kind="frozen_graph",
     )
-    return model if source.weights is None else _with_weights(model, graph, source, context)
+    saved = saved_weights(model.graph, graph, source)
+    return model if saved is None else fill(model, saved, context)
 
 
-def _with_weights(model: Model, whole: Graph, source: ModelSource, context: Context) -> Model:
-    """The model with its variables filled, by the graph's own restore ops, else by their names."""
-    assert source.weights is not None
+def saved_weights(graph: Graph, whole: Graph, source: ModelSource) -> Saved | None:
+    """What fills a graph's variables, by its own restore ops, else by names; None without weights.
+
+    Args:
+        graph: What the model reaches.
+        whole: The file's whole graph.
+        source: Says where the weights are.
+
+    Raises:
+        ModelRefused: The checkpoint is missing or damaged, or has no entry for a variable.
+    """
+    if source.weights is None:
+        return None
     restored = follow_assignments(whole)
-    nodes = model.graph.nodes
+    nodes = graph.nodes
     saved = {
         node.name: restored.variables.get(node.name) or SavedTensor(_name(node), "")
         for node in nodes.values()
@@ -56,7 +67,7 @@ def _with_weights(model: Model, whole: Graph, source: ModelSource, context: Cont
     if source.averages:
         saved = averaged_keys(saved, checkpoint, source.weights)
     tables = {name: pair for name, pair in restored.tables.items() if name in nodes}
-    return fill(model, saved, tables, checkpoint, source.weights, context)
+    return Saved(checkpoint, source.weights, saved, tables)
 
 
 def _name(node: Node) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -66,16 +66,51 @@ def with_values(
     """
     # What follows takes a graph at its word.
     check(Model(graph=whole, signatures=model.signatures, init=model.init), stage="load")
+    saved = saved_values(model.graph, meta_graph, whole, source, prefix, context)
+    return model if saved is None else fill(model, saved, context)
+
+
+class Saved(NamedTuple):
+    """What of a checkpoint fills a graph.
+
+    Args:
+        checkpoint: The checkpoint.
+        prefix: Names it in errors.
+        variables: Handle node to the tensor that fills it.
+        tables: Table node to the tensors of its keys and values.
+        captured: Those handles that the restore op leaves out: TensorFlow 2 fills them by the object
+            graph.
+    """
+
+    checkpoint: Checkpoint
+    prefix: Path
+    variables: Mapping[str, SavedTensor]
+    tables: Mapping[str, tuple[SavedTensor, SavedTensor]]
+    captured: frozenset[str] = frozenset()
+
+
+def saved_values(
+    graph: Graph, meta_graph: Any, whole: Graph, source: ModelSource, prefix: Path, context: Context
+) -> Saved | None:
+    """What fills the variables and tables of a graph; None if it has none.
+
+    Args:
+        graph: What the model reaches.
+        meta_graph, whole, source, prefix, context: As for `with_values`.
+
+    Raises:
+        ModelRefused: A checkpoint is missing or damaged, or has no entry for a variable.
+    """
     restored = follow_restore(whole, node_of(meta_graph.saver_def.restore_op_name))
-    nodes = model.graph.nodes
+    nodes = graph.nodes
     handles = [node.name for node in nodes.values() if node.op in HANDLES]
     tables = {name: saved for name, saved in restored.tables.items() if name in nodes}
     if not (handles or tables):
-        return model
+        return None
     checkpoint = open_checkpoint(prefix)
     lost = [handle for handle in handles if handle not in restored.variables]
     found = captured_variables(
-        meta_graph.object_graph_def, model.graph, lost, checkpoint, context.put_tensor
+        meta_graph.object_graph_def, graph, lost, checkpoint, context.put_tensor
     )
     saved = {**found, **{h: restored.variables[h] for h in handles if h in restored.variables}}
     if source.weights is not None:
@@ -83,40 +118,31 @@ def with_values(
         saved = matching_keys(saved, checkpoint, prefix)
     if source.averages:
         saved = averaged_keys(saved, checkpoint, prefix)
-    return fill(model, saved, tables, checkpoint, prefix, context)
+    return Saved(checkpoint, prefix, saved, tables, frozenset(found))
 
 
-def fill(
-    model: Model,
-    saved: Mapping[str, SavedTensor],
-    tables: Mapping[str, tuple[SavedTensor, SavedTensor]],
-    checkpoint: Checkpoint,
-    prefix: Path,
-    context: Context,
-) -> Model:
+def fill(model: Model, saved: Saved, context: Context) -> Model:
     """The model with variables and tables filled from a checkpoint.
 
     Args:
         model: The model.
-        saved: Handle node to the tensor that fills it.
-        tables: Table node to the tensors of its keys and values.
-        checkpoint: The checkpoint.
-        prefix: Names it in errors.
+        saved: What fills them.
         context: Takes values that have to be put together.
 
     Raises:
         ModelRefused: A value is missing, damaged or of another dtype.
     """
-    requests = [*saved.values(), *(tensor for pair in tables.values() for tensor in pair)]
-    values = checkpoint.fetch([Request(r.key, r.slice_spec) for r in requests], context.put_tensor)
+    in_tables = [tensor for pair in saved.tables.values() for tensor in pair]
+    wanted = [Request(*tensor) for tensor in (*saved.variables.values(), *in_tables)]
+    values = saved.checkpoint.fetch(wanted, context.put_tensor)
     variables = {}
-    for (handle, tensor), value in zip(saved.items(), values, strict=False):
-        _check_dtype(model.graph.nodes[handle], tensor, value.dtype, prefix)
+    for (handle, tensor), value in zip(saved.variables.items(), values, strict=False):
+        _check_dtype(model.graph.nodes[handle], tensor, value.dtype, saved.prefix)
         variables[handle] = const(handle, value.dtype, value.shape, value.content)
     filled = dataclasses.replace(model, variables=variables)
-    pairs = zip(values[len(saved) :: 2], values[len(saved) + 1 :: 2], strict=True)
-    for name, (keys, contents) in zip(tables, pairs, strict=True):
-        filled = _with_table(filled, name, keys, contents)
+    contents = iter(values[len(saved.variables) :])
+    for name in saved.tables:
+        filled = _with_table(filled, name, next(contents), next(contents))
     return filled
 
 

@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from freezeflow.checkpoint import PutTensor, open_checkpoint
-from freezeflow.errors import UsageError
-from freezeflow.graph.graph import Graph, node_of
+from freezeflow.checkpoint import Checkpoint
+from freezeflow.context import Context
+from freezeflow.graph import walk
+from freezeflow.graph.graph import node_of
 from freezeflow.graph.original import Original
-from freezeflow.graph.restore import follow_restore
-from freezeflow.sources.graph_file import parse_file
-from freezeflow.sources.meta_graph import init_nodes, read_assets
-from freezeflow.sources.object_graph import captured_variables
-from freezeflow.sources.saved_model import (
-    choose_meta_graph,
-    choose_signatures,
-    graph_file,
-)
+from freezeflow.graph.restore import SavedTensor
+from freezeflow.sources.checkpoint import meta_graph_file, signatures_of
+from freezeflow.sources.frozen_graph import saved_weights
+from freezeflow.sources.graph_file import ParsedFile, parse_file
+from freezeflow.sources.keras import keras_files
+from freezeflow.sources.meta_graph import Saved, init_nodes, read_assets, saved_values
+from freezeflow.sources.saved_model import choose_meta_graph, choose_signatures, graph_file
 from freezeflow.sources.signatures import ends_of, read_signature
-from freezeflow.values import ModelSource
+from freezeflow.sources.tensor_names import SIGNATURE, signature_of_names
+from freezeflow.values import ModelSource, Signature, SourceKind
+
+_INDEX = ".index"
+_SHARD_NUMBER = re.compile(r"-\d{5,}(-of-\d{5,})$")
 
 
-def original_of(source: ModelSource, put_tensor: PutTensor) -> Original:
+def original_of(source: ModelSource, context: Context) -> Original:
     """What it takes to run a source as it is.
 
     Args:
-        source: Where the model is.
-        put_tensor: Takes what has to be read of the checkpoint to find a variable's key.
+        source: Where the model is. A Keras file is loaded by Keras, which may run code of the file:
+            only a confined process asks for that.
+        context: Its scratch folder takes what Keras exports; its tensor store takes what has to be
+            read of a checkpoint to find a variable's key.
 
     Raises:
-        ModelRefused: It is no SavedModel that can be read.
-        UsageError: It is of a kind that cannot be run unchanged.
+        ModelRefused: It is damaged, or lacks what was asked for.
     """
-    _check_kind(source)
+    return _READERS[source.kind](source, context)
+
+
+def _saved_model(source: ModelSource, context: Context) -> Original:
     path = graph_file(source.path)
     parsed = parse_file(path, "SavedModel")
     meta_graph = choose_meta_graph(parsed.message, source, path)
@@ -41,48 +50,106 @@ def original_of(source: ModelSource, put_tensor: PutTensor) -> Original:
         name: read_signature(meta_graph.signature_def[name])
         for name in choose_signatures(meta_graph.signature_def, source.signatures, path)
     }
-    checkpoint = source.path / "variables" / "variables"
-    saver = meta_graph.saver_def
-    restores = saver.restore_op_name and checkpoint.with_suffix(".index").is_file()
-    init = init_nodes(meta_graph)
-    roots = [node_of(tensor) for tensor in ends_of(signatures)]
-    if restores:
-        roots += [node_of(saver.restore_op_name), node_of(saver.filename_tensor_name)]
+    prefix = source.path / "variables" / "variables"
+    folder = source.path / "assets"
+    return _meta_graph(parsed, meta_graph, signatures, source, prefix, folder, context)
+
+
+def _checkpoint(source: ModelSource, context: Context) -> Original:
+    path = meta_graph_file(source)
+    parsed = parse_file(path, "MetaGraphDef")
+    meta_graph = parsed.message
     reader = parsed.reader(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list.op)
-    graph = reader.graph([*roots, *init])
+    signatures = signatures_of(meta_graph, reader, source, path)
+    folder = path.parent / "assets"
+    return _meta_graph(parsed, meta_graph, signatures, source, source.path, folder, context)
+
+
+def _frozen_graph(source: ModelSource, context: Context) -> Original:
+    parsed = parse_file(source.path, "GraphDef")
+    whole = parsed.reader(parsed.message).graph()
+    where = str(source.path)
+    signatures = {SIGNATURE: signature_of_names(whole, source.inputs, source.outputs, where)}
+    graph = walk.prune(whole, ends_of(signatures))
+    saved = saved_weights(graph, whole, source)
     return Original(
-        file=path,
-        tags=frozenset(meta_graph.meta_info_def.tags),
+        file=source.path,
+        message="GraphDef",
         graph=graph,
         signatures=signatures,
-        restore_op=node_of(saver.restore_op_name) if restores else "",
-        filename_tensor=saver.filename_tensor_name,
-        checkpoint=checkpoint,
-        captured=_captured(meta_graph, graph, checkpoint, put_tensor) if restores else {},
+        checkpoint="" if saved is None else _prefix(saved.checkpoint),
+        assigned={} if saved is None else saved.variables,
+        tables={} if saved is None else saved.tables,
+    )
+
+
+def _keras(source: ModelSource, context: Context) -> Original:
+    """What Keras and TensorFlow export, anew: nothing is shared with what `load` did."""
+    from freezeflow.tf.keras_files import export_keras_file
+
+    (path,) = keras_files(source)
+    folder = context.scratch / "original"
+    export_keras_file(path, folder, source.custom_objects)
+    return _saved_model(ModelSource(kind="saved_model", path=folder), context)
+
+
+_READERS: dict[SourceKind, Callable[[ModelSource, Context], Original]] = {
+    "saved_model": _saved_model,
+    "checkpoint": _checkpoint,
+    "frozen_graph": _frozen_graph,
+    "keras": _keras,
+}
+
+
+def _meta_graph(
+    parsed: ParsedFile,
+    meta_graph: Any,
+    signatures: Mapping[str, Signature],
+    source: ModelSource,
+    prefix: Path,
+    assets: Path,
+    context: Context,
+) -> Original:
+    saver = meta_graph.saver_def
+    restore_op = node_of(saver.restore_op_name)
+    init = init_nodes(meta_graph)
+    roots = [*map(node_of, ends_of(signatures)), *init]
+    restoring = [restore_op, node_of(saver.filename_tensor_name)] if restore_op else []
+    reader = parsed.reader(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list.op)
+    whole = reader.graph([*roots, *restoring])
+    graph = walk.prune(whole, roots)
+    saved = saved_values(graph, meta_graph, whole, source, prefix, context)
+    # Values of another checkpoint, or under other keys, are not what the restore op restores.
+    restores = restore_op != "" and saved is not None and not (source.weights or source.averages)
+    return Original(
+        file=parsed.path,
+        message="SavedModel" if source.kind == "saved_model" else "MetaGraphDef",
+        tags=frozenset(meta_graph.meta_info_def.tags),
+        graph=whole if restores else graph,
+        signatures=signatures,
+        restore_op=restore_op if restores else "",
+        filename_tensor=saver.filename_tensor_name if restores else "",
+        checkpoint="" if saved is None else _prefix(saved.checkpoint),
+        assigned={} if saved is None else _assigned(saved, everything=not restores),
+        tables={} if saved is None or restores else saved.tables,
         init=init,
         assets={
-            asset.tensor: source.path / "assets" / asset.name
-            for asset in read_assets(meta_graph, graph, source.path / "assets")
+            asset.tensor: assets / asset.name for asset in read_assets(meta_graph, graph, assets)
         },
     )
 
 
-def _check_kind(source: ModelSource) -> None:
-    if source.kind != "saved_model":
-        raise UsageError(
-            f"a {source.kind} source cannot be run unchanged to compare with",
-            where=str(source.path),
-            hint="Leave `validate` out, or validate against a SavedModel.",
-        )
+def _assigned(saved: Saved, *, everything: bool) -> dict[str, SavedTensor]:
+    return {
+        handle: tensor
+        for handle, tensor in saved.variables.items()
+        if everything or handle in saved.captured
+    }
 
 
-def _captured(meta_graph: Any, graph: Graph, prefix: Path, put_tensor: PutTensor) -> dict[str, str]:
-    restored = follow_restore(graph, node_of(meta_graph.saver_def.restore_op_name))
-    lost = [n.name for n in graph.nodes.values() if n.op == "VarHandleOp"]
-    lost = [name for name in lost if name not in restored.variables]
-    if not lost:
-        return {}
-    found = captured_variables(
-        meta_graph.object_graph_def, graph, lost, open_checkpoint(prefix), put_tensor
-    )
-    return {handle: saved.key for handle, saved in found.items()}
+def _prefix(checkpoint: Checkpoint) -> str:
+    """A checkpoint as TensorFlow's restore ops take it: a prefix; of a V1 one the file, or a pattern."""
+    first, *others = map(str, checkpoint.files)
+    if first.endswith(_INDEX):
+        return first.removesuffix(_INDEX)
+    return _SHARD_NUMBER.sub(r"-?????\1", first) if others else first

@@ -93,13 +93,13 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
     model = stage_input.model
     if model is None:
         raise StageFailed("validate has no model to check", hint="put `load` before it")
-    original = original_of(stage_input.source, context.put_tensor)
+    original = original_of(stage_input.source, context)
     _check_may_run(original, model, params)
     trial = _trial(params, context.base)
     run_here = right_process(exact=trial.exact)
     verdict = (validate if run_here else validate_apart)(original, model, trial, context.scratch)
     _report(verdict, context)
-    _raise_if_different(verdict)
+    _raise_if_different(verdict, model)
     allowed = {op: params.allow_ops[op] for op in sorted(params.allow_ops)}
     return Outcome(model=model, facts={"verdict": {**verdict, "allowed_ops": allowed}})
 
@@ -148,12 +148,12 @@ def _report(verdict: dict[str, Json], context: Context) -> None:
             )
 
 
-def _raise_if_different(verdict: dict[str, Json]) -> None:
+def _raise_if_different(verdict: dict[str, Json], model: Model) -> None:
     from freezeflow.tf.validate import figures, severity
 
     for name, found in verdict["signatures"].items():
         if found["disagreements"]:
-            raise ValidationFailed(found["disagreements"][0], where=name)
+            raise ValidationFailed(found["disagreements"][0], where=name, hint=_dropped(model))
     bad = [
         (severity(output), name, key)
         for name, found in verdict["signatures"].items()
@@ -165,13 +165,26 @@ def _raise_if_different(verdict: dict[str, Json]) -> None:
     _, name, key = max(bad)
     output = verdict["signatures"][name]["outputs"][key]
     claim = "equal to the byte" if verdict["level"] == "exact" else "within the tolerance"
+    hint = (
+        "The model was not exported. `validate: {level: served, atol: ..., rtol: ...}` states "
+        "another tolerance."
+    )
     raise ValidationFailed(
         f"output {key!r} is not {claim}: {figures(output)}",
         where=name,
-        hint="The model was not exported. `validate: {level: served, atol: ..., rtol: ...}` states "
-        "another tolerance."
-        if verdict["level"] == "exact"
-        else "",
+        hint=_dropped(model) or (hint if verdict["level"] == "exact" else ""),
+    )
+
+
+def _dropped(model: Model) -> str:
+    """The likely reason of a difference: a meaning that was changed by wish."""
+    if not model.writes_dropped:
+        return ""
+    first, *others = model.writes_dropped
+    more = f" and {len(others)} more" if others else ""
+    return (
+        f"`freeze` dropped {first}{more}, which an output of the original sees (written: drop); bind "
+        "the input that switches it off instead, or leave `validate` out."
     )
 
 

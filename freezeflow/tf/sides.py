@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from freezeflow.errors import StageFailed
+from freezeflow.errors import StageFailed, UsageError
 from freezeflow.graph.graph import node_of, split
-from freezeflow.graph.model import Model
+from freezeflow.graph.model import Model, Scalar
 from freezeflow.graph.original import Original
+from freezeflow.graph.restore import SavedTensor
 from freezeflow.graph.write import graph_def_pieces, materialise, read_range, size_of
 from freezeflow.values import Signature
 
@@ -22,6 +23,12 @@ v1 = tf.compat.v1
 
 # What one protobuf message can hold, and so what TensorFlow can import.
 _MOST_BYTES = 2**31 - 1
+
+_MESSAGES = {
+    "SavedModel": saved_model_pb2.SavedModel,
+    "MetaGraphDef": meta_graph_pb2.MetaGraphDef,
+    "GraphDef": v1.GraphDef,
+}
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -39,11 +46,13 @@ class Side(NamedTuple):
         graph: The graph.
         signatures: Name to signature, with this graph's tensors.
         before: What a session runs once before the first call, in order, each with what is fed.
+        always: What every call feeds beside its inputs.
     """
 
     graph: Any
     signatures: Mapping[str, Signature]
     before: tuple[tuple[str, Mapping[str, Any]], ...]
+    always: Mapping[str, Any]
 
     def call(
         self, calls: Sequence[tuple[str, Arrays]], config: Any
@@ -53,11 +62,23 @@ class Side(NamedTuple):
         Args:
             calls: Signature name and inputs by key, for each call.
             config: The session's configuration.
+
+        Raises:
+            StageFailed: The model cannot be restored or initialised.
         """
         with v1.Session(graph=self.graph, config=config) as session:
-            for name, feeds in self.before:
-                session.run(name, feeds)
+            self._prepare(session)
             return [self._answer(session, name, inputs) for name, inputs in calls]
+
+    def _prepare(self, session: Any) -> None:
+        for name, feeds in self.before:
+            try:
+                session.run(name, feeds)
+            except tf.errors.OpError as error:
+                raise StageFailed(
+                    f"TensorFlow cannot restore or initialise it: {_first_reason(str(error))}",
+                    where=name,
+                ) from None
 
     def _answer(
         self, session: Any, name: str, inputs: Arrays
@@ -66,7 +87,7 @@ class Side(NamedTuple):
         fetches = {key: full_name(spec.tensor) for key, spec in signature.outputs.items()}
         feeds = {full_name(signature.inputs[key].tensor): value for key, value in inputs.items()}
         try:
-            results = session.run(fetches, feeds)
+            results = session.run(fetches, {**self.always, **feeds})
         except (tf.errors.OpError, ValueError) as error:
             return Refusal(_first_reason(str(error)))
         return {key: np.asarray(value) for key, value in results.items()}
@@ -75,7 +96,8 @@ class Side(NamedTuple):
 def _first_reason(text: str) -> str:
     """What went wrong, out of TensorFlow's error: the line above its list of nodes."""
     lines = [line.strip() for line in text.partition("[[{{")[0].splitlines()]
-    return next((line for line in reversed(lines) if line), "no reason given")
+    told = (line for line in reversed(lines) if line and not line.startswith("[["))
+    return next(told, "no reason given")
 
 
 def full_name(tensor: str) -> str:
@@ -84,52 +106,107 @@ def full_name(tensor: str) -> str:
     return f"{name}:{index}"
 
 
-def original_side(original: Original) -> Side:
+def original_side(original: Original, bound: Mapping[str, Scalar]) -> Side:
     """The original, from its own file, pruned to what runs.
 
     Pruning takes out what a session would not run either (saving, training); the importer would still
     evaluate small constants there.
+
+    Args:
+        original: The original.
+        bound: Inputs that every call gets, by signature key or tensor name, with their value.
+
+    Raises:
+        UsageError: The original has no such input.
     """
-    meta_graph = _meta_graph(original)
-    pruned = _pruned(meta_graph.graph_def, original)
+    graph_def, op_list = _graph_def(original)
+    pruned = _pruned(graph_def, original)
     graph = tf.Graph()
     with graph.as_default():
-        tf.graph_util.import_graph_def(
-            pruned, name="", producer_op_list=meta_graph.meta_info_def.stripped_op_list
-        )
+        tf.graph_util.import_graph_def(pruned, name="", producer_op_list=op_list)
     before: list[tuple[str, Mapping[str, Any]]] = []
     if original.restore_op:
-        before.append((original.restore_op, {original.filename_tensor: str(original.checkpoint)}))
-    before += _assignments(graph, original)
+        before.append((original.restore_op, {original.filename_tensor: original.checkpoint}))
+    before += [(name, {}) for name in _assignments(graph, original)]
     feeds = {full_name(tensor): str(path) for tensor, path in original.assets.items()}
     before += [(name, feeds) for name in original.init]
-    return Side(graph, original.signatures, tuple(before))
+    always = {_bound_tensor(original, name): value for name, value in bound.items()}
+    return Side(graph, original.signatures, tuple(before), always)
 
 
-def _assignments(graph: Any, original: Original) -> list[tuple[str, Mapping[str, Any]]]:
-    """Fills the variables that the restore op leaves out, with values read by TensorFlow."""
-    made: list[tuple[str, Mapping[str, Any]]] = []
-    if not original.captured:
-        return made
-    checkpoint = tf.train.load_checkpoint(str(original.checkpoint))
+def _bound_tensor(original: Original, name: str) -> str:
+    """The tensor that an input stands for: a signature's key goes before a tensor's name."""
+    for signature in original.signatures.values():
+        if name in signature.inputs:
+            return full_name(signature.inputs[name].tensor)
+    if node_of(name) not in original.graph.nodes:
+        raise UsageError(
+            f"the original has no input {name!r} that could be bound",
+            hint="Bind inputs in the first `freeze`, where they have the names of the source.",
+        )
+    return full_name(name)
+
+
+def _assignments(graph: Any, original: Original) -> list[str]:
+    """Fills what the restore op leaves out; the values are read by TensorFlow's own RestoreV2.
+
+    Returns:
+        The op that does it, if there is anything to do.
+    """
     with graph.as_default():
-        for handle, key in original.captured.items():
-            value = v1.placeholder(checkpoint.get_variable_to_dtype_map()[key])
-            assign = tf.raw_ops.AssignVariableOp(
-                resource=graph.get_tensor_by_name(full_name(handle)), value=value
-            )
-            made.append((assign.name, {value.name: checkpoint.get_tensor(key)}))
-    return made
+        made = [
+            _assign(graph.get_operation_by_name(handle), saved, original.checkpoint)
+            for handle, saved in original.assigned.items()
+        ]
+        made += [
+            _import(graph.get_operation_by_name(table), pair, original.checkpoint)
+            for table, pair in original.tables.items()
+        ]
+        return [tf.group(*made).name] if made else []
 
 
-def _meta_graph(original: Original) -> Any:
-    message = saved_model_pb2.SavedModel()
+def _assign(variable: Any, saved: SavedTensor, prefix: str) -> Any:
+    value = _restored(saved, variable.get_attr("dtype"), prefix)
+    (handle,) = variable.outputs
+    if handle.dtype == tf.resource:
+        return tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+    return tf.raw_ops.Assign(ref=handle, value=value, validate_shape=False)
+
+
+def _import(table: Any, saved: tuple[SavedTensor, SavedTensor], prefix: str) -> Any:
+    (handle,) = table.outputs
+    keys = _restored(saved[0], table.get_attr("key_dtype"), prefix)
+    values = _restored(saved[1], table.get_attr("value_dtype"), prefix)
+    if handle.dtype == tf.resource:
+        return tf.raw_ops.LookupTableImportV2(table_handle=handle, keys=keys, values=values)
+    return tf.raw_ops.LookupTableImport(table_handle=handle, keys=keys, values=values)
+
+
+def _restored(saved: SavedTensor, dtype: Any, prefix: str) -> Any:
+    """A tensor of a checkpoint of either format, as the session runs."""
+    (value,) = tf.raw_ops.RestoreV2(
+        prefix=prefix,
+        tensor_names=[saved.key.encode(errors="surrogateescape")],
+        shape_and_slices=[saved.slice_spec],
+        dtypes=[dtype],
+    )
+    return value
+
+
+def _graph_def(original: Original) -> tuple[Any, Any]:
+    """The original's GraphDef, and the ops as its producer knew them (None where it does not say)."""
+    message = _MESSAGES[original.message]()
     data = original.file.read_bytes()
     if original.file.suffix == ".pbtxt":
         text_format.Parse(data, message)
     else:
         message.ParseFromString(data)
-    return next(m for m in message.meta_graphs if frozenset(m.meta_info_def.tags) == original.tags)
+    if original.message == "GraphDef":
+        return message, None
+    if original.message == "SavedModel":
+        graphs = message.meta_graphs
+        message = next(m for m in graphs if frozenset(m.meta_info_def.tags) == original.tags)
+    return message.graph_def, message.meta_info_def.stripped_op_list
 
 
 def _pruned(graph_def: Any, original: Original) -> Any:
@@ -140,10 +217,20 @@ def _pruned(graph_def: Any, original: Original) -> Any:
         for function in graph_def.library.function
         if function.signature.name in original.graph.functions
     )
+    _unplace(pruned)
     for node in pruned.node:
         # Shapes that were inferred when the model was saved; newer shape functions may differ.
         node.attr.pop("_output_shapes", None)
+        # Names nodes to be placed beside, some of which may be gone.
+        node.attr.pop("_class", None)
     return pruned
+
+
+def _unplace(graph_def: Any) -> None:
+    """Forgets where nodes ran when the model was saved; an export does, too, unless told otherwise."""
+    functions = [node for function in graph_def.library.function for node in function.node_def]
+    for node in (*graph_def.node, *functions):
+        node.device = ""
 
 
 def result_side(model: Model, scratch: Path) -> Side:
@@ -162,13 +249,15 @@ def result_side(model: Model, scratch: Path) -> Side:
             "the graph is larger than 2 GB, which TensorFlow cannot import in one piece",
             hint="Leave `validate` out for this model.",
         )
+    graph_def = v1.GraphDef.FromString(materialise(pieces))
+    _unplace(graph_def)
     graph = tf.Graph()
     with graph.as_default():
-        tf.graph_util.import_graph_def(v1.GraphDef.FromString(materialise(pieces)), name="")
+        tf.graph_util.import_graph_def(graph_def, name="")
     feeds = {}
     for number, asset in enumerate(model.assets):
         path = scratch / f"asset_{number}"
         path.write_bytes(read_range(asset.content.location))
         feeds[full_name(asset.tensor)] = str(path)
     before = tuple((node_of(name), feeds) for name in model.init)
-    return Side(graph, model.signatures, before)
+    return Side(graph, model.signatures, before, {})

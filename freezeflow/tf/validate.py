@@ -81,13 +81,15 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
         ``settings``.
 
     Raises:
-        StageFailed: The inputs do not fit, or the original answers no call at all.
+        StageFailed: The inputs do not fit, or the original cannot be restored, or answers no call at
+            all.
+        UsageError: An input was bound that the original does not have.
     """
     arrays = {} if trial.file is None else read_arrays(trial.file)
     calls = _calls(model.signatures, trial, arrays)
     requests = [(call.signature, call.inputs) for call in calls]
     config = exact_config() if trial.exact else served_config()
-    side = original_side(original)
+    side = original_side(original, model.bound)
     first = side.call(requests, config)
     second = side.call(requests, config)
     _check_answered(calls, first)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from freezeflow.errors import ModelRefused, StageFailed, UsageError, ValidationFailed
+from freezeflow.errors import ModelRefused, StageFailed, ValidationFailed
 from freezeflow.graph import attrs
 from freezeflow.graph.constants import const
 from freezeflow.graph.write import read_range
@@ -279,12 +279,6 @@ def test_sizes_of_unknown_dimensions_are_taken_in_turn(tmp_path):
     pair.validate(wrong, sizes=(2,))
     with pytest.raises(ValidationFailed):
         pair.validate(wrong)
-
-
-def test_other_kinds_of_source_are_refused(dense):
-    dense.source = dataclasses.replace(dense.source, kind="keras")
-    with pytest.raises(UsageError):
-        dense.validate()
 
 
 def test_params_that_contradict_each_other():
