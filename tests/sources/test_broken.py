@@ -12,7 +12,7 @@ from tests.sources.conftest import KINDS
 from tests.sources.damage import attempt, copy_of, damaged, files_of, frozen_bytes, holds_weights
 from tests.sources.edits import edited, graph_file
 
-QUICK, MANY = 60, 2500
+QUICK, MANY = 60, 400
 
 
 def try_damages(good, kind, seed, count, tmp_path):
