@@ -267,6 +267,8 @@ def saved_model(graph: Graph) -> bytes:
     if "saver_filename" in graph.nodes:
         meta_graph.saver_def.restore_op_name = "StatefulPartitionedCall_1"
         meta_graph.saver_def.filename_tensor_name = "saver_filename:0"
+        meta_graph.saver_def.save_tensor_name = "saver_filename:0"  # nobody saves; it must be there
+        meta_graph.saver_def.version = 2
     signature = meta_graph.signature_def["serving_default"]
     signature.method_name = "tensorflow/serving/predict"
     for ends, key, tensor in (
