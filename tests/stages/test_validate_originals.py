@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import tensorflow as tf
 
 from freezeflow.engine.context import StepContext
 from freezeflow.errors import StageFailed, UsageError, ValidationFailed
+from freezeflow.exports.manifest import manifest_bytes
+from freezeflow.graph.storage import decode_model, encode_model, model_tensors
 from freezeflow.stages.stage import StageInput
 from freezeflow.stages.validate import STAGE, Params, Random
 from freezeflow.values import ModelSource
@@ -193,8 +196,9 @@ def test_a_graph_with_a_checkpoint(make, resource, tmp_path):
 # ---------------------------------------------------------------- Keras files
 
 
-@pytest.mark.parametrize("level", ["exact", "served"])
-@pytest.mark.parametrize("ending", ["keras", "h5"])
+@pytest.mark.parametrize(
+    ("ending", "level"), [("keras", "exact"), ("h5", "exact"), ("keras", "served")]
+)
 @pytest.mark.filterwarnings("ignore")  # Keras's own
 def test_a_keras_file(ending, level, tmp_path):
     model = keras_model()
@@ -290,8 +294,8 @@ def test_a_bound_input_of_a_signature(training, tmp_path):
         validate(turned, source, tmp_path / "validate")
 
 
-@pytest.mark.parametrize("name", ["is_training", "is_training:0"])
-def test_a_bound_input_by_its_tensor(name, tmp_path):
+@pytest.mark.parametrize(("name", "level"), [("is_training", "exact"), ("is_training:0", "served")])
+def test_a_bound_input_by_its_tensor(name, level, tmp_path):
     def make(resource):
         inputs, outputs = batch_norm(resource)
         return {"x": inputs["x"]}, outputs
@@ -299,7 +303,7 @@ def test_a_bound_input_by_its_tensor(name, tmp_path):
     path = saved(make, False, tmp_path / "model")
     source = harness.saved_model(path)
     model = frozen(source, tmp_path, bind={name: False})
-    assert validate(model, source, tmp_path / "validate", level="served")["equal"] is True
+    assert validate(model, source, tmp_path / "validate", level=level)["equal"] is True
     with pytest.raises(ValidationFailed):
         validate(dataclasses.replace(model, bound={name: True}), source, tmp_path / "validate")
     with pytest.raises(UsageError, match="no input 'gone'"):
@@ -322,6 +326,17 @@ def test_bound_values_of_every_kind(dtype, value, tmp_path):
     assert validate(model, source, tmp_path / "validate")["equal"] is True
 
 
+def test_what_was_bound_is_kept_and_published(tmp_path):
+    path = saved(batch_norm, False, tmp_path / "model")
+    model = frozen(harness.saved_model(path), tmp_path, bind={"is_training": False})
+    locations = {tensor.digest: tensor.location for tensor in model_tensors(model)}
+    kept = decode_model(*encode_model(model)[:2], locations)
+    assert kept.bound == {"is_training": False}
+    assert json.loads(manifest_bytes(kept, {}, None))["bound"] == {"is_training": False}
+    unbound = dataclasses.replace(kept, bound={})
+    assert "bound" not in json.loads(manifest_bytes(unbound, {}, None))
+
+
 # ---------------------------------------------------------------- dropped writes
 
 
@@ -336,6 +351,7 @@ def test_a_dropped_write_is_named_where_it_shows(tmp_path):
     source = harness.saved_model(tmp_path / "model")
     model = frozen(source, tmp_path, written="drop")
     assert len(model.writes_dropped) == 1
+    assert decode_model(*encode_model(model)[:2], {}).writes_dropped == model.writes_dropped
     with pytest.raises(ValidationFailed) as caught:
         validate(model, source, tmp_path / "validate", random={"x": Random(low=1, high=2)})
     assert "`freeze` dropped AssignVariableOp" in caught.value.hint
