@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from freezeflow.store.index import Index
 
 # As the processes of steps have it; TensorFlow reads it once, when the first test imports it.
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
@@ -18,6 +21,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--regenerate", action="store_true", help="write the golden files instead of comparing"
     )
+
+
+@pytest.fixture(autouse=True)
+def closed_indexes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Closes what a test left open: from Python 3.13 on, SQLite warns where it does not."""
+    connections: list[sqlite3.Connection] = []
+    connect = Index._connect
+
+    def remembered(index: Index) -> sqlite3.Connection:
+        connections.append(connect(index))
+        return connections[-1]
+
+    monkeypatch.setattr(Index, "_connect", remembered)
+    yield
+    for connection in connections:
+        connection.close()
 
 
 @pytest.fixture
