@@ -77,9 +77,7 @@ def starter_recipe(found: Inspection, source: ModelSource, *, folder: Path) -> s
     if names is None and not source.outputs and source.kind in ("saved_model", "keras"):
         names = (chosen.name,)
     part = dataclasses.replace(source, signatures=names)
-    # Only a SavedModel can be run unchanged, to compare with.
-    checks = ["validate"] if source.kind == "saved_model" else []
-    stages = _stages("load", "freeze", "strip", "fold", *checks, to="build/{model}.pb")
+    stages = _stages("load", "freeze", "strip", "fold", "validate", to="build/{model}.pb")
     return "\n".join([*lines, *_head(part, folder), *stages]) + "\n"
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from freezeflow.checkpoint import open_checkpoint
 from freezeflow.context import Context
+from freezeflow.errors import UsageError
 from freezeflow.graph.model import Model
 from freezeflow.store.hashing import hash_file
 from freezeflow.values import Digest, ModelSource, SourceKind
@@ -47,10 +48,27 @@ def load_source(source: ModelSource, context: Context) -> Model:
     """Reads a model.
 
     Raises:
-        ModelRefused: It is damaged, or of a kind that is not read.
+        ModelRefused: It is damaged.
+        UsageError: It asks for other weights where there are none.
     """
+    _check_weights(source)
     model: Model = _function(source, "load")(source, context)
     return dataclasses.replace(model, source_digest=str(source_digest(source)))
+
+
+def _check_weights(source: ModelSource) -> None:
+    if source.kind == "keras" and (source.weights is not None or source.averages):
+        raise UsageError(
+            "a Keras file brings its own weights",
+            where=str(source.path),
+            hint="Leave the checkpoint and the averages out, or load the weights in Keras and save.",
+        )
+    if source.kind == "frozen_graph" and source.averages and source.weights is None:
+        raise UsageError(
+            "a graph file alone has no moving averages",
+            where=str(source.path),
+            hint="Name the checkpoint that holds them.",
+        )
 
 
 def source_files(source: ModelSource) -> tuple[Path, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
-from freezeflow.errors import ModelRefused
+from freezeflow.errors import ModelRefused, UsageError
 from freezeflow.values import ModelSource
 from tests.constructs import harness, tf1_models, tf2_models
 from tests.constructs.test_tf1 import build
@@ -117,4 +118,17 @@ def test_a_graph_with_variables_and_no_checkpoint(tmp_path):
     build(tf1_models.dense, False, write)
     source = ModelSource(kind="frozen_graph", path=tmp_path / "graph.pb", outputs=("add",))
     with pytest.raises(ModelRefused, match="has no value"):
+        harness.freeze_model(source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (ModelSource(kind="keras", path=Path("m.keras"), averages=True), "its own weights"),
+        (ModelSource(kind="keras", path=Path("m.keras"), weights=Path("w")), "its own weights"),
+        (ModelSource(kind="frozen_graph", path=Path("g.pb"), averages=True), "no moving averages"),
+    ],
+)
+def test_other_weights_where_there_are_none(source, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
         harness.freeze_model(source, tmp_path)
