@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from freezeflow.store.index import Index
 
 # As the processes of steps have it; TensorFlow reads it once, when the first test imports it.
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _GOLDEN = Path(__file__).parent / "golden"
 
