@@ -6,21 +6,14 @@ Source of the formats: upstream ``core/protobuf/meta_graph.proto``, ``python/tra
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from freezeflow.checkpoint import open_checkpoint
 from freezeflow.context import Context
 from freezeflow.errors import ModelRefused
-from freezeflow.graph import walk
-from freezeflow.graph.graph import node_of
 from freezeflow.graph.model import Model
-from freezeflow.graph.read import GraphReader
 from freezeflow.sources.graph_file import parse_file
-from freezeflow.sources.meta_graph import init_nodes, read_assets, with_values
-from freezeflow.sources.saved_model import choose_signatures
-from freezeflow.sources.signatures import ends_of, read_signature
-from freezeflow.sources.tensor_names import SIGNATURE, signature_of_names
-from freezeflow.values import ModelSource, Signature
+from freezeflow.sources.meta_graph import read_model
+from freezeflow.values import ModelSource
 
 
 def load_checkpoint(source: ModelSource, context: Context) -> Model:
@@ -31,37 +24,8 @@ def load_checkpoint(source: ModelSource, context: Context) -> Model:
     """
     path = meta_graph_file(source)
     parsed = parse_file(path, "MetaGraphDef")
-    meta_graph = parsed.message
-    reader = parsed.reader(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list.op)
-    signatures = signatures_of(meta_graph, reader, source, path)
-    init = init_nodes(meta_graph)
-    restore_op = node_of(meta_graph.saver_def.restore_op_name)
-    roots = [*map(node_of, ends_of(signatures)), *init]
-    whole = reader.graph([*roots, *([restore_op] if restore_op else [])])
-    graph = walk.prune(whole, roots)
-    model = Model(
-        graph=graph,
-        signatures=signatures,
-        init=init,
-        assets=read_assets(meta_graph, graph, path.parent / "assets"),
-        source_kind="checkpoint",
-    )
-    return with_values(model, meta_graph, whole, source, source.path, context)
-
-
-def signatures_of(
-    meta_graph: Any, reader: GraphReader, source: ModelSource, path: Path
-) -> dict[str, Signature]:
-    """The wanted signatures of a meta graph; without any, one of the tensors that are named.
-
-    Raises:
-        ModelRefused: A signature or tensor is not there, or the choice is not clear.
-    """
-    if source.outputs or not meta_graph.signature_def:
-        names = signature_of_names(reader.graph(), source.inputs, source.outputs, str(path))
-        return {SIGNATURE: names}
-    chosen = choose_signatures(meta_graph.signature_def, source.signatures, path)
-    return {name: read_signature(meta_graph.signature_def[name]) for name in chosen}
+    assets = path.parent / "assets"
+    return read_model(parsed, parsed.message, source, source.path, assets, context)
 
 
 def meta_graph_file(source: ModelSource) -> Path:

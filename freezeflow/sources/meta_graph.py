@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from freezeflow.checkpoint import Checkpoint, Request, Value, open_checkpoint
 from freezeflow.context import Context
 from freezeflow.errors import ModelRefused
-from freezeflow.graph import attrs
+from freezeflow.graph import attrs, walk
 from freezeflow.graph.constants import const
 from freezeflow.graph.graph import Graph, Node, node_of
 from freezeflow.graph.model import Asset, Model
@@ -24,15 +24,53 @@ from freezeflow.graph.restore import SavedTensor, follow_restore
 from freezeflow.graph.variables import HANDLES
 from freezeflow.graph.verify import check
 from freezeflow.messages import message_class
-from freezeflow.sources.graph_file import tensor_of_file
+from freezeflow.sources.graph_file import ParsedFile, tensor_of_file
 from freezeflow.sources.object_graph import captured_variables
 from freezeflow.sources.other_weights import averaged_keys, matching_keys
+from freezeflow.sources.signatures import INIT_SIGNATURE, ends_of, signatures_of
 from freezeflow.values import DType, ModelSource
 
-INIT_SIGNATURE = "__saved_model_init_op"
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _TABLE_INITIALIZERS = "table_initializer"
 _ASSET_COLLECTION = "saved_model_assets"
+
+
+def read_model(
+    parsed: ParsedFile,
+    meta_graph: Any,
+    source: ModelSource,
+    prefix: Path,
+    assets: Path,
+    context: Context,
+) -> Model:
+    """The wanted part of a meta graph as a model, its variables filled.
+
+    Args:
+        parsed: The file that holds the meta graph.
+        meta_graph: The ``MetaGraphDef`` message.
+        source: What is wanted of it.
+        prefix: Its checkpoint.
+        assets: The folder with its asset files.
+        context: Takes values that have to be put together.
+
+    Raises:
+        ModelRefused: Something of it is missing, damaged, or not clear.
+    """
+    reader = parsed.reader(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list.op)
+    signatures = signatures_of(meta_graph, reader, source, parsed.path)
+    init = init_nodes(meta_graph)
+    restore_op = node_of(meta_graph.saver_def.restore_op_name)
+    roots = [*map(node_of, ends_of(signatures)), *init]
+    whole = reader.graph([*roots, *([restore_op] if restore_op else [])])
+    graph = walk.prune(whole, roots)
+    model = Model(
+        graph=graph,
+        signatures=signatures,
+        init=init,
+        assets=read_assets(meta_graph, graph, assets),
+        source_kind=source.kind,
+    )
+    return with_values(model, meta_graph, whole, source, prefix, context)
 
 
 def init_nodes(meta_graph: Any) -> tuple[str, ...]:

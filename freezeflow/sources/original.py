@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ from freezeflow.graph import walk
 from freezeflow.graph.graph import node_of
 from freezeflow.graph.original import Original
 from freezeflow.graph.restore import SavedTensor
-from freezeflow.sources.checkpoint import meta_graph_file, signatures_of
+from freezeflow.sources.checkpoint import meta_graph_file
 from freezeflow.sources.frozen_graph import saved_weights
 from freezeflow.sources.graph_file import ParsedFile, parse_file
 from freezeflow.sources.keras import keras_files
 from freezeflow.sources.meta_graph import Saved, init_nodes, read_assets, saved_values
-from freezeflow.sources.saved_model import choose_meta_graph, choose_signatures, graph_file
-from freezeflow.sources.signatures import ends_of, read_signature
+from freezeflow.sources.saved_model import choose_meta_graph, graph_file
+from freezeflow.sources.signatures import ends_of, signatures_of
 from freezeflow.sources.tensor_names import SIGNATURE, signature_of_names
-from freezeflow.values import ModelSource, Signature, SourceKind
+from freezeflow.values import ModelSource, SourceKind
 
 _INDEX = ".index"
 _SHARD_NUMBER = re.compile(r"-\d{5,}(-of-\d{5,})$")
@@ -46,23 +46,15 @@ def _saved_model(source: ModelSource, context: Context) -> Original:
     path = graph_file(source.path)
     parsed = parse_file(path, "SavedModel")
     meta_graph = choose_meta_graph(parsed.message, source, path)
-    signatures = {
-        name: read_signature(meta_graph.signature_def[name])
-        for name in choose_signatures(meta_graph.signature_def, source.signatures, path)
-    }
     prefix = source.path / "variables" / "variables"
-    folder = source.path / "assets"
-    return _meta_graph(parsed, meta_graph, signatures, source, prefix, folder, context)
+    return _meta_graph(parsed, meta_graph, source, prefix, source.path / "assets", context)
 
 
 def _checkpoint(source: ModelSource, context: Context) -> Original:
     path = meta_graph_file(source)
     parsed = parse_file(path, "MetaGraphDef")
-    meta_graph = parsed.message
-    reader = parsed.reader(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list.op)
-    signatures = signatures_of(meta_graph, reader, source, path)
     folder = path.parent / "assets"
-    return _meta_graph(parsed, meta_graph, signatures, source, source.path, folder, context)
+    return _meta_graph(parsed, parsed.message, source, source.path, folder, context)
 
 
 def _frozen_graph(source: ModelSource, context: Context) -> Original:
@@ -104,18 +96,18 @@ _READERS: dict[SourceKind, Callable[[ModelSource, Context], Original]] = {
 def _meta_graph(
     parsed: ParsedFile,
     meta_graph: Any,
-    signatures: Mapping[str, Signature],
     source: ModelSource,
     prefix: Path,
     assets: Path,
     context: Context,
 ) -> Original:
+    reader = parsed.reader(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list.op)
+    signatures = signatures_of(meta_graph, reader, source, parsed.path)
     saver = meta_graph.saver_def
     restore_op = node_of(saver.restore_op_name)
     init = init_nodes(meta_graph)
     roots = [*map(node_of, ends_of(signatures)), *init]
     restoring = [restore_op, node_of(saver.filename_tensor_name)] if restore_op else []
-    reader = parsed.reader(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list.op)
     whole = reader.graph([*roots, *restoring])
     graph = walk.prune(whole, roots)
     saved = saved_values(graph, meta_graph, whole, source, prefix, context)

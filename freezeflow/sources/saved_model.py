@@ -6,25 +6,18 @@ Source of the layout: upstream ``core/protobuf/saved_model.proto`` and ``meta_gr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from freezeflow.context import Context
 from freezeflow.errors import ModelRefused
-from freezeflow.graph import walk
-from freezeflow.graph.graph import node_of
 from freezeflow.graph.model import Model
 from freezeflow.sources.graph_file import parse_file
-from freezeflow.sources.meta_graph import INIT_SIGNATURE, init_nodes, read_assets, with_values
-from freezeflow.sources.signatures import ends_of, read_signature
+from freezeflow.sources.meta_graph import read_model
 from freezeflow.values import ModelSource
 
 GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 _CHUNKED = "saved_model.cpb"
-
-# Signatures that run something once; nobody calls them to predict.
-INTERNAL_SIGNATURES = frozenset({INIT_SIGNATURE, "__saved_model_train_op"})
 
 
 def load_saved_model(source: ModelSource, context: Context) -> Model:
@@ -36,25 +29,8 @@ def load_saved_model(source: ModelSource, context: Context) -> Model:
     path = graph_file(source.path)
     parsed = parse_file(path, "SavedModel")
     meta_graph = choose_meta_graph(parsed.message, source, path)
-    reader = parsed.reader(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list.op)
-    signatures = {
-        name: read_signature(meta_graph.signature_def[name])
-        for name in choose_signatures(meta_graph.signature_def, source.signatures, path)
-    }
-    init = init_nodes(meta_graph)
-    restore_op = node_of(meta_graph.saver_def.restore_op_name)
-    roots = [*map(node_of, ends_of(signatures)), *init]
-    whole = reader.graph([*roots, *([restore_op] if restore_op else [])])
-    graph = walk.prune(whole, roots)
-    model = Model(
-        graph=graph,
-        signatures=signatures,
-        init=init,
-        assets=read_assets(meta_graph, graph, source.path / "assets"),
-        source_kind="saved_model",
-    )
     prefix = source.path / "variables" / "variables"
-    return with_values(model, meta_graph, whole, source, prefix, context)
+    return read_model(parsed, meta_graph, source, prefix, source.path / "assets", context)
 
 
 def saved_model_files(source: ModelSource) -> tuple[Path, ...]:
@@ -112,41 +88,3 @@ def choose_meta_graph(message: Any, source: ModelSource, path: Path) -> Any:
         if there
         else "The file is empty.",
     )
-
-
-def choose_signatures(
-    there: Mapping[str, Any], wanted: Sequence[str] | None, path: Path
-) -> tuple[str, ...]:
-    """Names of the signatures to read, sorted; ``("all",)`` stands for every one.
-
-    Raises:
-        ModelRefused: A wanted one is missing, or the choice is not clear.
-    """
-    names = sorted(set(there) - INTERNAL_SIGNATURES)
-    listed = ", ".join(names)
-    if not names:
-        raise ModelRefused(
-            "the model has no signatures",
-            where=str(path),
-            hint="Save it with signatures=..., or give the tensors with --inputs and --outputs.",
-        )
-    if wanted is None:
-        if "serving_default" in names:
-            return ("serving_default",)
-        if len(names) == 1:
-            return (names[0],)
-        raise ModelRefused(
-            f"the model has several signatures and none is called serving_default: {listed}",
-            where=str(path),
-            hint="Choose with --signature NAME (in a recipe: signatures: [NAME]).",
-        )
-    if tuple(wanted) == ("all",) and "all" not in names:
-        return tuple(names)
-    for name in wanted:
-        if name not in names:
-            raise ModelRefused(
-                f"the model has no signature {name!r}",
-                where=str(path),
-                hint=f"Its signatures are: {listed}.",
-            )
-    return tuple(sorted(set(wanted)))

@@ -2,13 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import join, split
-from freezeflow.values import DType, Shape, Signature, TensorSpec
+from freezeflow.graph.read import GraphReader
+from freezeflow.sources.tensor_names import SIGNATURE, signature_of_names
+from freezeflow.values import DType, ModelSource, Shape, Signature, TensorSpec
+
+# The signature that runs the initialisers.
+INIT_SIGNATURE = "__saved_model_init_op"
+
+# Signatures that run something once; nobody calls them to predict.
+INTERNAL_SIGNATURES = frozenset({INIT_SIGNATURE, "__saved_model_train_op"})
+
+
+def signatures_of(
+    meta_graph: Any, reader: GraphReader, source: ModelSource, path: Path
+) -> dict[str, Signature]:
+    """The wanted signatures of a meta graph, or one of the tensors that the source names.
+
+    Raises:
+        ModelRefused: A signature or tensor is not there, or the choice is not clear.
+    """
+    without = source.kind == "checkpoint" and not meta_graph.signature_def
+    if source.outputs or without:
+        names = signature_of_names(reader.graph(), source.inputs, source.outputs, str(path))
+        return {SIGNATURE: names}
+    chosen = choose_signatures(meta_graph.signature_def, source.signatures, path)
+    return {name: read_signature(meta_graph.signature_def[name]) for name in chosen}
+
+
+def choose_signatures(
+    there: Mapping[str, Any], wanted: Sequence[str] | None, path: Path
+) -> tuple[str, ...]:
+    """Names of the signatures to read, sorted; ``("all",)`` stands for every one.
+
+    Raises:
+        ModelRefused: A wanted one is missing, or the choice is not clear.
+    """
+    names = sorted(set(there) - INTERNAL_SIGNATURES)
+    listed = ", ".join(names)
+    if not names:
+        raise ModelRefused(
+            "the model has no signatures",
+            where=str(path),
+            hint="Save it with signatures=..., or give the tensors with --inputs and --outputs.",
+        )
+    if wanted is None:
+        if "serving_default" in names:
+            return ("serving_default",)
+        if len(names) == 1:
+            return (names[0],)
+        raise ModelRefused(
+            f"the model has several signatures and none is called serving_default: {listed}",
+            where=str(path),
+            hint="Choose with --signature NAME (in a recipe: signatures: [NAME]).",
+        )
+    if tuple(wanted) == ("all",) and "all" not in names:
+        return tuple(names)
+    for name in wanted:
+        if name not in names:
+            raise ModelRefused(
+                f"the model has no signature {name!r}",
+                where=str(path),
+                hint=f"Its signatures are: {listed}.",
+            )
+    return tuple(sorted(set(wanted)))
 
 
 def read_signature(message: Any) -> Signature:

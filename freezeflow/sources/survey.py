@@ -9,8 +9,8 @@ from freezeflow.errors import ModelRefused
 from freezeflow.graph.graph import Graph
 from freezeflow.sources.checkpoint import meta_graph_file
 from freezeflow.sources.graph_file import ParsedFile, parse_file
-from freezeflow.sources.saved_model import INTERNAL_SIGNATURES, choose_meta_graph, graph_file
-from freezeflow.sources.signatures import read_signature
+from freezeflow.sources.saved_model import choose_meta_graph, graph_file
+from freezeflow.sources.signatures import INTERNAL_SIGNATURES, read_signature
 from freezeflow.values import ModelSource, Signature, SourceKind
 
 

@@ -201,3 +201,15 @@ def test_names_that_are_nearly_right(tmp_path):
     with pytest.raises(ModelRefused, match="no tensor 'adds'") as refused:
         harness.freeze_model(source, tmp_path)
     assert "'add'" in refused.value.hint
+
+
+def test_tensors_of_a_saved_model_by_their_names(tmp_path):
+    """Outputs that no signature has: named as for a graph file."""
+    path = saved(tf1_models.dense, False, tmp_path / "model")
+    source = harness.saved_model(path, inputs=("x",), outputs=("matmul:0",))
+    model = harness.freeze_model(source, tmp_path)
+    with tf.Graph().as_default(), v1.Session(config=harness.exact_config()) as session:
+        v1.saved_model.loader.load(session, ["serve"], str(path))
+        want = session.run("matmul:0", {"x:0": X})
+    have = harness.run_frozen(model, "serving_default", {"x": X})
+    harness.assert_same({"matmul": want}, have)
