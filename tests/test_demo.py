@@ -35,8 +35,10 @@ def checkout(tmp_path):
 
 @pytest.fixture
 def make(checkout, tmp_path):
+    # The tests themselves may have been started by make, which would then tell of its folders.
+    ours = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in ours},
         "PYTHONPATH": str(checkout),
         "FREEZEFLOW_CACHE_DIR": str(tmp_path / "cache"),
     }
