@@ -105,11 +105,6 @@ def of_bool(flag: bool) -> bytes:
     return encode(message_class("AttrValue")(b=flag))
 
 
-def to_bool(data: bytes) -> bool:
-    flag: bool = message(data).b
-    return flag
-
-
 def of_bytes(text: bytes) -> bytes:
     return encode(message_class("AttrValue")(s=text))
 
@@ -117,10 +112,6 @@ def of_bytes(text: bytes) -> bytes:
 def to_bytes(data: bytes) -> bytes:
     text: bytes = message(data).s
     return text
-
-
-def to_ints(data: bytes) -> tuple[int, ...]:
-    return tuple(message(data).list.i)
 
 
 def of_ints(numbers: Iterable[int]) -> bytes:

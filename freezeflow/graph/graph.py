@@ -183,17 +183,3 @@ def output_types(graph: Graph, node: Node) -> tuple[DType, ...] | None:
         return None
     grouped = arg_types(definition.outputs, node.attrs, definition.defaults)
     return tuple(dtype for group in grouped for dtype in group)
-
-
-def input_types(graph: Graph, node: Node) -> tuple[DType, ...] | None:
-    """The dtypes that a node asks for on its data inputs; None where the op is not known.
-
-    Raises:
-        KeyError: The node lacks an attribute that the op's definition asks for.
-        ValueError: An attribute holds no dtype that is known, or no possible number.
-    """
-    definition = graph.op_def(node.op)
-    if definition is None:
-        return None
-    grouped = arg_types(definition.inputs, node.attrs, definition.defaults)
-    return tuple(dtype for group in grouped for dtype in group)

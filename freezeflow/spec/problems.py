@@ -78,11 +78,6 @@ def render_problems(problems: Iterable[Problem], *, color: bool = False) -> str:
     return "\n".join(_render(problem, color) for problem in problems)
 
 
-def problems_to_json(problems: Iterable[Problem]) -> Json:
-    """The mistakes as a list of JSON objects."""
-    return [problem.to_json() for problem in problems]
-
-
 def _render(problem: Problem, color: bool) -> str:
     bold, red, plain = ("\033[1m", "\033[31m", "\033[0m") if color else ("", "", "")
     place = f"{problem.file}:{problem.mark.line}:{problem.mark.column}"
