@@ -44,10 +44,10 @@ lint: $(VENV)/.test-ready
 	$(BIN)/lint-imports --no-cache
 
 unit: $(VENV)/.test-ready
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow'
 
 slow: $(VENV)/.test-ready
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
 
 bench: $(VENV)/.test-ready
 	$(BIN)/python -m bench

@@ -185,7 +185,7 @@ class _Composer:
             for event in yaml.parse(text, Loader=Loader):
                 self._take(event)
         except yaml.MarkedYAMLError as error:
-            raise self._bad_yaml(_in_words(text) or error) from None
+            raise self._bad_yaml(self._in_words(text) or error) from None
         if self._root is None:
             hint = "`freezeflow init MODEL` writes a first one."
             raise _stop(self._document, Mark(1, 1), "the recipe is empty", hint)
@@ -203,10 +203,13 @@ class _Composer:
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             is_mapping = isinstance(event, yaml.MappingStartEvent)
             self._open.append(self._new(event, "mapping" if is_mapping else "sequence"))
-            if len(self._open) > _MAX_DEPTH:
-                raise _stop(self._document, _mark(event), f"nested over {_MAX_DEPTH} levels deep")
+            self._check_depth(len(self._open), event)
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             self._open.pop()
+
+    def _check_depth(self, depth: int, event: Any) -> None:
+        if depth > _MAX_DEPTH:
+            raise _stop(self._document, _mark(event), f"nested over {_MAX_DEPTH} levels deep")
 
     def _start(self, event: Any) -> None:
         if self._root is not None:
@@ -245,6 +248,22 @@ class _Composer:
     def _note(self, mark: Mark, message: str, hint: str) -> None:
         self._document.problems.append(problem_at(self._document, mark, message, hint))
 
+    def _in_words(self, text: str) -> yaml.MarkedYAMLError | None:
+        """The mistake as PyYAML's own parser words it, so that it is told alike with libyaml's.
+
+        libyaml may refuse deep nesting itself, before its first event; the other parser, which takes
+        a time that grows with the square of the depth, is stopped where a recipe is too deep.
+        """
+        depth = 0
+        try:
+            for event in yaml.parse(text, Loader=yaml.SafeLoader):
+                depth += isinstance(event, yaml.CollectionStartEvent)
+                depth -= isinstance(event, yaml.CollectionEndEvent)
+                self._check_depth(depth, event)
+        except yaml.MarkedYAMLError as error:
+            return error
+        return None
+
     def _bad_yaml(self, error: yaml.MarkedYAMLError) -> InvalidRecipe:
         problem = error.problem or "cannot be parsed"
         mark = error.problem_mark or error.context_mark
@@ -253,16 +272,6 @@ class _Composer:
         place = Mark(mark.line + 1, mark.column + 1) if mark else Mark(1, 1)
         hint = next((hint for words, hint in _YAML_HINTS if words in problem), "")
         return _stop(self._document, place, f"bad YAML: {problem}", hint)
-
-
-def _in_words(text: str) -> yaml.MarkedYAMLError | None:
-    """The mistake as PyYAML's own parser words it, so that it is told alike with libyaml's."""
-    try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            del event
-    except yaml.MarkedYAMLError as error:
-        return error
-    return None
 
 
 def _mark(event: Any) -> Mark:

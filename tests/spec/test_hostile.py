@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,9 @@ from freezeflow.spec import tree
 from freezeflow.spec.problems import InvalidRecipe, Problem, render_problems
 from freezeflow.spec.recipe import load_recipe
 from freezeflow.spec.tree import parse_document
+
+# A hang is a failure; each of these takes well under a second.
+pytestmark = pytest.mark.timeout(30)
 
 
 @pytest.fixture(params=["libyaml", "python"])
@@ -40,10 +42,7 @@ def laughs(levels: int, width: int) -> str:
 
 
 def test_a_billion_laughs(parser: str) -> None:
-    started = time.perf_counter()
     assert "aliases make this recipe larger" in refused(laughs(10, 10)).message
-    # Measured: 0.1 s.
-    assert time.perf_counter() - started < 5
 
 
 def test_a_few_laughs_are_fine(parser: str) -> None:
@@ -65,9 +64,7 @@ def test_a_few_laughs_are_fine(parser: str) -> None:
     ids=["open", "lists", "mappings", "dashes", "indented", "huge", "keys"],
 )
 def test_deep_nesting(text: str, parser: str) -> None:
-    started = time.perf_counter()
     assert refused(text).message == "nested over 50 levels deep"
-    assert time.perf_counter() - started < 5
 
 
 def test_deep_nesting_by_aliases(parser: str) -> None:
@@ -116,11 +113,9 @@ def test_nothing(text: str, tmp_path: Path) -> None:
 
 
 def test_a_long_number_costs_nothing() -> None:
-    started = time.perf_counter()
     data = parse_document(f"a: {'9' * 900_000}\nb: 1{'0' * 300}", "recipe.yaml").data
     assert isinstance(data["a"], str)
     assert data["b"] == 10**300
-    assert time.perf_counter() - started < 2
 
 
 def test_long_lines_are_shown_in_part() -> None:
