@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from freezeflow.graph.inspection import Inspection
     from freezeflow.graph.model import Model
     from freezeflow.plan import Plan
+    from freezeflow.release.compare import Comparison
     from freezeflow.spec.recipe import Recipe
     from freezeflow.stages.stage import Stage, WrittenFile
     from freezeflow.store.store import Store
@@ -357,7 +358,43 @@ def cached_model(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> 
         return find(plan, step, store)
 
 
+# ---------------------------------------------------------------- comparing and releasing
+
+
+def diff(before: AnyPath, after: AnyPath, *, cache_dir: AnyPath | None = None) -> Comparison:
+    """How two models differ; without TensorFlow (but for Keras files).
+
+    Args:
+        before: The path of a model, of a graph file, or of a recipe whose results are in the cache;
+            or ``RECIPE:STEP`` for what a step gave.
+        after: The same.
+        cache_dir: The cache's folder; None for the usual one.
+
+    Raises:
+        UsageError: There is nothing of that name.
+        ModelRefused: What is there is no model, or is damaged.
+        FreezeflowError: A step is not cached.
+    """
+    from freezeflow.release.compare import compare
+    from freezeflow.release.operands import Reader
+
+    with (
+        _open_store(cache_dir) as store,
+        Reader(store, lambda path: _plans_of(path, store)) as reader,
+    ):
+        return compare(reader.operand(os.fspath(before)), reader.operand(os.fspath(after)))
+
+
 # ---------------------------------------------------------------- what the functions share
+
+
+def _plans_of(
+    recipe: AnyPath, store: Store, set_vars: Mapping[str, str] | None = None
+) -> tuple[Plan, ...]:
+    """The plans of a recipe file."""
+    from freezeflow.plan import compiled_plan
+
+    return (compiled_plan(Path(recipe), store.folder / "plans", set_vars=set_vars),)
 
 
 def _chain(**freeze: Any) -> list[tuple[Stage, Any]]:

@@ -15,6 +15,7 @@ COMMANDS = {
     "plan": "Tell what would run, what is cached, and why.",
     "inspect": "Show what a model is, and what would stop a freeze.",
     "freeze": "Freeze a model without a recipe.",
+    "diff": "Show how two models, graphs or results differ.",
     "init": "Write a starter recipe for a model.",
     "show": "Show what a step of a recipe gave.",
     "graph": "Draw the steps of a recipe: text, mermaid, dot.",

@@ -6,12 +6,15 @@ and nothing else that would differ between two builds of the same recipe from th
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from freezeflow.errors import ModelRefused
 from freezeflow.graph.model import Model
 from freezeflow.store.files import Written
+from freezeflow.store.hashing import reading_failed
 from freezeflow.values import Json, Signature, TensorSpec
 from freezeflow.version import VERSION
 
@@ -52,6 +55,72 @@ def manifest_bytes(
         **more,
     }
     return (json.dumps(data, indent=2, sort_keys=True, ensure_ascii=True) + "\n").encode()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a manifest says about the model beside it.
+
+    Args:
+        signatures: Name to signature.
+        init: Nodes that run once, in order, before the first call.
+        files: File name, relative to the manifest's folder, to SHA-256 and bytes.
+        source: Digest and kind of the source.
+        recipe: Digest of the recipe; None without one.
+        freezeflow: The version that wrote it.
+    """
+
+    signatures: Mapping[str, Signature]
+    init: tuple[str, ...]
+    files: Mapping[str, Written]
+    source: Mapping[str, str]
+    recipe: str | None
+    freezeflow: str
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Reads a manifest.
+
+    Raises:
+        FreezeflowError: It cannot be read.
+        ModelRefused: It is no manifest, or of another format.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+        if data["format"] != FORMAT:
+            raise ValueError(f"its format is {data['format']!r}")
+        return Manifest(
+            signatures={
+                name: Signature.from_json(_without_zeros(signature))
+                for name, signature in data["signatures"].items()
+            },
+            init=tuple(data["init"]),
+            files={
+                name: Written(file["sha256"], file["bytes"]) for name, file in data["files"].items()
+            },
+            source=dict(data["source"]),
+            recipe=None if data["recipe"] is None else data["recipe"]["digest"],
+            freezeflow=data["freezeflow"],
+        )
+    except OSError as error:
+        raise reading_failed(error, path) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelRefused(
+            f"this is no {FORMAT}: {error}",
+            where=str(path),
+            hint="It is damaged or was edited; export the model again.",
+        ) from None
+
+
+def _without_zeros(signature: Json) -> Json:
+    """A signature with tensors as freezeflow names them: ``x`` for ``x:0``."""
+    return {
+        side: {
+            key: {**spec, "tensor": spec["tensor"].removesuffix(":0")}
+            for key, spec in signature[side].items()
+        }
+        for side in ("inputs", "outputs")
+    }
 
 
 def tensor_name(tensor: str) -> str:

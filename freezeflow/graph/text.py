@@ -164,10 +164,10 @@ def _content(tensor: Any, dtype: DType) -> str:
 
 
 def _attributes(values: Mapping[str, bytes]) -> str:
-    return "{" + ", ".join(f"{key}={_value(values[key])}" for key in sorted(values)) + "}"
+    return "{" + ", ".join(f"{key}={attribute_text(values[key])}" for key in sorted(values)) + "}"
 
 
-def _value(data: bytes) -> str:
+def attribute_text(data: bytes) -> str:
     """An attribute's value."""
     value = attrs.message(data)
     kind = value.WhichOneof("value")

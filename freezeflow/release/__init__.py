@@ -1,0 +1,1 @@
+"""Release builds: locks, proofs of origin, signatures, and how two results differ."""
