@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from freezeflow.graph.model import Model
     from freezeflow.plan import Plan
     from freezeflow.release.compare import Comparison
+    from freezeflow.settings.settings import Settings
     from freezeflow.spec.recipe import Recipe
     from freezeflow.stages.stage import Stage, WrittenFile
     from freezeflow.store.store import Store
@@ -243,7 +244,7 @@ def load_plan(
     Args:
         recipe: Its file, or the loaded recipe.
         set_vars: Values for variables of its ``vars`` block; only for a file.
-        cache_dir: The cache's folder; None for the usual one.
+        cache_dir: The cache's folder; None for what the settings say.
 
     Raises:
         RecipeError: The recipe is not valid.
@@ -253,7 +254,7 @@ def load_plan(
 
     if not isinstance(recipe, str | os.PathLike):
         return make_plan(recipe)
-    with _open_store(cache_dir) as store:
+    with _open_store(cache_dir, Path(recipe).parent) as store:
         return compiled_plan(Path(recipe), store.folder / "plans", set_vars=set_vars)
 
 
@@ -261,9 +262,9 @@ def run(
     recipe: AnyPath | Recipe | Plan | Sequence[AnyPath | Recipe | Plan],
     *,
     set_vars: Mapping[str, str] | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     force: bool = False,
-    keep_going: bool = False,
+    keep_going: bool | None = None,
     only: str | None = None,
     cache_dir: AnyPath | None = None,
     on_event: OnEvent | None = None,
@@ -273,11 +274,12 @@ def run(
     Args:
         recipe: A recipe's file, a loaded recipe or its plan; or several of them.
         set_vars: Values for variables of the recipes' ``vars`` blocks; for files.
-        jobs: Steps that run side by side.
+        jobs: Steps that run side by side; None for what the settings say.
         force: Run every step, also what is cached.
-        keep_going: When a step fails, go on with those that do not need it.
+        keep_going: When a step fails, go on with those that do not need it; None for what the
+            settings say.
         only: Run only the steps of this stage or with this id, and what they need.
-        cache_dir: The cache's folder; None for the usual one.
+        cache_dir: The cache's folder; None for what the settings say.
         on_event: Told what happens, in this thread (`freezeflow.engine.events`).
 
     Returns:
@@ -290,7 +292,7 @@ def run(
         KeyboardInterrupt: All processes are ended, nothing partial is left.
     """
     from freezeflow.engine.events import ignore
-    from freezeflow.engine.options import RunOptions
+    from freezeflow.engine.options import ALL_MEMORY, RunOptions
     from freezeflow.engine.run import run_plans
     from freezeflow.plan import Plan
 
@@ -300,8 +302,17 @@ def run(
         for item in given
     ]
     _check_outputs(plans)
-    options = RunOptions(jobs=jobs, force=force, keep_going=keep_going, only=only)
-    with _open_store(cache_dir) as store:
+    flags = {"jobs": jobs, "keep_going": keep_going, "cache_dir": cache_dir}
+    settings = load_settings(*(plan.recipe.parent for plan in plans), flags=flags)
+    options = RunOptions(
+        jobs=settings.jobs,
+        force=force,
+        keep_going=settings.keep_going,
+        only=only,
+        step_seconds=settings.step_timeout,
+        memory_bytes=settings.mem_limit or ALL_MEMORY,
+    )
+    with _open_store(settings.cache_dir) as store:
         return run_plans(plans, store, options, on_event or ignore)
 
 
@@ -310,14 +321,14 @@ def forecast(plan: Plan, *, cache_dir: AnyPath | None = None) -> tuple[Forecast,
 
     Args:
         plan: The plan, from `load_plan`.
-        cache_dir: The cache's folder; None for the usual one.
+        cache_dir: The cache's folder; None for what the settings say.
 
     Raises:
         FreezeflowError: The cache cannot be read, or a file that a step reads is missing.
     """
     from freezeflow.engine.forecast import forecast as foresee
 
-    with _open_store(cache_dir) as store:
+    with _open_store(cache_dir, plan.recipe.parent) as store:
         return foresee(plan, store)
 
 
@@ -327,7 +338,7 @@ def cached_log(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> st
     Args:
         plan: The plan, from `load_plan`.
         step: The id of one of its steps.
-        cache_dir: The cache's folder; None for the usual one.
+        cache_dir: The cache's folder; None for what the settings say.
 
     Raises:
         UsageError: There is no such step.
@@ -335,7 +346,7 @@ def cached_log(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> st
     """
     from freezeflow.engine.cached import cached_action
 
-    with _open_store(cache_dir) as store:
+    with _open_store(cache_dir, plan.recipe.parent) as store:
         log = cached_action(plan, step, store).outputs.log
         return "" if log is None else store.blobs.read(log).decode(errors="replace")
 
@@ -346,7 +357,7 @@ def cached_model(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> 
     Args:
         plan: The plan, from `load_plan`.
         step: The id of one of its steps.
-        cache_dir: The cache's folder; None for the usual one.
+        cache_dir: The cache's folder; None for what the settings say.
 
     Raises:
         UsageError: There is no such step.
@@ -354,7 +365,7 @@ def cached_model(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> 
     """
     from freezeflow.engine.cached import cached_model as find
 
-    with _open_store(cache_dir) as store:
+    with _open_store(cache_dir, plan.recipe.parent) as store:
         return find(plan, step, store)
 
 
@@ -383,6 +394,24 @@ def diff(before: AnyPath, after: AnyPath, *, cache_dir: AnyPath | None = None) -
         Reader(store, lambda path: _plans_of(path, store)) as reader,
     ):
         return compare(reader.operand(os.fspath(before)), reader.operand(os.fspath(after)))
+
+
+# ---------------------------------------------------------------- settings
+
+
+def load_settings(*folders: Path, flags: Mapping[str, object] | None = None) -> Settings:
+    """The settings that hold for what lies in some folders.
+
+    Args:
+        folders: Folders of recipes; none for the current folder.
+        flags: Values that go before all else, by the setting's name; None counts as not given.
+
+    Raises:
+        UsageError: A settings file or a variable is wrong, or the folders belong to several projects.
+    """
+    from freezeflow.settings.resolve import settings_for
+
+    return settings_for(folders or [Path.cwd()], flags)
 
 
 # ---------------------------------------------------------------- what the functions share
@@ -423,10 +452,12 @@ def _stage(name: str) -> Stage:
 
 
 @contextlib.contextmanager
-def _open_store(cache_dir: AnyPath | None) -> Iterator[Store]:
+def _open_store(cache_dir: AnyPath | None, project: Path | None = None) -> Iterator[Store]:
+    """The cache in a folder; without one, in that which the settings of a project's folder name."""
     from freezeflow.store.store import Store
 
-    store = Store.open(None if cache_dir is None else Path(cache_dir))
+    folder = load_settings(*filter(None, [project])).cache_dir if cache_dir is None else cache_dir
+    store = Store.open(Path(folder))
     try:
         yield store
     finally:

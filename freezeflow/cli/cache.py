@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
+from freezeflow import api
 from freezeflow.cli.options import json_option
 from freezeflow.report.cache import (
     damage_to_json,
@@ -18,19 +19,17 @@ from freezeflow.report.cache import (
     render_info,
 )
 from freezeflow.report.text import count, size
+from freezeflow.settings.kinds import size as parse_size
 from freezeflow.store import upkeep
 from freezeflow.store.store import Store
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", re.IGNORECASE)
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 @click.group
 def command() -> None:
     """Look after the cache.
 
-    It is in FREEZEFLOW_CACHE_DIR, else $XDG_CACHE_HOME/freezeflow, else ~/.cache/freezeflow. What
-    it holds can be made again: deleting it costs time only.
+    Where it is: `freezeflow config`, or `cache info`. What it holds can be made again: deleting it
+    costs time only.
     """
 
 
@@ -76,10 +75,10 @@ def verify(as_json: bool) -> int:
 def _bytes(ctx: click.Context, option: click.Parameter, given: str | None) -> int | None:
     if given is None:
         return None
-    match = _SIZE.fullmatch(given.strip())
-    if match is None:
-        raise click.BadParameter(f"{given!r} is no size, as 500MB is", ctx=ctx, param=option)
-    return int(float(match[1]) * 1000 ** _POWERS[match[2].lower()])
+    try:
+        return parse_size(given, Path.cwd())
+    except ValueError as error:
+        raise click.BadParameter(f"{given!r} {error}", ctx=ctx, param=option) from None
 
 
 @command.command
@@ -114,7 +113,7 @@ def gc(
 
 @contextlib.contextmanager
 def _store() -> Iterator[Store]:
-    store = Store.open()
+    store = Store.open(api.load_settings().cache_dir)
     try:
         yield store
     finally:

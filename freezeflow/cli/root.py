@@ -22,6 +22,7 @@ COMMANDS = {
     "stages": "List the stages and their parameters.",
     "schema": "Print the JSON schema of recipes, for editors.",
     "cache": "Look after the cache: info, list, verify, gc.",
+    "config": "Show the settings, and where each comes from.",
     "completion": "Print the completion script of a shell.",
 }
 

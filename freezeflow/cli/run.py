@@ -27,22 +27,24 @@ from freezeflow.report.run import render_failure, render_run, run_to_json
 @click.option(
     "-j",
     "--jobs",
-    default=1,
     type=click.IntRange(min=1),
     metavar="N",
-    show_default=True,
     help="Steps side by side.",
 )
 @click.option("--force", is_flag=True, help="Run every step, also what is cached.")
-@click.option("--keep-going", is_flag=True, help="When a step fails, go on with the others.")
+@click.option(
+    "--keep-going/--no-keep-going",
+    default=None,
+    help="When a step fails, go on with the others.",
+)
 @click.option("--only", metavar="STEP", help="Only the steps of this stage or id, and their needs.")
 @set_option
 @json_option
 def command(
     recipes: tuple[str, ...],
-    jobs: int,
+    jobs: int | None,
     force: bool,
-    keep_going: bool,
+    keep_going: bool | None,
     only: str | None,
     set_vars: dict[str, str],
     as_json: bool,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 
+ALL_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
@@ -25,4 +27,4 @@ class RunOptions:
     keep_going: bool = False
     only: str | None = None
     step_seconds: float | None = 4 * 3600.0
-    memory_bytes: int = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory_bytes: int = ALL_MEMORY

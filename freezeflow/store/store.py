@@ -48,17 +48,13 @@ class Store:
         self.listings = Listings(index)
 
     @staticmethod
-    def open(cache_dir: str | Path | None = None) -> Store:
+    def open(cache_dir: str | Path) -> Store:
         """Opens the store in a folder, and makes it if there is none.
-
-        Args:
-            cache_dir: The folder; None for ``FREEZEFLOW_CACHE_DIR``, else ``freezeflow`` in
-                ``XDG_CACHE_HOME``, else ``~/.cache/freezeflow``.
 
         Raises:
             FreezeflowError: It cannot be read or written, or its format is another one.
         """
-        folder = Path(os.path.abspath(cache_dir or default_folder()))
+        folder = Path(os.path.abspath(cache_dir))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _check_format(folder)
@@ -131,15 +127,6 @@ class Store:
             yield
         finally:
             os.close(lock)
-
-
-def default_folder() -> Path:
-    """The store's folder when none is named."""
-    named = os.environ.get(ENVIRONMENT_VARIABLE)
-    if named:
-        return Path(named)
-    caches = os.environ.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else Path.home() / ".cache") / "freezeflow"
 
 
 def _check_format(folder: Path) -> None:

@@ -43,7 +43,13 @@ def folder(tmp_path: Path) -> Path:
 def environment(folder: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
     cache = folder / "cache"
-    return {**kept, "FREEZEFLOW_CACHE_DIR": str(cache), "TERM": "xterm", "COLUMNS": "80"}
+    return {
+        **kept,
+        "FREEZEFLOW_CACHE_DIR": str(cache),
+        "XDG_CONFIG_HOME": str(folder / "no-settings-of-the-user"),
+        "TERM": "xterm",
+        "COLUMNS": "80",
+    }
 
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]

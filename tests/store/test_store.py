@@ -7,7 +7,7 @@ import pytest
 from freezeflow.errors import FreezeflowError
 from freezeflow.store.actions import Action, ActionFile, Outputs, PublishedFile, key_of
 from freezeflow.store.blobs import BlobLost
-from freezeflow.store.store import Store, default_folder
+from freezeflow.store.store import Store
 from freezeflow.values import Digest
 from tests.store.test_files import closed_folder, location
 
@@ -39,17 +39,6 @@ def damage(path: Path) -> None:
 
 
 # ---------------------------------------------------------------- the folder
-
-
-def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("FREEZEFLOW_CACHE_DIR", str(tmp_path / "named"))
-    assert default_folder() == tmp_path / "named"
-    monkeypatch.delenv("FREEZEFLOW_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_folder() == tmp_path / "xdg" / "freezeflow"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_folder() == tmp_path / ".cache" / "freezeflow"
 
 
 def test_another_format_is_refused_before_anything_else(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""The settings: what there is to choose, of which type, and what holds when nobody chooses.
+
+A setting is a line of `SETTINGS` and a field of `Settings`. Nothing here decides what a result is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from freezeflow.settings import kinds
+from freezeflow.values import Json
+
+# How the variables begin that set them.
+PREFIX = "FREEZEFLOW_"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteSettings:
+    """The cache that is shared with others; see ``docs/shared-cache.md``.
+
+    Args:
+        url: Where it is; empty for none.
+        push: Runs write to it, too.
+        timeout: Seconds that one exchange with it may take.
+        trusted_keys: Public ed25519 keys (base64); an entry counts only with the signature of one.
+            Empty: entries need no signature.
+        signing_key: The secret ed25519 key (base64) that signs what is written.
+        token: For HTTP: sent as ``Authorization: Bearer``.
+    """
+
+    url: str = ""
+    push: bool = False
+    timeout: float = 10.0
+    trusted_keys: tuple[str, ...] = ()
+    signing_key: str = dataclasses.field(default="", repr=False)
+    token: str = dataclasses.field(default="", repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What holds for a call, all sources taken together.
+
+    Args:
+        cache_dir: The cache's folder.
+        jobs: Steps that run side by side.
+        keep_going: When a step fails, go on with those that do not need it.
+        step_timeout: Seconds after which a step in TensorFlow is ended.
+        mem_limit: Bytes of memory that such a step may have; None for as much as there is.
+        remote: The shared cache.
+    """
+
+    cache_dir: Path
+    jobs: int = 1
+    keep_going: bool = False
+    step_timeout: float = 4 * 3600.0
+    mem_limit: int | None = None
+    remote: RemoteSettings = RemoteSettings()
+
+
+class Setting(NamedTuple):
+    """One thing to choose.
+
+    Args:
+        name: Its name in files; what stands before a dot is a table there.
+        kind: Makes its value from what a file or a variable says.
+        default: What holds when nobody chooses; a function where that depends on the machine.
+        summary: One line.
+        secret: Comes from the environment only, and is never shown.
+    """
+
+    name: str
+    kind: Callable[[Json, Path], object]
+    default: object
+    summary: str
+    secret: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return PREFIX + self.name.upper().replace(".", "_")
+
+
+def default_cache_dir() -> Path:
+    """``freezeflow`` in ``XDG_CACHE_HOME``, else in ``~/.cache``."""
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "freezeflow"
+
+
+SETTINGS = (
+    Setting("cache_dir", kinds.path, default_cache_dir, "The folder of the cache."),
+    Setting("jobs", kinds.count, 1, "Steps that run side by side."),
+    Setting("keep_going", kinds.flag, False, "When a step fails, go on with the others."),
+    Setting("step_timeout", kinds.duration, 14400.0, "How long a step in TensorFlow may take."),
+    Setting("mem_limit", kinds.size, None, "How much memory such a step may have."),
+    Setting("remote.url", kinds.address, "", "The shared cache."),
+    Setting("remote.push", kinds.flag, False, "Runs write to the shared cache, too."),
+    Setting("remote.timeout", kinds.duration, 10.0, "How long one exchange with it may take."),
+    Setting("remote.trusted_keys", kinds.public_keys, (), "Whose signatures its entries need."),
+    Setting("remote.signing_key", kinds.secret_key, "", "Signs what is written to it.", True),
+    Setting("remote.token", kinds.text, "", "Bearer token for a shared cache over HTTP.", True),
+)
+
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+def make_settings(values: dict[str, object]) -> Settings:
+    """The settings, from a value for each name of `SETTINGS`."""
+    remote = {
+        name.partition(".")[2]: value
+        for name, value in values.items()
+        if name.startswith("remote.")
+    }
+    plain = {name: value for name, value in values.items() if "." not in name}
+    return Settings(**plain, remote=RemoteSettings(**remote))  # type: ignore[arg-type]
