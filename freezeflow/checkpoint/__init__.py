@@ -1,5 +1,6 @@
-"""TensorFlow's checkpoints read without TensorFlow: tensor bundles (V2) and the older V1 tables."""
+"""TensorFlow's checkpoints without TensorFlow: tensor bundles (V2) and V1 tables read, bundles written."""
 
+from freezeflow.checkpoint.bundle_writer import write_bundle
 from freezeflow.checkpoint.contents import (
     INLINE_BYTES,
     Checkpoint,
@@ -18,4 +19,5 @@ __all__ = [
     "Request",
     "Value",
     "open_checkpoint",
+    "write_bundle",
 ]

@@ -247,7 +247,7 @@ class Reading:
             lengths, position = _read_lengths(data, volume(box))
         except Malformed as problem:
             raise damaged(f"the lengths of {key!r}: {problem}", shard.path) from None
-        checksum = crc32c.crc32c(_packed(lengths))
+        checksum = crc32c.crc32c(packed_lengths(lengths))
         head = position + 4
         if data[position:head] != struct.pack("<I", masked(checksum)):
             raise self._wrong_checksum(stored, key)
@@ -282,7 +282,7 @@ def _read_lengths(data: bytes, count: int) -> tuple[list[int], int]:
     return lengths, position
 
 
-def _packed(lengths: Iterable[int]) -> bytes:
+def packed_lengths(lengths: Iterable[int]) -> bytes:
     """String lengths as their checksum takes them: in four bytes each, or eight where needed."""
     return b"".join(
         struct.pack("<I" if length <= _LARGEST_SHORT_STRING else "<Q", length) for length in lengths

@@ -36,6 +36,16 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
     raise Malformed("a number is cut short")
 
 
+def varint(number: int) -> bytes:
+    """A non-negative number, seven bits in each byte, low ones first."""
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
 def slice_key(name: bytes, extents: Sequence[tuple[int, int]]) -> bytes:
     """The key under which a slice of a tensor is stored.
 

@@ -42,14 +42,25 @@ _OPEN_SOURCES = 32
 
 
 class Written(NamedTuple):
-    """What a file holds: SHA-256 of its bytes (64 hex digits) and their number."""
+    """What a file holds.
+
+    Args:
+        sha256: SHA-256 of its bytes, 64 hex digits.
+        nbytes: Their number.
+        checksums: CRC-32C (unmasked) of each piece that it was written from, where asked for.
+    """
 
     sha256: str
     nbytes: int
+    checksums: tuple[int, ...] = ()
 
 
 def write_atomically(
-    path: str | Path, pieces: Iterable[bytes | Location], *, mode: int = 0o644
+    path: str | Path,
+    pieces: Iterable[bytes | Location],
+    *,
+    mode: int = 0o644,
+    checksums: bool = False,
 ) -> Written:
     """Writes a file that appears at its path whole or not at all.
 
@@ -59,12 +70,13 @@ def write_atomically(
             kernel after a check that they are still the files that were read. Of a sequence the
             size is known, and space for it is reserved at once.
         mode: Its permissions, whatever the umask.
+        checksums: Compute the checksum of each piece, too; the pieces must be a sequence.
 
     Raises:
         FreezeflowError: It cannot be written (no space, no permission), or a source changed.
     """
     with publication() as files:
-        return files.write(path, pieces, mode=mode)
+        return files.write(path, pieces, mode=mode, checksums=checksums)
 
 
 @contextlib.contextmanager
@@ -92,7 +104,12 @@ class Publication:
         self._parts: list[_Part] = []
 
     def write(
-        self, path: str | Path, pieces: Iterable[bytes | Location], *, mode: int = 0o644
+        self,
+        path: str | Path,
+        pieces: Iterable[bytes | Location],
+        *,
+        mode: int = 0o644,
+        checksums: bool = False,
     ) -> Written:
         """Writes one of the files beside its final path; arguments as for `write_atomically`."""
         target = Path(os.path.abspath(path))
@@ -100,7 +117,7 @@ class Publication:
             target.parent.mkdir(parents=True, exist_ok=True)
             part = _Part(target)
             self._parts.append(part)
-            return part.fill(pieces, mode)
+            return part.fill(pieces, mode, checksums)
         except OSError as error:
             raise writing_failed(error, target) from error
 
@@ -137,8 +154,12 @@ class _Part:
         self._old: Path | None = None
         self._placed = False
 
-    def fill(self, pieces: Iterable[bytes | Location], mode: int) -> Written:
-        with contextlib.closing(_Writer(self._descriptor)) as writer:
+    def fill(self, pieces: Iterable[bytes | Location], mode: int, checksums: bool) -> Written:
+        lengths = None
+        if checksums:
+            assert isinstance(pieces, Sequence)
+            lengths = [_length(piece) for piece in pieces]
+        with contextlib.closing(_Writer(self._descriptor, lengths)) as writer:
             if isinstance(pieces, Sequence):
                 writer.reserve(pieces)
             for piece in pieces:
@@ -177,12 +198,13 @@ class _Part:
 class _Writer:
     """Writes pieces to an open, empty file and hashes what it wrote."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, lengths: Sequence[int] | None) -> None:
         self._descriptor = descriptor
         self._gathered = bytearray()
         self._written = 0
         self._started = 0  # up to here the kernel was told to write to the disk
-        self._follower = _Follower(descriptor)
+        self._checksums = None if lengths is None else _Checksums(lengths)
+        self._follower = _Follower(descriptor, self._checksums)
         self._sources = _Sources()
 
     def close(self) -> None:
@@ -190,7 +212,7 @@ class _Writer:
         self._sources.close()
 
     def reserve(self, pieces: Sequence[bytes | Location]) -> None:
-        size = sum(p.length if isinstance(p, Location) else len(p) for p in pieces)
+        size = sum(map(_length, pieces))
         if size >= _LARGE_BYTES:
             kernel.reserve(self._descriptor, size)
 
@@ -216,7 +238,9 @@ class _Writer:
         os.fchmod(self._descriptor, mode)
         os.fsync(self._descriptor)
         self._sources.check()
-        return Written(self._follower.finish(), self._written)
+        sha256 = self._follower.finish()
+        found = () if self._checksums is None else self._checksums.finish()
+        return Written(sha256, self._written, found)
 
     def _flush(self) -> None:
         view = memoryview(self._gathered)
@@ -236,11 +260,48 @@ class _Writer:
             self._started = self._written
 
 
-class _Follower:
-    """SHA-256 of a growing file, computed behind its writer."""
+def _length(piece: bytes | Location) -> int:
+    return piece.length if isinstance(piece, Location) else len(piece)
 
-    def __init__(self, descriptor: int) -> None:
+
+class _Checksums:
+    """CRC-32C of ranges that follow each other, computed as their bytes come."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        from crc32c import crc32c
+
+        self._crc32c = crc32c
+        self._lengths = lengths
+        self._found: list[int] = []
+        self._value = 0
+        self._missing = lengths[0] if lengths else 0
+
+    def add(self, data: memoryview) -> None:
+        while data:
+            self._end_full_ranges()
+            part = data[: self._missing]
+            self._value = self._crc32c(part, self._value)
+            self._missing -= len(part)
+            data = data[len(part) :]
+
+    def finish(self) -> tuple[int, ...]:
+        self._end_full_ranges()
+        return tuple(self._found)
+
+    def _end_full_ranges(self) -> None:
+        while not self._missing and len(self._found) < len(self._lengths):
+            self._found.append(self._value)
+            self._value = 0
+            if len(self._found) < len(self._lengths):
+                self._missing = self._lengths[len(self._found)]
+
+
+class _Follower:
+    """SHA-256 of a growing file, and checksums of its parts, computed behind its writer."""
+
+    def __init__(self, descriptor: int, checksums: _Checksums | None) -> None:
         self._descriptor = descriptor
+        self._checksums = checksums
         self._hasher = hashlib.sha256()
         self._hashed = 0
         self._available = 0
@@ -296,6 +357,8 @@ class _Follower:
             if count == 0:
                 raise OSError(errno.EIO, "the file that is being written became shorter")
             self._hasher.update(buffer[:count])
+            if self._checksums is not None:
+                self._checksums.add(buffer[:count])
             self._hashed += count
 
 

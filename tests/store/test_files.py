@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import crc32c
 import pytest
 
 from freezeflow.errors import FreezeflowError
@@ -64,7 +65,7 @@ def test_many_small_pieces(tmp_path: Path) -> None:
 
 
 def test_empty_file(tmp_path: Path) -> None:
-    assert write_atomically(tmp_path / "out", []) == (hashlib.sha256().hexdigest(), 0)
+    assert write_atomically(tmp_path / "out", [])[:2] == (hashlib.sha256().hexdigest(), 0)
     assert (tmp_path / "out").read_bytes() == b""
 
 
@@ -260,3 +261,12 @@ def test_a_full_disk_is_one_line_with_a_hint(
     monkeypatch.undo()
     assert "free some space" in caught.value.hint
     assert names(tmp_path) == set()
+
+
+def test_checksums_of_pieces(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(range(256)) * 9000)
+    pieces = [b"", b"123456789", location(source, 5, 2_000_000), b"", b"x"]
+    written = write_atomically(tmp_path / "out", pieces, checksums=True)
+    middle = crc32c.crc32c(source.read_bytes()[5:2_000_005])
+    assert written.checksums == (0, 0xE3069283, middle, 0, crc32c.crc32c(b"x"))
