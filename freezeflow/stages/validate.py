@@ -113,7 +113,7 @@ def _check_may_run(original: Original, model: Model, params: Params) -> None:
 
 
 def _trial(params: Params, base: Path) -> Trial:
-    from freezeflow.tf.compare import Tolerance
+    from freezeflow.proof.compare import Tolerance
     from freezeflow.tf.inputs import Wish
     from freezeflow.tf.validate import Trial
 

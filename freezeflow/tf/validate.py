@@ -16,7 +16,7 @@ import numpy as np
 from freezeflow.errors import StageFailed
 from freezeflow.graph.model import Model
 from freezeflow.graph.original import Original
-from freezeflow.tf.compare import Comparison, Tolerance, accuracy, compare, worse
+from freezeflow.proof.compare import Comparison, Tolerance, accuracy, compare, to_json, worse
 from freezeflow.tf.inputs import Array, Wish, inputs_from, read_arrays, seeded_inputs
 from freezeflow.tf.sessions import exact_config, served_config, settings
 from freezeflow.tf.sides import Arrays, Refusal, original_side, result_side
@@ -183,7 +183,7 @@ def _signature_verdict(
         "calls": len(mine),
         "refused": refused,
         "disagreements": disagreements,
-        "outputs": outputs,
+        "outputs": {key: to_json(output) for key, output in outputs.items()},
     }
     if trial.labels is not None:
         verdict["accuracy"] = _accuracies(mine, calls, answers, trial, arrays)
@@ -272,7 +272,15 @@ def figures(verdict: Mapping[str, Json]) -> str:
     if "problem" in verdict:
         return str(verdict["problem"])
     shown = []
-    for key in ("max_abs", "max_rel", "max_ulp", "bad_share", "special_differ", "atol_needed"):
+    for key in (
+        "max_abs",
+        "max_rel",
+        "max_ulp",
+        "bad_share",
+        "nan_differ",
+        "inf_differ",
+        "atol_needed",
+    ):
         value: Any = verdict.get(key)
         if value:
             shown.append(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}")

@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from freezeflow.tf.compare import (
+from freezeflow.proof.compare import (
     Tolerance,
+    _numbers,
     accuracy,
     compare,
+    compare_outputs,
     max_ulp,
     same_bytes,
+    to_json,
     worse,
 )
 
@@ -31,8 +34,16 @@ def test_everything_equals_itself(array):
     assert found.equal
     assert found.within
     assert found.metrics["max_abs"] == 0
-    assert found.metrics["special_differ"] == 0
-    assert found.metrics["atol_needed"] == 0
+    assert found.metrics["nan_differ"] == found.metrics["inf_differ"] == 0
+    assert found.metrics["atol_needed"] == found.metrics["rtol_needed"] == 0
+
+
+@given(FLOATS)
+def test_the_figures_of_equal_tensors_are_those_of_the_long_way(array):
+    short = compare(array, array.copy(), STRICT).metrics
+    long, within = _numbers(array, array.copy(), STRICT)
+    assert within
+    assert short == pytest.approx(long)
 
 
 @given(FLOATS)
@@ -69,9 +80,11 @@ def test_nan_and_infinity():
     assert compare(one, one.copy(), STRICT).within
     found = compare(one, np.float32([1, math.inf, math.inf, math.nan]), Tolerance(1e9, 1e9))
     assert not found.within
-    assert found.metrics["special_differ"] == 3
+    assert found.metrics["nan_differ"] == 2
+    assert found.metrics["inf_differ"] == 1
     assert found.metrics["bad_share"] == 0.75
-    assert found.metrics["atol_needed"] is None
+    assert found.metrics["atol_needed"] == math.inf
+    assert to_json(found.metrics)["rtol_needed"] is None
 
 
 def test_figures_by_hand():
@@ -84,12 +97,53 @@ def test_figures_by_hand():
     assert metrics["bad_share"] == 0.25
     assert metrics["top1_agreement"] == 1
     assert metrics["atol_needed"] == 0.5
+    assert metrics["rtol_needed"] == 0.1875
+    assert metrics["p99_abs"] == 1
+    assert metrics["cosine"] == pytest.approx((1 + 5 + 12) / math.sqrt(21 * 16.25))
+    assert metrics["sqnr_db"] == pytest.approx(10 * math.log10(21 / 1.25))
+    assert metrics["psnr_db"] == pytest.approx(10 * math.log10(16 * 4 / 1.25))
     assert compare(one, other, Tolerance(0.5, 0.125)).within
     assert not compare(one, other, Tolerance(0.49, 0.125)).within
 
 
-def test_relative_gap_from_zero_has_no_number():
-    assert compare(np.float32([0]), np.float32([1]), STRICT).metrics["max_rel"] is None
+def test_the_tolerances_needed_are_the_smallest_that_pass():
+    random = np.random.default_rng(3)
+    one = random.standard_normal(100)
+    other = one + random.standard_normal(100) * 1e-3
+    metrics = compare(one, other, Tolerance(1e-4, 1e-4)).metrics
+    for key in ("atol", "rtol"):
+        needed = metrics[f"{key}_needed"]
+        for factor, passes in ((1.0001, True), (0.999, False)):
+            tolerance = Tolerance(1e-4, 1e-4)._replace(**{key: needed * factor})
+            assert compare(one, other, tolerance).within is passes
+
+
+def test_a_gap_from_zero_is_infinite_in_relation_and_null_in_json():
+    metrics = compare(np.float32([0]), np.float32([1]), STRICT).metrics
+    assert metrics["max_rel"] == metrics["rtol_needed"] == math.inf
+    assert metrics["sqnr_db"] == -math.inf
+    assert metrics["cosine"] == 0
+    assert to_json(metrics)["max_rel"] is None
+
+
+def test_the_best_places_of_each_row():
+    one = np.float32([[9, 8, 7, 6, 5, 4, 3], [1, 2, 3, 4, 5, 6, 7]])
+    other = one.copy()
+    other[0, 6], other[1, 6] = 10, 0
+    metrics = compare(one, other, STRICT).metrics
+    assert metrics["top1_agreement"] == 0
+    assert metrics["top5_agreement"] == pytest.approx((4 + 4) / 10)
+    narrow = compare(one[:, :5], other[:, 1:6], STRICT).metrics
+    assert narrow["top5_agreement"] is None
+    assert compare(np.float32([1]), np.float32([2]), STRICT).metrics["top1_agreement"] is None
+
+
+def test_outputs_that_only_one_side_gives():
+    one, other = {"a": np.zeros(2), "b": np.zeros(2)}, {"a": np.zeros(2), "c": np.zeros(2)}
+    found = compare_outputs(one, other, STRICT)
+    assert found["a"].equal
+    assert found["b"].metrics == {"problem": "only the original gives it"}
+    assert found["c"].metrics == {"problem": "only the result gives it"}
 
 
 def test_integers_have_to_be_equal_whatever_the_tolerance():
@@ -109,7 +163,7 @@ def test_other_dtypes_and_shapes_are_named():
 
 def test_figures_are_json_even_where_doubles_end():
     huge = np.float64([1e308, -1e308])
-    metrics = compare(huge, -huge, Tolerance(0, 0)).metrics
+    metrics = to_json(compare(huge, -huge, Tolerance(0, 0)).metrics)
     assert metrics["max_abs"] is None
     assert metrics["bad_share"] == 1
     json.dumps(metrics, allow_nan=False)
@@ -137,7 +191,8 @@ def test_accuracy():
 
 
 def test_the_worse_of_two():
-    one = {"max_abs": 1.0, "top1_agreement": 0.5, "atol_needed": None}
-    other = {"max_abs": 0.5, "top1_agreement": 1.0, "atol_needed": 3.0}
-    assert worse(one, other) == {"max_abs": 1.0, "top1_agreement": 0.5, "atol_needed": None}
+    one = {"max_abs": 1.0, "top1_agreement": 0.5, "sqnr_db": 30.0, "atol_needed": math.inf}
+    other = {"max_abs": 0.5, "top1_agreement": 1.0, "sqnr_db": math.inf, "atol_needed": 3.0}
+    assert worse(one, other) == worse(other, one) == one
     assert worse(one, {"problem": "x"}) == {"problem": "x"}
+    assert worse({"max_ulp": None}, {"max_ulp": None}) == {"max_ulp": None}
