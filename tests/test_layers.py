@@ -65,9 +65,8 @@ def test_the_contracts_can_break(tmp_path, file, line, contract):
     assert contract in found.stdout
 
 
-def test_only_the_tensorflow_room_needs_tensorflow():
-    names = [module_name(path) for path in MODULES if path.name != "__main__.py"]
-    names = [name for name in names if not name.startswith("freezeflow.tf")]
+def loaded_by(names):
+    """What is loaded when these modules are, in a fresh interpreter."""
     script = (
         f"import importlib, json, sys\n"
         f"for name in {names!r}: importlib.import_module(name)\n"
@@ -76,9 +75,22 @@ def test_only_the_tensorflow_room_needs_tensorflow():
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    loaded = set(json.loads(done.stdout))
+    return set(json.loads(done.stdout))
+
+
+def test_only_the_tensorflow_room_needs_tensorflow():
+    names = [module_name(path) for path in MODULES if path.name != "__main__.py"]
+    names = [name for name in names if not name.startswith(("freezeflow.tf", "freezeflow.proof"))]
+    loaded = loaded_by(names)
     assert "freezeflow.engine.run" in loaded
     assert not loaded & {"tensorflow", "keras", "h5py", "ml_dtypes", "numpy", "freezeflow.tf"}
+
+
+def test_the_proof_room_needs_numpy_alone():
+    names = [module_name(path) for path in MODULES if "proof" in path.parts]
+    loaded = loaded_by(names)
+    assert "numpy" in loaded
+    assert not loaded & {"tensorflow", "keras", "h5py", "PIL", "freezeflow.tf"}
 
 
 def test_every_import_is_a_declared_dependency():
