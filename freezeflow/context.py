@@ -3,10 +3,11 @@ engine provides it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from freezeflow.values import DType, TensorRef
+from freezeflow.values import DType, Json, TensorRef
 
 
 class Context(Protocol):
@@ -26,6 +27,20 @@ class Context(Protocol):
 
     def put_tensor(self, data: memoryview, dtype: DType, shape: tuple[int, ...]) -> TensorRef:
         """Gives new bytes (row-major, little-endian) to the tensor store."""
+
+    def confined(self, work: Callable[..., Json], *given: object) -> Json:
+        """Runs a function in a confined process of its own, which may write in `scratch` only.
+
+        Only for a step that confines itself: its process has imported TensorFlow and run no op.
+
+        Args:
+            work: The function; what it returns is JSON.
+            given: Its arguments.
+
+        Raises:
+            FreezeflowError: What the function raised.
+            StageFailed: The process was killed, or ended without an answer.
+        """
 
     def log(self, line: str) -> None:
         """Adds a line to the step's log."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from freezeflow.errors import FreezeflowError
+from freezeflow.installed import version_of
 from freezeflow.values import Digest, Json, ModelSource
 from freezeflow.version import VERSION
 
@@ -45,6 +46,7 @@ class Step:
         source: The recipe's model.
         base: The recipe's folder.
         in_tensorflow: It runs in a confined process with TensorFlow.
+        confines_itself: That process is not confined, but starts confined ones.
         reads_source: Its result depends on the source itself, too.
         tools: Package to version, for the key.
     """
@@ -63,6 +65,7 @@ class Step:
     in_tensorflow: bool
     reads_source: bool
     tools: Mapping[str, str]
+    confines_itself: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,22 +101,23 @@ def make_plan(recipe: Recipe) -> Plan:
 
 
 def _step(recipe: Recipe, item: StageItem) -> Step:
-    from freezeflow.stages.params import params_to_json, paths_in, unkeyed
+    from freezeflow.params import params_to_json, paths_in, unkeyed
     from freezeflow.stages.registry import stage_named
 
     stage = stage_named(item.stage)
     params = params_to_json(item.params)
-    paths = paths_in(stage.params, params)
+    paths = paths_in(type(item.params), params)
     base = recipe.path.parent
-    in_tensorflow = stage.in_tensorflow or (stage.role == "load" and recipe.source.needs_tensorflow)
-    tools = {*stage.tools, *(("tensorflow", "keras") if in_tensorflow else ())}
+    demands = stage.demands_of(item.params, recipe.source)
+    tools = {*stage.tools, *demands.tools}
+    tools |= {"tensorflow", "keras"} if demands.in_tensorflow else set()
     return Step(
         id=item.id,
         stage=stage.name,
         stage_version=stage.version,
         role=stage.role,
         params=params,
-        unkeyed=unkeyed(stage.params),
+        unkeyed=unkeyed(type(item.params)),
         input_files={
             ".".join(map(str, found.path)): _absolute(base, found.text)
             for found in paths
@@ -123,28 +127,18 @@ def _step(recipe: Recipe, item: StageItem) -> Step:
         needs=item.needs,
         source=recipe.source,
         base=base,
-        in_tensorflow=in_tensorflow,
+        in_tensorflow=demands.in_tensorflow,
         reads_source=stage.reads_source,
-        tools={name: _version(name) for name in sorted(tools)},
+        tools={
+            **demands.versions,
+            **{name: version_of(name) or "absent" for name in sorted(tools)},
+        },
+        confines_itself=demands.confines_itself,
     )
 
 
 def _absolute(base: Path, path: str) -> Path:
     return Path(os.path.normpath(base / path))
-
-
-# Packages that bring TensorFlow under another name.
-_ALSO_CALLED = {"tensorflow": ("tensorflow-cpu", "tensorflow-intel", "tf-nightly")}
-
-
-def _version(package: str) -> str:
-    """The version that is installed, without importing the package."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    for name in (package, *_ALSO_CALLED.get(package, ())):
-        with contextlib.suppress(PackageNotFoundError):
-            return version(name)
-    return "absent"
 
 
 # ---------------------------------------------------------------- as JSON
@@ -305,11 +299,17 @@ def _as_now(needs: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json
 
 
 def _stage_files(plan: Plan) -> dict[str, int]:
-    """The modules of plugins that declare a plan's stages, with the time of their last change."""
+    """The modules of plugins that declare a plan's stages and formats, with the time of their last change."""
     from freezeflow.stages.registry import stage_named
 
-    modules = {sys.modules[stage_named(step.stage).params.__module__] for step in plan.steps}
-    files = sorted(module.__file__ for module in modules if module.__file__ is not None)
+    modules = {
+        sys.modules[part.__module__]
+        for step in plan.steps
+        for part in stage_named(step.stage).params_for(step.params).__mro__
+    }
+    files = sorted(
+        file for module in modules if (file := getattr(module, "__file__", None)) is not None
+    )
     return {file: _modified(file) for file in files if not file.startswith(_HOUSE)}
 
 

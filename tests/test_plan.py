@@ -249,7 +249,7 @@ def test_a_changed_stage_file(project: Path, kept: Kept, monkeypatch: pytest.Mon
 
 PLUGIN = """
 import dataclasses
-from freezeflow.stages.params import param
+from freezeflow.params import param
 from freezeflow.stages.stage import Stage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from freezeflow.params import fields_of, is_required, shorthand_of
 from freezeflow.spec import schema
-from freezeflow.stages.params import fields_of, is_required, shorthand_of
 from freezeflow.stages.registry import BUILTIN, stage_named
 from freezeflow.stages.stage import Stage
 
@@ -62,10 +62,34 @@ def _stage(stage: Stage) -> str:
     if notes:
         lines += [" ".join(notes), ""]
     lines.append(_table(found))
-    for name, (_, kind) in fields_of(stage.params).items():
-        for record in _records(kind):
-            lines += [f"Each value of `{name}`:", "", _table(schema.schema_of(record))]
+    lines += _nested(stage.params, ())
+    if stage.choice is not None:
+        for name in stage.choice.builtin:
+            lines += _chosen(stage, name)
     return "\n".join(lines)
+
+
+def _nested(params: type[Any], known: Collection[str]) -> list[str]:
+    """The tables of what stands inside parameters, but for the known ones."""
+    lines = []
+    for name, (_, kind) in fields_of(params).items():
+        for record in [] if name in known else _records(kind):
+            whose = "Each value of" if typing.get_origin(kind) is Mapping else "Inside"
+            lines += [f"{whose} `{name}`:", "", _table(schema.schema_of(record))]
+            lines += _nested(record, ())
+    return lines
+
+
+def _chosen(stage: Stage, name: str) -> list[str]:
+    """What one value of a stage's choice brings: an export format's own parameters."""
+    assert stage.choice is not None
+    params = stage.choice.params(name)
+    common = fields_of(stage.params)
+    found = schema.schema_of(params)
+    own = {key: value for key, value in found["properties"].items() if key not in common}
+    title = f"#### {stage.name}: {stage.choice.name} {name}"
+    table = _table({**found, "properties": own}) if own else "No further parameters.\n"
+    return [title, "", stage.choice.summary(name), "", table, *_nested(params, common)]
 
 
 def _notes(stage: Stage) -> Iterator[str]:

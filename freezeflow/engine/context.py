@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from freezeflow.values import Digest, DType, Location, TensorRef
+from freezeflow.engine.orders import Limits
+from freezeflow.values import Digest, DType, Json, Location, TensorRef
 
 
 class StepContext:
@@ -17,14 +19,23 @@ class StepContext:
         scratch: The step's own folder.
         recipe_digest: Digest of the recipe; None without one.
         log: Where its log goes.
+        limits: What a confined process of its own may use; None where it starts none.
     """
 
-    def __init__(self, base: Path, scratch: Path, recipe_digest: str | None, log: TextIO) -> None:
+    def __init__(
+        self,
+        base: Path,
+        scratch: Path,
+        recipe_digest: str | None,
+        log: TextIO,
+        limits: Limits | None = None,
+    ) -> None:
         self.base = base
         self.scratch = scratch
         self.recipe_digest = recipe_digest
         self.warnings: list[str] = []
         self._log = log
+        self._limits = limits
 
     def put_tensor(self, data: memoryview, dtype: DType, shape: tuple[int, ...]) -> TensorRef:
         """Writes new bytes into the scratch folder; the engine moves them into the store."""
@@ -39,6 +50,12 @@ class StepContext:
         size = status.st_size
         place = Location(str(path), 0, size, status.st_mtime_ns, size, status.st_ino)
         return TensorRef(digest, dtype, shape, place)
+
+    def confined(self, work: Callable[..., Json], *given: object) -> Json:
+        """Runs a function in a confined process of its own, which may write in `scratch` only."""
+        from freezeflow.engine.confined import run_confined
+
+        return run_confined(work, given, self.scratch, self._limits or Limits())
 
     def log(self, line: str) -> None:
         """Adds a line to the step's log."""

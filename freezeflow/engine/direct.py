@@ -22,8 +22,8 @@ from freezeflow.engine.orders import Limits, Order, StoredModel
 from freezeflow.graph.model import Model
 from freezeflow.graph.storage import decode_model, encode_model
 from freezeflow.graph.verify import check, remembering
-from freezeflow.stages.params import params_to_json
-from freezeflow.stages.stage import Outcome, Stage, StageInput
+from freezeflow.params import params_to_json
+from freezeflow.stages.stage import Outcome, Stage, StageInput, WrittenFile
 from freezeflow.store.files import remove_tree
 from freezeflow.values import ModelSource
 
@@ -85,7 +85,7 @@ def run_chain(
             given = StageInput(model=start, source=source)
             for stage, params in stages:
                 on_stage(stage)
-                if stage.runs_apart(source):
+                if stage.demands_of(params, source).in_tensorflow:
                     outcome = apart.run(stage, params, given, context)
                 else:
                     outcome = stage.run(given, params, context)
@@ -139,6 +139,7 @@ class _Apart:
             scratch=scratch,
             model=None if given.model is None else _in_files(given.model, scratch),
             limits=Limits(memory_bytes=None, cpu_seconds=None),
+            confines_itself=stage.demands_of(params, given.source).confines_itself,
         )
         name = scratch.name
         self._executor.start(Work(name=name, order=order, in_tensorflow=True, model_digest=None))
@@ -152,7 +153,11 @@ class _Apart:
         if report.model is not None:
             model = decode_model(report.model.graph, report.model.record, report.model.tensors)
         assert model is not None
-        return Outcome(model=model, facts=report.facts)
+        files = tuple(
+            WrittenFile(path=Path(path), sha256=sha256, nbytes=nbytes)
+            for path, sha256, nbytes in report.files
+        )
+        return Outcome(model=model, files=files, facts=report.facts)
 
 
 def _in_files(model: Model, folder: Path) -> StoredModel:

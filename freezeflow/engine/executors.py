@@ -205,7 +205,7 @@ class Processes:
                 failure=StageFailed(f"was ended after {work.seconds:g} seconds", hint=hint)
             )
         if code < 0:
-            return Report(failure=_killed(-code))
+            return Report(failure=killed(-code))
         report = Report.load(work.order.scratch)
         if report is None:
             return Report(failure=StageFailed(f"its process ended with code {code}", hint=_SEE_LOG))
@@ -279,7 +279,7 @@ def wait_for(kinds: list[Processes]) -> None:
 _SEE_LOG = "the end of its log follows"
 
 
-def _killed(number: int) -> StageFailed:
+def killed(number: int) -> StageFailed:
     try:
         name = signal.Signals(number).name
     except ValueError:

@@ -31,8 +31,8 @@ class StoredModel:
 class Limits:
     """What a confined process may use: bytes of private memory, seconds of processor time."""
 
-    memory_bytes: int | None
-    cpu_seconds: int | None
+    memory_bytes: int | None = None
+    cpu_seconds: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,7 @@ class Order:
         scratch: The step's own folder; everything that the process writes for itself goes there.
         model: The model to work on; None for ``load``.
         limits: Run confined, within these limits; None for a step that runs nothing of the model.
+        confines_itself: The limits are for the processes that the step starts.
     """
 
     stage: str
@@ -58,6 +59,7 @@ class Order:
     scratch: Path
     model: StoredModel | None
     limits: Limits | None
+    confines_itself: bool = False
 
     @property
     def log(self) -> Path:
@@ -74,6 +76,7 @@ class Order:
             "recipe_digest": self.recipe_digest,
             "model": _model_to_json(self.model) if self.model else None,
             "limits": dataclasses.asdict(self.limits) if self.limits else None,
+            "confines_itself": self.confines_itself,
         }
         (self.scratch / _ORDER).write_text(json.dumps(data))
 
@@ -90,6 +93,7 @@ class Order:
             scratch=scratch,
             model=_model_from_json(data["model"]) if data["model"] else None,
             limits=Limits(**data["limits"]) if data["limits"] else None,
+            confines_itself=data["confines_itself"],
         )
 
 

@@ -233,6 +233,7 @@ class _Run:
             scratch=scratch,
             model=model,
             limits=limits if step.in_tensorflow else None,
+            confines_itself=step.confines_itself,
         )
 
     # ------------------------------------------------------------ taking results

@@ -41,7 +41,7 @@ def perform(order: Order, model: Model | None, log: TextIO) -> tuple[Report, Mod
     Returns:
         The report, and the model that the stage gave (None when it failed).
     """
-    context = StepContext(order.base, order.scratch, order.recipe_digest, log)
+    context = StepContext(order.base, order.scratch, order.recipe_digest, log, order.limits)
     started = time.perf_counter()
     try:
         report, result = _run_stage(order, model, context)
@@ -59,12 +59,12 @@ def perform(order: Order, model: Model | None, log: TextIO) -> tuple[Report, Mod
 def _run_stage(order: Order, model: Model | None, context: StepContext) -> tuple[Report, Model]:
     from freezeflow.graph import storage
     from freezeflow.graph.verify import check
-    from freezeflow.stages.params import params_from_json
+    from freezeflow.params import params_from_json
     from freezeflow.stages.registry import stage_named
     from freezeflow.stages.stage import StageInput
 
     stage = stage_named(order.stage)
-    params = params_from_json(stage.params, order.params)
+    params = params_from_json(stage.params_for(order.params), order.params)
     if model is None and order.model is not None:
         model = _decode(order.model)
     facts = _confine(order)
@@ -96,7 +96,7 @@ def _decode(stored: StoredModel) -> Model:
 
 
 def _confine(order: Order) -> dict[str, Json]:
-    if order.limits is None:
+    if order.limits is None or order.confines_itself:
         return {}
     from freezeflow.tf.confine import confine
 

@@ -5,10 +5,33 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from freezeflow.context import Context
 from freezeflow.graph.model import Model
+from freezeflow.installed import version_of
+from freezeflow.params import param
 from freezeflow.store.files import Written
+from freezeflow.values import ModelSource
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoParams:
+    """For a format without parameters of its own."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GraphForm:
+    """Parameters of formats that hold TensorFlow's own graph."""
+
+    devices: bool = param(
+        "Keep the devices that the model's author asked for; without them it runs anywhere.",
+        default=False,
+    )
+    drop_defaults: bool = param(
+        "Leave out attributes that equal the op's default, for older versions of TensorFlow.",
+        default=False,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,11 +42,17 @@ class ExportRequest:
         model: A valid model in canonical form.
         to: The file or folder, absolute.
         recipe_digest: Digest of the recipe, for the manifest; None without one.
+        params: The export's parameters, an instance of the format's ``params``.
+        source: The original model, which a check compares with.
+        context: What the step may use of the house.
     """
 
     model: Model
     to: Path
     recipe_digest: str | None
+    params: Any
+    source: ModelSource
+    context: Context
 
 
 class ExportedFile(NamedTuple):
@@ -33,6 +62,18 @@ class ExportedFile(NamedTuple):
     written: Written
 
 
+class Export(NamedTuple):
+    """What a format gives back.
+
+    Args:
+        files: What was published, first the main file.
+        facts: Figures and findings as JSON: the check's verdict, what varies between two runs.
+    """
+
+    files: tuple[ExportedFile, ...]
+    facts: dict[str, Any]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportFormat:
     """A format as the registry knows it.
@@ -40,12 +81,44 @@ class ExportFormat:
     Args:
         name: Its name in recipes.
         summary: One line for the reference page.
-        write: Publishes everything or nothing; gives what was published, first the main file.
-            Raises a FreezeflowError if the model cannot be written in this format.
+        write: Publishes everything or nothing. Raises a FreezeflowError if the model cannot be
+            written in this format.
+        version: Raised whenever the same model and parameters give other bytes.
         suffixes: What the name of the file may end in; empty for a folder.
+        params: The frozen dataclass of its own parameters; in a recipe they stand beside ``format``
+            and ``to``. One named ``check`` says whether its runtime checks the export.
+        extra: The extra of freezeflow that brings its packages: ``pip install 'freezeflow[EXTRA]'``.
+        tools: Packages that writing takes; their versions belong to the key.
+        runtime_tools: Packages that checking takes beside them.
+        in_tensorflow: Writing takes a process with TensorFlow, which the format confines.
+        problems: Further checks of its parameters: (parameter's name or "", message) for each mistake.
     """
 
     name: str
     summary: str
-    write: Callable[[ExportRequest], tuple[ExportedFile, ...]]
+    write: Callable[[ExportRequest], Export]
+    version: int = 1
     suffixes: tuple[str, ...] = ()
+    params: type[Any] = NoParams
+    extra: str = ""
+    tools: tuple[str, ...] = ()
+    runtime_tools: tuple[str, ...] = ()
+    in_tensorflow: bool = False
+    problems: Callable[[Any], list[tuple[str, str]]] = lambda params: []
+
+    def is_checked(self, params: Any) -> bool:
+        """Whether the export is checked by the format's runtime."""
+        return getattr(params, "check", False) is not False
+
+    def needed_tools(self, params: Any) -> tuple[str, ...]:
+        """Every package that an export with these parameters takes."""
+        return (*self.tools, *(self.runtime_tools if self.is_checked(params) else ()))
+
+    def missing(self, params: Any) -> str:
+        """Which packages are not installed and how to get them; empty if all are there."""
+        gone = [name for name in self.needed_tools(params) if version_of(name) is None]
+        if not gone:
+            return ""
+        are = "is" if len(gone) == 1 else "are"
+        command = f"pip install 'freezeflow[{self.extra}]'" if self.extra else "install them"
+        return f"{self.name} needs {' and '.join(gone)}, which {are} not installed: {command}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from freezeflow.errors import ModelRefused
-from freezeflow.exports.format import ExportedFile, ExportFormat, ExportRequest
+from freezeflow.exports.format import Export, ExportedFile, ExportFormat, ExportRequest, GraphForm
 from freezeflow.exports.limits import check_self_contained, check_size
 from freezeflow.exports.manifest import manifest_bytes, manifest_path
 from freezeflow.graph.model import Model
@@ -20,7 +20,7 @@ from freezeflow.store.files import publication
 MAX_TEXT_BYTES = 64 * 1024 * 1024
 
 
-def write(request: ExportRequest) -> tuple[ExportedFile, ...]:
+def write(request: ExportRequest) -> Export:
     """Publishes the graph and its manifest, both or neither.
 
     Raises:
@@ -40,7 +40,7 @@ def write(request: ExportRequest) -> tuple[ExportedFile, ...]:
         written = files.write(to, content)
         data = manifest_bytes(model, {to.name: written}, request.recipe_digest)
         beside = files.write(manifest, [data])
-    return ExportedFile(to, written), ExportedFile(manifest, beside)
+    return Export((ExportedFile(to, written), ExportedFile(manifest, beside)), {})
 
 
 def _check_no_assets(model: Model) -> None:
@@ -64,5 +64,6 @@ FORMAT = ExportFormat(
     name="frozen_graph",
     summary="One GraphDef file (.pb, or .pbtxt as text) with a manifest beside it.",
     write=write,
+    params=GraphForm,
     suffixes=(".pb", ".pbtxt"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 from importlib.metadata import EntryPoint
 
@@ -18,11 +19,13 @@ FORMATS = {
 ENTRY_POINTS = "freezeflow.exports"
 
 
+@functools.cache
 def format_named(name: str) -> ExportFormat:
     """The format of that name.
 
     Raises:
-        UsageError: There is none, or two packages bring one of that name.
+        UsageError: There is none, or two packages bring one of that name, or a plugin's cannot be
+            imported or is something else.
     """
     if name in FORMATS:
         found: ExportFormat = importlib.import_module(FORMATS[name]).FORMAT
@@ -30,7 +33,15 @@ def format_named(name: str) -> ExportFormat:
     plugins = plugin_formats()
     if name not in plugins:
         raise UsageError(f"there is no export format {name!r}", hint=_suggestion(name, plugins))
-    made: ExportFormat = plugins[name].load()
+    entry = plugins[name]
+    try:
+        made = entry.load()
+    except (ImportError, AttributeError) as error:
+        hint = "Install what it needs, or uninstall the package that brings it."
+        raise UsageError(f"format {name!r} cannot be imported: {error}", hint=hint) from error
+    if not isinstance(made, ExportFormat) or made.name != name:
+        place = f"{name} = {entry.value}"
+        raise UsageError(f"the entry point {place} of {ENTRY_POINTS} names no format {name!r}")
     return made
 
 
@@ -43,6 +54,7 @@ def format_names() -> tuple[str, ...]:
     return tuple(sorted({*FORMATS, *plugin_formats()}))
 
 
+@functools.cache
 def plugin_formats() -> dict[str, EntryPoint]:
     """Formats that other packages bring.
 

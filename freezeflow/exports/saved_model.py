@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from freezeflow.exports.folders import published_folder
-from freezeflow.exports.format import ExportedFile, ExportFormat, ExportRequest
+from freezeflow.exports.format import Export, ExportedFile, ExportFormat, ExportRequest, GraphForm
 from freezeflow.exports.limits import check_self_contained, check_size
 from freezeflow.exports.manifest import manifest_bytes, tensor_name
 from freezeflow.graph import attrs, ops
@@ -39,7 +39,7 @@ _INIT_COLLECTION = "saved_model_main_op"
 _INIT_NODE = "run_initializers"
 
 
-def write(request: ExportRequest) -> tuple[ExportedFile, ...]:
+def write(request: ExportRequest) -> Export:
     """Publishes the folder, whole or not at all; a SavedModel that is there is replaced.
 
     Raises:
@@ -57,7 +57,8 @@ def write(request: ExportRequest) -> tuple[ExportedFile, ...]:
             files[name] = write_atomically(folder / name, [asset.content.location])
         manifest = manifest_bytes(model, files, request.recipe_digest)
         files[MANIFEST] = write_atomically(folder / MANIFEST, [manifest])
-    return tuple(_published(request.to, name, written) for name, written in files.items())
+    published = (_published(request.to, name, written) for name, written in files.items())
+    return Export(tuple(published), {})
 
 
 def _published(folder: Path, name: str, written: Written) -> ExportedFile:
@@ -146,4 +147,5 @@ FORMAT = ExportFormat(
     name="saved_model",
     summary="A SavedModel folder without variables, for whatever loads SavedModels.",
     write=write,
+    params=GraphForm,
 )

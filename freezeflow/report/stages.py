@@ -7,9 +7,10 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from freezeflow.params import schema_of, shorthand_of
 from freezeflow.report.text import paint, table
-from freezeflow.stages.params import schema_of, shorthand_of
-from freezeflow.stages.stage import Stage
+from freezeflow.spec.schema import params_schema
+from freezeflow.stages.stage import Choice, Stage
 from freezeflow.values import Json
 
 FORMAT = "freezeflow.stages/1"
@@ -30,9 +31,24 @@ def render_stage(stage: Stage, *, color: bool = False) -> str:
     short = shorthand_of(stage.params)
     if short:
         lines.append(f"`- {stage.name}: VALUE` is short for `- {stage.name}: {{{short}: VALUE}}`.")
-    for name, found in schema_of(stage.params)["properties"].items():
+    common = schema_of(stage.params)["properties"]
+    for name, found in common.items():
         lines += ["", *_parameter(name, found, color)]
+    if stage.choice is not None:
+        for name in stage.choice.names():
+            lines += ["", *_chosen(stage.choice, name, common, color)]
     return "\n".join(lines)
+
+
+def _chosen(choice: Choice, name: str, common: Mapping[str, Any], color: bool) -> Iterator[str]:
+    """The parameters that one value of a choice brings."""
+    yield f"With {choice.name} {paint(name, 'bold', color=color)}:"
+    own = schema_of(choice.params(name))["properties"].keys() - common.keys()
+    if not own:
+        yield "  no further parameters"
+    for parameter, found in schema_of(choice.params(name))["properties"].items():
+        if parameter in own:
+            yield from _parameter(parameter, found, color)
 
 
 def _parameter(name: str, found: Mapping[str, Any], color: bool) -> Iterator[str]:
@@ -77,7 +93,7 @@ def stages_to_json(stages: Sequence[Stage]) -> Json:
                 "version": stage.version,
                 "role": stage.role,
                 "in_tensorflow": stage.in_tensorflow,
-                "params": schema_of(stage.params),
+                "params": params_schema(stage),
             }
             for stage in stages
         ],

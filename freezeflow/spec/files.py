@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from freezeflow.params import paths_in
 from freezeflow.spec.notes import Notes
 from freezeflow.spec.paths import absolute, exists, leaves, missing_hint, project_root
 from freezeflow.spec.problems import shown
 from freezeflow.spec.stage_list import PlacedItem, place_of
 from freezeflow.spec.tree import Path_
-from freezeflow.stages.params import paths_in
 from freezeflow.values import ModelSource
 
 
@@ -55,7 +55,7 @@ def check_files(
 
 
 def _files(placed: PlacedItem, recipe: Path, notes: Notes) -> Iterator[_File]:
-    for param in paths_in(placed.stage.params, placed.values):
+    for param in paths_in(placed.stage.params_for(placed.values), placed.values):
         place = place_of(placed, param.path, notes)
         path = absolute(param.text, recipe)
         if not notes.broken(place):

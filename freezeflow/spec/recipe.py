@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from freezeflow.params import params_to_json, unkeyed
 from freezeflow.spec.files import check_files, check_values
 from freezeflow.spec.model_block import read_model
 from freezeflow.spec.notes import Notes
@@ -18,7 +19,6 @@ from freezeflow.spec.stage_list import StageItem, read_stages
 from freezeflow.spec.structure import check_structure
 from freezeflow.spec.tree import read_document
 from freezeflow.spec.variables import fill_variables
-from freezeflow.stages.params import params_to_json, unkeyed
 from freezeflow.values import Digest, Json, ModelSource
 
 __all__ = ["Recipe", "StageItem", "load_recipe"]

@@ -13,8 +13,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from freezeflow.stages.params import schema_of, shorthand_of
+from freezeflow.params import schema_of, shorthand_of
 from freezeflow.stages.registry import BUILTIN, stage_modules, stage_named
+from freezeflow.stages.stage import Choice, Stage
 from freezeflow.values import Json, SourceKind
 
 if TYPE_CHECKING:
@@ -32,19 +33,24 @@ _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
 def recipe_schema(
-    *, plugins: bool = True, detailed: Collection[str] | None = None
+    *,
+    plugins: bool = True,
+    detailed: Collection[str] | None = None,
+    chosen: Collection[str] | None = None,
 ) -> dict[str, Json]:
     """The schema (draft 2020-12) of a recipe.
 
     Args:
         plugins: With the stages of installed plugins; the published file has only our own.
         detailed: Stages whose parameters it holds, by default all of them.
+        chosen: Values of parameters that bring others (formats of an export) whose parameters it
+            holds beside those of our own; by default all of them.
 
     Raises:
         UsageError: A plugin's stage cannot be had.
     """
     stages = {
-        name: _stage_schema(name) if detailed is None or name in detailed else {}
+        name: _stage_schema(name, plugins, chosen) if detailed is None or name in detailed else {}
         for name in (stage_modules() if plugins else BUILTIN)
     }
     return {
@@ -81,15 +87,15 @@ def recipe_schema(
 
 
 @functools.cache
-def validator(used: frozenset[str]) -> Draft202012Validator:
-    """A validator of recipes that use certain stages; the others are known by name only.
+def validator(used: frozenset[str], chosen: frozenset[str]) -> Draft202012Validator:
+    """A validator of recipes that use certain stages and formats; others are known by name only.
 
     Raises:
         UsageError: A plugin's stage cannot be had.
     """
     import jsonschema
 
-    return jsonschema.Draft202012Validator(recipe_schema(detailed=used))
+    return jsonschema.Draft202012Validator(recipe_schema(detailed=used, chosen=chosen))
 
 
 def schema_text() -> str:
@@ -181,19 +187,49 @@ def _item_schema(stages: Mapping[str, Json]) -> dict[str, Json]:
     }
 
 
-def _stage_schema(name: str) -> dict[str, Json]:
+def params_schema(
+    stage: Stage, *, plugins: bool = True, chosen: Collection[str] | None = None
+) -> dict[str, Json]:
+    """The schema of a stage's parameters as a mapping; `plugins` and `chosen` as for `recipe_schema`.
+
+    Raises:
+        UsageError: A plugin's export format cannot be had.
+    """
+    choice = stage.choice
+    if choice is None:
+        return schema_of(stage.params)
+    names = choice.names() if plugins else choice.builtin
+    told = [name for name in names if chosen is None or name in (*choice.builtin, *chosen)]
+    field = schema_of(stage.params)["properties"][choice.name]
+    return {
+        "type": "object",
+        "properties": {choice.name: {**field, "enum": list(names)}},
+        "allOf": [_branch(stage, choice, name) for name in told],
+    }
+
+
+def _branch(stage: Stage, choice: Choice, name: str) -> dict[str, Json]:
+    """The parameters that there are where the choice is `name`."""
+    needed = [] if name == stage.usual_choice else [choice.name]
+    return {
+        "if": {"properties": {choice.name: {"const": name}}, "required": needed},
+        "then": schema_of(choice.params(name)),
+    }
+
+
+def _stage_schema(name: str, plugins: bool, chosen: Collection[str] | None) -> dict[str, Json]:
     """A stage's parameters as a mapping, the one that may stand for itself, or nothing."""
     stage = stage_named(name)
-    whole = schema_of(stage.params)
+    common = schema_of(stage.params)
     shorthand = shorthand_of(stage.params)
-    other = {} if shorthand is None else whole["properties"][shorthand]
+    other = {} if shorthand is None else common["properties"][shorthand]
     types = other.get("type", [])
     types = [types] if isinstance(types, str) else types
     return {
         "description": stage.summary,
         "if": {"type": "object"},
-        "then": whole,
-        "else": {**other, **_or_empty(other, types, empty="required" not in whole)},
+        "then": params_schema(stage, plugins=plugins, chosen=chosen),
+        "else": {**other, **_or_empty(other, types, empty="required" not in common)},
     }
 
 

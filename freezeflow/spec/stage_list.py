@@ -6,12 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from freezeflow.spec.notes import Notes
-from freezeflow.spec.paths import fill_places
-from freezeflow.spec.problems import shown
-from freezeflow.spec.schema import ITEM_KEYS
-from freezeflow.spec.tree import Path_
-from freezeflow.stages.params import (
+from freezeflow.params import (
     PathParam,
     fields_of,
     is_required,
@@ -20,6 +15,11 @@ from freezeflow.stages.params import (
     shorthand_of,
     with_paths,
 )
+from freezeflow.spec.notes import Notes
+from freezeflow.spec.paths import fill_places
+from freezeflow.spec.problems import shown
+from freezeflow.spec.schema import ITEM_KEYS
+from freezeflow.spec.tree import Path_
 from freezeflow.stages.registry import stage_modules, stage_named
 from freezeflow.stages.stage import Stage
 from freezeflow.values import Json
@@ -98,7 +98,8 @@ def read_stages(given: Json, name: str, notes: Notes) -> StageList:
         taken.add(identifier)
         path = ("stages", index, stage.name)
         values = _values(body[stage.name], stage, path, name, notes)
-        params = None if notes.broken(path) else params_from_json(stage.params, values)
+        kind = stage.params_for(values)
+        params = None if notes.broken(path) else params_from_json(kind, values)
         item = StageItem(
             id=identifier,
             stage=stage.name,
@@ -148,7 +149,8 @@ def _needs(body: Mapping[str, Json], before: tuple[str, ...]) -> tuple[str, ...]
 def _values(given: Json, stage: Stage, path: Path_, name: str, notes: Notes) -> dict[str, Json]:
     """The parameters that have no mistake, ``{model}`` filled in; defaults too if all are right."""
     values = _spelled_out(given, stage, path, notes)
-    for key, (field, _) in fields_of(stage.params).items():
+    params = stage.params_for(values)
+    for key, (field, _) in fields_of(params).items():
         if is_required(field) and given is None:
             notes.add(path, f"{stage.name} needs {shown(key)}", field.metadata["doc"], key=True)
 
@@ -158,8 +160,9 @@ def _values(given: Json, stage: Stage, path: Path_, name: str, notes: Notes) -> 
         return fill_places(param.text, name, found, notes)
 
     if not notes.broken(path):
-        values = params_to_json(params_from_json(stage.params, values))
-    return with_paths(stage.params, values, fill)
+        values = params_to_json(params_from_json(params, values))
+    known = fields_of(params)
+    return with_paths(params, {k: v for k, v in values.items() if k in known}, fill)
 
 
 def _spelled_out(given: Json, stage: Stage, path: Path_, notes: Notes) -> dict[str, Json]:

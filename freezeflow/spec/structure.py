@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from freezeflow.params import fields_of
 from freezeflow.spec.notes import Notes
 from freezeflow.spec.problems import did_you_mean, near_miss, shown
 from freezeflow.spec.scalars import parse_scalar
 from freezeflow.spec.schema import ITEM_KEYS, validator
 from freezeflow.spec.tree import Path_, walk
 from freezeflow.stages.registry import stage_modules, stage_named
+from freezeflow.stages.stage import Stage
 from freezeflow.values import Json
 
 # Keys that people look for at the top, and where they are.
@@ -48,7 +50,8 @@ _TYPE_WORDS = {
 def check_structure(data: Json, notes: Notes) -> None:
     """Notes every place where the recipe does not fit the schema."""
     _check_numbers(data, notes)
-    errors = list(validator(used_stages(data)).iter_errors(data))
+    used = used_stages(data)
+    errors = list(validator(used, _chosen(data, used)).iter_errors(data))
     # A value of the wrong type breaks other rules, too; one mistake is told once.
     mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
     for error in errors:
@@ -66,6 +69,19 @@ def used_stages(data: Json) -> frozenset[str]:
     for item in _items(data):
         named.update([item] if isinstance(item, str) else item if isinstance(item, dict) else [])
     return frozenset(named & stage_modules().keys())
+
+
+def _chosen(data: Json, used: Collection[str]) -> frozenset[str]:
+    """What a recipe says for parameters that bring others: the formats of its exports."""
+    choices = [(name, choice) for name in used if (choice := stage_named(name).choice)]
+    bodies = [
+        (item.get(name), choice.name)
+        for item in _items(data)
+        if isinstance(item, dict)
+        for name, choice in choices
+    ]
+    values = [body.get(key) for body, key in bodies if isinstance(body, dict)]
+    return frozenset(value for value in values if isinstance(value, str))
 
 
 def _items(data: Json) -> list[Json]:
@@ -111,13 +127,28 @@ def _unknown_key(key: str, error: Any, path: Path_) -> tuple[str, str]:
         return f"key of {path[-1]}", did_you_mean(key, known)
     if len(path) > 2:
         nested = "" if len(path) == 3 else f"{_named(path[2:])} of "
-        return f"parameter of {nested}{path[2]}", did_you_mean(key, known)
+        hint = did_you_mean(key, known)
+        if not nested:
+            hint = _belongs(key, error.instance, stage_named(str(path[2]))) or hint
+        return f"parameter of {nested}{path[2]}", hint
     stage = next((name for name in error.instance if name in stage_modules()), None)
     if stage is None:
         return "stage", did_you_mean(key, known.keys() - ITEM_KEYS)
     if key in {field.name for field in dataclasses.fields(stage_named(stage).params)}:
         return "key", f"It is a parameter of {stage}: indent it further, under `{stage}:`."
     return f"key beside {stage}", did_you_mean(key, ITEM_KEYS)
+
+
+def _belongs(key: str, body: Mapping[str, Json], stage: Stage) -> str:
+    """A hint at the other choices that the parameter belongs to; empty where there are none."""
+    choice = stage.choice
+    if choice is None:
+        return ""
+    owners = [name for name in choice.builtin if key in fields_of(choice.params(name))]
+    if not owners:
+        return ""
+    chosen = body.get(choice.name, stage.usual_choice)
+    return f"It belongs to {choice.name} {' and '.join(owners)}; this is {chosen}."
 
 
 def _wrong_type(error: Any, path: Path_, notes: Notes) -> None:

@@ -1,51 +1,84 @@
-"""Publishes the model in a format: a frozen graph, a SavedModel."""
+"""Publishes the model in a format; the format brings further parameters."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
+from typing import Any
 
 from freezeflow.context import Context
 from freezeflow.errors import StageFailed, UsageError
-from freezeflow.exports.format import ExportRequest
-from freezeflow.exports.registry import format_named
+from freezeflow.exports.format import ExportRequest, GraphForm
+from freezeflow.exports.registry import FORMATS, format_named, format_names
 from freezeflow.graph.canonical import canonical
 from freezeflow.graph.verify import check, unknown_ops
-from freezeflow.stages.params import OutputPath, param
-from freezeflow.stages.stage import Outcome, Stage, StageInput, WrittenFile
+from freezeflow.params import OutputPath, param
+from freezeflow.stages.stage import Choice, Demands, Outcome, Stage, StageInput, WrittenFile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Params:
-    """Parameters of ``export``."""
+    """Parameters of ``export`` that every format has."""
 
     to: OutputPath = param(
         "The file or folder to write. A frozen graph ends in .pb, or in .pbtxt for people to read.",
         shorthand=True,
     )
     format: str = param(
-        "What to write: frozen_graph, saved_model, or a format that a plugin brings.",
+        "What to write: a format of freezeflow's, or one that a plugin brings.",
         default="frozen_graph",
     )
-    devices: bool = param(
-        "Keep the devices that the model's author asked for; without them it runs anywhere.",
-        default=False,
+
+
+@functools.cache
+def params_of(name: str) -> type[Any]:
+    """The parameters of an export in a format: those of ``export``, then the format's own.
+
+    Raises:
+        UsageError: A plugin's format cannot be had.
+    """
+    own = format_named(name).params
+    return dataclasses.make_dataclass(
+        f"{name}.Params", [], bases=(own, Params), frozen=True, kw_only=True, namespace={}
     )
-    drop_defaults: bool = param(
-        "Leave out attributes that equal the op's default, for older versions of TensorFlow.",
-        default=False,
-    )
+
+
+def filled(params: Params) -> Any:
+    """The parameters with those of the format; defaults where only the common ones were given."""
+    own = format_named(params.format).params
+    if isinstance(params, own):
+        return params
+    return params_of(params.format)(to=params.to, format=params.format)
 
 
 def problems(params: Params) -> list[tuple[str, str]]:
-    """An unknown format, or a file name that does not suit it."""
+    """What is missing to write the format, and what in the parameters does not suit it."""
     try:
-        suffixes = format_named(params.format).suffixes
+        found = format_named(params.format)
     except UsageError as error:
         return [("format", f"{error.message}. {error.hint}")]
-    if not suffixes or params.to.endswith(suffixes):
-        return []
-    return [("to", f"a {params.format} ends in {' or '.join(suffixes)}, not as {params.to!r}")]
+    params = filled(params)
+    missing = found.missing(params)
+    if missing:
+        return [("format", missing)]
+    mistakes = found.problems(params)
+    if found.suffixes and not params.to.endswith(found.suffixes):
+        endings = " or ".join(found.suffixes)
+        mistakes.append(("to", f"a {found.name} ends in {endings}, not as {params.to!r}"))
+    return mistakes
+
+
+def demands(params: Params) -> Demands:
+    """What it takes to write the format; a check runs models, so it takes a process of its own."""
+    found, params = format_named(params.format), filled(params)
+    apart = found.in_tensorflow or found.is_checked(params)
+    return Demands(
+        in_tensorflow=apart,
+        confines_itself=apart,
+        tools=found.needed_tools(params),
+        versions={f"format {found.name}": str(found.version)},
+    )
 
 
 def run(given: StageInput, params: Params, context: Context) -> Outcome:
@@ -54,21 +87,29 @@ def run(given: StageInput, params: Params, context: Context) -> Outcome:
     Raises:
         StageFailed: There is no model, it is not valid, or the path does not suit the format.
         ModelRefused: The format cannot hold the model.
+        ValidationFailed: What was written does not mean the same in the format's runtime.
         FreezeflowError: The files cannot be written.
     """
     if given.model is None:
         raise StageFailed("export has no model to write", hint="put `load` before it")
     for name, message in problems(params):
         raise StageFailed(message, where=f"export.{name}")
-    model = canonical(given.model, keep_devices=params.devices, drop_defaults=params.drop_defaults)
+    params = filled(params)
+    form = params if isinstance(params, GraphForm) else GraphForm()
+    model = canonical(given.model, keep_devices=form.devices, drop_defaults=form.drop_defaults)
     check(model, stage="export")
     request = ExportRequest(
-        model=model, to=Path(context.base, params.to), recipe_digest=context.recipe_digest
+        model=model,
+        to=Path(context.base, params.to),
+        recipe_digest=context.recipe_digest,
+        params=params,
+        source=given.source,
+        context=context,
     )
     published = format_named(params.format).write(request)
     files = tuple(
         WrittenFile(path=path, sha256=written.sha256, nbytes=written.nbytes)
-        for path, written in published
+        for path, written in published.files
     )
     return Outcome(
         model=given.model,
@@ -79,16 +120,25 @@ def run(given: StageInput, params: Params, context: Context) -> Outcome:
             "nodes": len(model.graph.nodes),
             "functions": len(model.graph.functions),
             "unknown_ops": unknown_ops(model),
+            **published.facts,
         },
     )
 
 
 STAGE = Stage(
     name="export",
-    summary="Publish the model in canonical form: a frozen graph with its manifest, a SavedModel.",
-    version=1,
+    summary="Publish the model in canonical form, in the format that it has to land in.",
+    version=2,
     params=Params,
     run=run,
     role="export",
+    choice=Choice(
+        name="format",
+        builtin=tuple(FORMATS),
+        names=format_names,
+        params=params_of,
+        summary=lambda name: format_named(name).summary,
+    ),
+    demands=demands,
     problems=problems,
 )

@@ -11,7 +11,7 @@ from freezeflow.graph.foldable import node_bytes
 from freezeflow.graph.graph import Graph
 from freezeflow.graph.model import Model
 from freezeflow.graph.walk import function_order
-from freezeflow.stages.params import param
+from freezeflow.params import param
 from freezeflow.stages.stage import Outcome, Stage, StageInput
 
 

@@ -13,7 +13,7 @@ from freezeflow.graph.freeze import freeze_variables
 from freezeflow.graph.inline import inline_model
 from freezeflow.graph.rename import name_ends
 from freezeflow.graph.tables import inline_tables
-from freezeflow.stages.params import param
+from freezeflow.params import param
 from freezeflow.stages.stage import Outcome, Stage, StageInput
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from freezeflow.context import Context
 from freezeflow.graph.model import Model
@@ -55,6 +56,42 @@ class Outcome:
     facts: Mapping[str, Json] = dataclasses.field(default_factory=dict)
 
 
+class Demands(NamedTuple):
+    """What running a stage takes.
+
+    Args:
+        in_tensorflow: A process of its own with TensorFlow, confined unless `confines_itself`.
+        confines_itself: It starts the confined processes itself (`Context.confined`).
+        versions: Further versions that belong to the step's key, by name.
+        tools: Packages whose versions belong to the key.
+    """
+
+    in_tensorflow: bool
+    tools: tuple[str, ...] = ()
+    versions: Mapping[str, str] = types.MappingProxyType({})
+    confines_itself: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A parameter whose value decides which further parameters there are.
+
+    Args:
+        name: The parameter's name; it has a default.
+        builtin: The values that freezeflow itself brings.
+        names: Every value, those that plugins bring, too.
+        params: The stage's ``Params`` with those that belong to a value, as a dataclass. Raises
+            UsageError if a plugin's cannot be had.
+        summary: One line on a value, for the reference page.
+    """
+
+    name: str
+    builtin: tuple[str, ...]
+    names: Callable[[], tuple[str, ...]]
+    params: Callable[[str], type[Any]]
+    summary: Callable[[str], str]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """A stage as the registry knows it.
@@ -64,11 +101,13 @@ class Stage:
         summary: One line for ``freezeflow stages`` and the reference page.
         version: Raised whenever the same input and parameters give another result.
         params: The frozen dataclass of its parameters.
+        choice: The one of them that brings further parameters, if there is one.
         run: The work itself.
         role: ``load`` starts a chain, ``transform`` changes a model, ``check`` and ``export`` hand it on.
         in_tensorflow: It needs TensorFlow, so it runs in a confined process of its own.
         reads_source: Its result depends on the original model, too (validate).
         tools: Packages whose versions belong to its key, e.g. ``("tensorflow",)``.
+        demands: What running it takes, where that depends on the parameters.
         problems: Checks that need more than one parameter at once, for ``freezeflow check``:
             returns (parameter name or "", message) for each mistake.
     """
@@ -82,8 +121,30 @@ class Stage:
     in_tensorflow: bool = False
     reads_source: bool = False
     tools: tuple[str, ...] = ()
+    choice: Choice | None = None
+    demands: Callable[[Any], Demands] | None = None
     problems: Callable[[Any], list[tuple[str, str]]] = lambda params: []
 
-    def runs_apart(self, source: ModelSource) -> bool:
-        """Whether it runs in a confined process with TensorFlow, for this source."""
-        return self.in_tensorflow or (self.role == "load" and source.needs_tensorflow)
+    def params_for(self, values: Mapping[str, Json]) -> type[Any]:
+        """The dataclass of the parameters that there are where they have these values."""
+        if self.choice is None:
+            return self.params
+        chosen = values.get(self.choice.name, self.usual_choice)
+        builtin, names = self.choice.builtin, self.choice.names
+        known = isinstance(chosen, str) and (chosen in builtin or chosen in names())
+        return self.choice.params(chosen) if known else self.params
+
+    @property
+    def usual_choice(self) -> str:
+        """The default of the parameter that brings others; empty where there is none."""
+        if self.choice is None:
+            return ""
+        default: str = self.params.__dataclass_fields__[self.choice.name].default
+        return default
+
+    def demands_of(self, params: Any, source: ModelSource) -> Demands:
+        """What it takes to run it with these parameters on a model from this source."""
+        if self.demands is not None:
+            return self.demands(params)
+        loads = self.role == "load" and source.needs_tensorflow
+        return Demands(in_tensorflow=self.in_tensorflow or loads)

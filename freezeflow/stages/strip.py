@@ -9,7 +9,7 @@ from freezeflow.context import Context
 from freezeflow.errors import StageFailed
 from freezeflow.graph.model import Model
 from freezeflow.graph.strip import strip
-from freezeflow.stages.params import param
+from freezeflow.params import param
 from freezeflow.stages.stage import Outcome, Stage, StageInput
 from freezeflow.values import Json
 

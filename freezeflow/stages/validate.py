@@ -11,7 +11,7 @@ from freezeflow.context import Context
 from freezeflow.errors import StageFailed, ValidationFailed
 from freezeflow.graph.op_policy import check_runnable, uses_of
 from freezeflow.graph.walk import function_order
-from freezeflow.stages.params import InputPath, param
+from freezeflow.params import InputPath, param
 from freezeflow.stages.stage import Outcome, Stage, StageInput
 from freezeflow.values import Json
 

@@ -14,8 +14,8 @@ from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import Graph, Node
 from freezeflow.graph.model import Model
+from freezeflow.params import param
 from freezeflow.plan import Plan, Step
-from freezeflow.stages.params import param
 from freezeflow.stages.stage import Outcome, Stage, StageInput, WrittenFile
 from freezeflow.store.files import write_atomically
 from freezeflow.values import Digest, DType, Location, ModelSource, TensorRef

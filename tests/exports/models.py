@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from freezeflow.exports.format import ExportRequest
 from freezeflow.graph import attrs
 from freezeflow.graph.model import Asset
 from freezeflow.values import DType
@@ -82,3 +83,9 @@ def with_asset(folder):
         init=("fill",),
         assets=(Asset(name="vocabulary.txt", tensor="file", content=content),),
     )
+
+
+def asked(model, to, recipe_digest=None, **more):
+    """A request to write a model; what frozen graphs and SavedModels do not use is left out."""
+    request = {"params": None, "source": None, "context": None, **more}
+    return ExportRequest(model=model, to=to, recipe_digest=recipe_digest, **request)

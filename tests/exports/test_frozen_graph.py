@@ -9,7 +9,6 @@ import pytest
 import freezeflow.exports.frozen_graph as frozen_graph
 from freezeflow.errors import FreezeflowError, ModelRefused
 from freezeflow.exports import limits
-from freezeflow.exports.format import ExportRequest
 from freezeflow.exports.manifest import manifest_path
 from freezeflow.graph.canonical import canonical
 from freezeflow.graph.read import GraphReader
@@ -17,17 +16,17 @@ from freezeflow.graph.write import graph_def_bytes
 from freezeflow.messages import message_class
 from freezeflow.values import Location, TensorSpec
 from freezeflow.version import VERSION
-from tests.exports.models import F, dense, with_asset
+from tests.exports.models import F, asked, dense, with_asset
 from tests.graphs import const
 
 
 def request(model, to, recipe_digest="blake3:" + "1" * 64):
-    return ExportRequest(model=canonical(model), to=to, recipe_digest=recipe_digest)
+    return asked(canonical(model), to, recipe_digest)
 
 
 def test_graph_and_manifest(tmp_path):
     out = tmp_path / "build" / "model.pb"
-    graph, manifest = frozen_graph.write(request(dense(tmp_path / "in"), out))
+    graph, manifest = frozen_graph.write(request(dense(tmp_path / "in"), out)).files
     assert (graph.path, manifest.path) == (out, tmp_path / "build" / "model.manifest.json")
     data = out.read_bytes()
     assert graph.written.sha256 == hashlib.sha256(data).hexdigest()
@@ -59,14 +58,16 @@ def test_no_path_of_this_machine_and_the_same_bytes_everywhere(tmp_path):
     for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
-        files = frozen_graph.write(request(dense(folder / "in"), folder / "model.pb"))
+        files = frozen_graph.write(request(dense(folder / "in"), folder / "model.pb")).files
         contents.append([file.path.read_bytes() for file in files])
     assert contents[0] == contents[1]
     assert str(tmp_path).encode() not in b"".join(contents[0])
 
 
 def test_without_a_recipe(tmp_path):
-    files = frozen_graph.write(request(dense(tmp_path), tmp_path / "m.pb", recipe_digest=None))
+    files = frozen_graph.write(
+        request(dense(tmp_path), tmp_path / "m.pb", recipe_digest=None)
+    ).files
     assert json.loads(files[1].path.read_text())["recipe"] is None
 
 
@@ -74,7 +75,7 @@ def test_as_text(tmp_path):
     from google.protobuf import text_format
 
     out = tmp_path / "m.pbtxt"
-    graph, manifest = frozen_graph.write(request(dense(tmp_path / "in"), out))
+    graph, manifest = frozen_graph.write(request(dense(tmp_path / "in"), out)).files
     assert manifest.path.name == "m.pbtxt.manifest.json"
     message = text_format.Parse(out.read_text(), message_class("GraphDef")())
     assert GraphReader(message).graph().nodes.keys() == {"x", "w", "dot", "relu", "y"}
@@ -122,10 +123,10 @@ def test_the_limit_is_exact(tmp_path):
 def test_large_graphs_are_not_written_as_text(tmp_path):
     model = enlarged(dense(tmp_path / "in"), frozen_graph.MAX_TEXT_BYTES)
     canonical_model = canonical(model)
-    asked = ExportRequest(model=canonical_model, to=tmp_path / "m.pbtxt", recipe_digest=None)
+    text = asked(canonical_model, tmp_path / "m.pbtxt")
     # The content is not there, so reading it first would fail in another way.
     with pytest.raises(ModelRefused, match=r"at most 64\.00 MiB"):
-        frozen_graph.write(asked)
+        frozen_graph.write(text)
 
 
 def test_variables_and_assets_are_refused(tmp_path):
@@ -170,6 +171,6 @@ def test_a_source_that_changed_is_noticed(tmp_path):
 def test_signatures_name_tensors_by_output_number(tmp_path):
     model = dense(tmp_path / "in")
     model.signatures["serving_default"].outputs["y"] = TensorSpec("y:1", F, None)
-    _, manifest = frozen_graph.write(request(model, tmp_path / "m.pb"))
+    _, manifest = frozen_graph.write(request(model, tmp_path / "m.pb")).files
     outputs = json.loads(manifest.path.read_text())["signatures"]["serving_default"]["outputs"]
     assert outputs == {"y": {"tensor": "y:1", "dtype": "float32", "shape": None}}

@@ -7,13 +7,12 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
-from freezeflow.exports.format import ExportRequest
 from freezeflow.exports.registry import format_named
 from freezeflow.graph import verify
 from freezeflow.graph.canonical import canonical
 from freezeflow.graph.strip import strip
 from freezeflow.tf.sessions import exact_config
-from tests.exports.models import dense, lookup, with_asset
+from tests.exports.models import asked, dense, lookup, with_asset
 from tests.tf.built import assert_same, model_of, run
 
 v1 = tf.compat.v1
@@ -62,8 +61,7 @@ def model(request, tmp_path):
 
 
 def export(model, name, to, recipe_digest=None):
-    request = ExportRequest(model=model, to=to, recipe_digest=recipe_digest)
-    return format_named(name).write(request)
+    return format_named(name).write(asked(model, to, recipe_digest)).files
 
 
 def run_graph_def(graph_def, manifest, feeds):

@@ -6,17 +6,16 @@ import pytest
 
 from freezeflow.errors import FreezeflowError, ModelRefused, StageFailed
 from freezeflow.exports import saved_model
-from freezeflow.exports.format import ExportRequest
 from freezeflow.graph.canonical import canonical
 from freezeflow.graph.ops import standard_op
 from freezeflow.messages import message_class
-from tests.exports.models import dense, lookup, with_asset
+from tests.exports.models import asked, dense, lookup, with_asset
 from tests.exports.test_frozen_graph import enlarged
 from tests.graphs import const, node
 
 
 def write(model, to):
-    return saved_model.write(ExportRequest(model=canonical(model), to=to, recipe_digest=None))
+    return saved_model.write(asked(canonical(model), to)).files
 
 
 def meta_graph(folder):

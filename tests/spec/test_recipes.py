@@ -15,12 +15,12 @@ import jsonschema
 import pytest
 import yaml
 
+from freezeflow.params import schema_of
 from freezeflow.plan import make_plan, plan_to_json
 from freezeflow.spec import tree
 from freezeflow.spec.problems import InvalidRecipe, Problem
 from freezeflow.spec.recipe import load_recipe
 from freezeflow.spec.schema import recipe_schema
-from freezeflow.stages.params import schema_of
 from freezeflow.stages.registry import stage_named
 from freezeflow.values import Json
 
@@ -91,7 +91,7 @@ def test_good_recipe(file: Path, project: Path, request: pytest.FixtureRequest) 
 
 
 def given(stage: str, params: Mapping[str, Json]) -> dict[str, Json]:
-    known = schema_of(stage_named(stage).params)["properties"]
+    known = schema_of(stage_named(stage).params_for(params))["properties"]
     return {
         k: v for k, v in params.items() if "default" not in known[k] or v != known[k]["default"]
     }

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from freezeflow.params import fields_of
 from freezeflow.spec.schema import SCHEMA_FILE, recipe_schema, schema_text
 from freezeflow.stages.registry import BUILTIN, stage_named
 
@@ -39,6 +40,8 @@ def described(schema: Any, path: str = "") -> Iterator[tuple[str, str | None]]:
         yield from described(value, f"{path}/{key}")
     for part in ("then", "else", "items", "additionalProperties"):
         yield from described(schema.get(part), path)
+    for part in schema.get("allOf", ()):
+        yield from described(part, path)
 
 
 def test_every_key_is_described() -> None:
@@ -50,11 +53,21 @@ def test_every_key_is_described() -> None:
 
 @pytest.mark.parametrize("name", BUILTIN)
 def test_every_parameter_is_there_with_its_default(name: str) -> None:
-    item = SCHEMA["properties"]["stages"]["items"]["then"]["properties"][name]
-    parameters = item["then"]["properties"]
-    required = item["then"].get("required", [])
-    assert list(parameters) == list(stage_named(name).params.__dataclass_fields__)
-    assert {key for key, value in parameters.items() if "default" not in value} == set(required)
+    stage = stage_named(name)
+    item = SCHEMA["properties"]["stages"]["items"]["then"]["properties"][name]["then"]
+    found = {"": item} if stage.choice is None else branches(item)
+    for choice, schema in found.items():
+        params = stage.params_for({stage.choice.name: choice} if stage.choice else {})
+        assert list(schema["properties"]) == list(fields_of(params))
+        without = {key for key, value in schema["properties"].items() if "default" not in value}
+        assert without == set(schema.get("required", []))
+
+
+def branches(schema: Any) -> dict[str, Any]:
+    """The parameters for each value of the parameter that brings others."""
+    return {
+        branch["if"]["properties"]["format"]["const"]: branch["then"] for branch in schema["allOf"]
+    }
 
 
 def test_what_editors_complete() -> None:
@@ -76,6 +89,9 @@ def test_what_editors_complete() -> None:
         ({"export": {"to": "x.pb"}, "id": "a", "needs": "freeze"}, True),
         ({"export": {"to": "x.pb"}, "needs": ["freeze", "b"]}, True),
         ({"export": {"to": "x.pb"}, "needs": []}, False),
+        ({"export": {"to": "x.pb", "devices": True}}, True),
+        ({"export": {"to": "x", "format": "saved_model", "devices": True}}, True),
+        ({"export": {"to": "x", "format": "melted"}}, False),
         ({"strip": ["Assert"]}, True),
         ({"strip": "Assert"}, False),
         ({"validate": "served"}, True),

@@ -26,8 +26,12 @@ class Place:
     recipe_digest: str | None = None
 
 
+def made(params):
+    return STAGE.params_for(params)(**params)
+
+
 def run(model, place, **params):
-    return STAGE.run(StageInput(model=model, source=SOURCE), STAGE.params(**params), place)
+    return STAGE.run(StageInput(model=model, source=SOURCE), made(params), place)
 
 
 def test_the_canonical_form_is_written_and_the_model_handed_on(tmp_path):
@@ -87,7 +91,7 @@ def test_an_invalid_graph_is_never_written(tmp_path):
     ],
 )
 def test_what_does_not_fit_is_told_before_the_run(tmp_path, params, name, text):
-    ((found, message),) = STAGE.problems(STAGE.params(**params))
+    ((found, message),) = STAGE.problems(made(params))
     assert found == name
     assert text in message
     with pytest.raises(StageFailed, match=f"export.{name}"):
@@ -96,7 +100,7 @@ def test_what_does_not_fit_is_told_before_the_run(tmp_path, params, name, text):
 
 def test_what_fits_passes():
     for params in ({"to": "m.pb"}, {"to": "m.pbtxt"}, {"to": "out", "format": "saved_model"}):
-        assert STAGE.problems(STAGE.params(**params)) == []
+        assert STAGE.problems(made(params)) == []
 
 
 def test_neither_tensorflow_nor_numpy_is_imported():

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freezeflow.stages.params import (
+from freezeflow.params import (
     InputPath,
     OutputPath,
     PathParam,

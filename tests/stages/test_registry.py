@@ -17,7 +17,7 @@ from freezeflow.stages.registry import BUILTIN, stage_modules, stage_named
 
 STAGE = """
 import dataclasses
-from freezeflow.stages.params import param
+from freezeflow.params import param
 from freezeflow.stages.stage import Outcome, Stage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
