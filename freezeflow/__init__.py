@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         FrozenFiles,
         cached_log,
         cached_model,
-        diff,
         forecast,
         freeze,
         freeze_to,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     )
     from freezeflow.graph.inspection import Inspection
     from freezeflow.graph.model import Model
+    from freezeflow.releases import check_lock, diff, lock
 
 __all__ = [
     "FreezeflowError",
@@ -52,6 +52,7 @@ __all__ = [
     "__version__",
     "cached_log",
     "cached_model",
+    "check_lock",
     "diff",
     "forecast",
     "freeze",
@@ -59,6 +60,7 @@ __all__ = [
     "inspect",
     "load_plan",
     "load_recipe",
+    "lock",
     "run",
 ]
 
@@ -77,6 +79,7 @@ _HOMES = {
         "freezeflow.errors",
     ),
     **dict.fromkeys(("RunResult", "StepResult"), "freezeflow.engine.results"),
+    **dict.fromkeys(("check_lock", "diff", "lock"), "freezeflow.releases"),
     "Inspection": "freezeflow.graph.inspection",
     "Model": "freezeflow.graph.model",
 }

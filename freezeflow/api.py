@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from freezeflow.graph.inspection import Inspection
     from freezeflow.graph.model import Model
     from freezeflow.plan import Plan
-    from freezeflow.release.compare import Comparison
     from freezeflow.settings.settings import Settings
     from freezeflow.spec.recipe import Recipe
     from freezeflow.stages.stage import Stage, WrittenFile
@@ -254,7 +253,7 @@ def load_plan(
 
     if not isinstance(recipe, str | os.PathLike):
         return make_plan(recipe)
-    with _open_store(cache_dir, Path(recipe).parent) as store:
+    with open_store(cache_dir, Path(recipe).parent) as store:
         return compiled_plan(Path(recipe), store.folder / "plans", set_vars=set_vars)
 
 
@@ -266,6 +265,7 @@ def run(
     force: bool = False,
     keep_going: bool | None = None,
     only: str | None = None,
+    locked: bool = False,
     cache_dir: AnyPath | None = None,
     on_event: OnEvent | None = None,
 ) -> RunResult:
@@ -279,6 +279,7 @@ def run(
         keep_going: When a step fails, go on with those that do not need it; None for what the
             settings say.
         only: Run only the steps of this stage or with this id, and what they need.
+        locked: Refuse to differ from the recipes' locks.
         cache_dir: The cache's folder; None for what the settings say.
         on_event: Told what happens, in this thread (`freezeflow.engine.events`).
 
@@ -287,7 +288,8 @@ def run(
 
     Raises:
         RecipeError: A recipe is not valid; nothing has run.
-        UsageError: `only` names no step, or two recipes write the same file.
+        UsageError: `only` names no step, two recipes write the same file, or a recipe has no lock.
+        ValidationFailed: Something differs from a lock: it says which lines do, and why.
         FreezeflowError: The cache cannot be read or written.
         KeyboardInterrupt: All processes are ended, nothing partial is left.
     """
@@ -312,8 +314,13 @@ def run(
         step_seconds=settings.step_timeout,
         memory_bytes=settings.mem_limit or ALL_MEMORY,
     )
-    with _open_store(settings.cache_dir) as store:
-        return run_plans(plans, store, options, on_event or ignore)
+    with open_store(settings.cache_dir) as store:
+        listener = on_event or ignore
+        if locked:
+            from freezeflow.release.locking import hold_to_locks
+
+            listener = hold_to_locks(plans, store, listener)
+        return run_plans(plans, store, options, listener)
 
 
 def forecast(plan: Plan, *, cache_dir: AnyPath | None = None) -> tuple[Forecast, ...]:
@@ -328,7 +335,7 @@ def forecast(plan: Plan, *, cache_dir: AnyPath | None = None) -> tuple[Forecast,
     """
     from freezeflow.engine.forecast import forecast as foresee
 
-    with _open_store(cache_dir, plan.recipe.parent) as store:
+    with open_store(cache_dir, plan.recipe.parent) as store:
         return foresee(plan, store)
 
 
@@ -346,7 +353,7 @@ def cached_log(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> st
     """
     from freezeflow.engine.cached import cached_action
 
-    with _open_store(cache_dir, plan.recipe.parent) as store:
+    with open_store(cache_dir, plan.recipe.parent) as store:
         log = cached_action(plan, step, store).outputs.log
         return "" if log is None else store.blobs.read(log).decode(errors="replace")
 
@@ -365,35 +372,8 @@ def cached_model(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> 
     """
     from freezeflow.engine.cached import cached_model as find
 
-    with _open_store(cache_dir, plan.recipe.parent) as store:
+    with open_store(cache_dir, plan.recipe.parent) as store:
         return find(plan, step, store)
-
-
-# ---------------------------------------------------------------- comparing and releasing
-
-
-def diff(before: AnyPath, after: AnyPath, *, cache_dir: AnyPath | None = None) -> Comparison:
-    """How two models differ; without TensorFlow (but for Keras files).
-
-    Args:
-        before: The path of a model, of a graph file, or of a recipe whose results are in the cache;
-            or ``RECIPE:STEP`` for what a step gave.
-        after: The same.
-        cache_dir: The cache's folder; None for the usual one.
-
-    Raises:
-        UsageError: There is nothing of that name.
-        ModelRefused: What is there is no model, or is damaged.
-        FreezeflowError: A step is not cached.
-    """
-    from freezeflow.release.compare import compare
-    from freezeflow.release.operands import Reader
-
-    with (
-        _open_store(cache_dir) as store,
-        Reader(store, lambda path: _plans_of(path, store)) as reader,
-    ):
-        return compare(reader.operand(os.fspath(before)), reader.operand(os.fspath(after)))
 
 
 # ---------------------------------------------------------------- settings
@@ -415,15 +395,6 @@ def load_settings(*folders: Path, flags: Mapping[str, object] | None = None) -> 
 
 
 # ---------------------------------------------------------------- what the functions share
-
-
-def _plans_of(
-    recipe: AnyPath, store: Store, set_vars: Mapping[str, str] | None = None
-) -> tuple[Plan, ...]:
-    """The plans of a recipe file."""
-    from freezeflow.plan import compiled_plan
-
-    return (compiled_plan(Path(recipe), store.folder / "plans", set_vars=set_vars),)
 
 
 def _chain(**freeze: Any) -> list[tuple[Stage, Any]]:
@@ -452,7 +423,7 @@ def _stage(name: str) -> Stage:
 
 
 @contextlib.contextmanager
-def _open_store(cache_dir: AnyPath | None, project: Path | None = None) -> Iterator[Store]:
+def open_store(cache_dir: AnyPath | None, project: Path | None = None) -> Iterator[Store]:
     """The cache in a folder; without one, in that which the settings of a project's folder name."""
     from freezeflow.store.store import Store
 

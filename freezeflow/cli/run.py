@@ -38,6 +38,7 @@ from freezeflow.report.run import render_failure, render_run, run_to_json
     help="When a step fails, go on with the others.",
 )
 @click.option("--only", metavar="STEP", help="Only the steps of this stage or id, and their needs.")
+@click.option("--locked", is_flag=True, help="Refuse to differ from RECIPE.lock.")
 @set_option
 @json_option
 def command(
@@ -46,6 +47,7 @@ def command(
     force: bool,
     keep_going: bool | None,
     only: str | None,
+    locked: bool,
     set_vars: dict[str, str],
     as_json: bool,
 ) -> int:
@@ -58,9 +60,15 @@ def command(
     if mistakes:
         tell(*mistakes, as_json=as_json)
         return RecipeError.exit_code
-    with _progress() as on_event:
+    with progress() as on_event:
         result = api.run(
-            plans, jobs=jobs, force=force, keep_going=keep_going, only=only, on_event=on_event
+            plans,
+            jobs=jobs,
+            force=force,
+            keep_going=keep_going,
+            only=only,
+            locked=locked,
+            on_event=on_event,
         )
     for step in result.failures:
         click.echo(render_failure(step, color=colored(sys.stderr)), err=True)
@@ -93,7 +101,7 @@ def exit_code(failures: Sequence[StepResult]) -> int:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[OnEvent]:
+def progress() -> Iterator[OnEvent]:
     """Live on a terminal from the moment at which something runs, else a line for each step."""
     color = colored(sys.stderr)
     lines = Lines(lambda line: click.echo(line, err=True), color=color)
