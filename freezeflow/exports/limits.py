@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 from freezeflow.errors import ModelRefused
 from freezeflow.graph.model import Model
+from freezeflow.graph.weights import largest_constants
 
 # No protobuf message may be larger: https://protobuf.dev/programming-guides/proto-limits/.
 MAX_FILE_BYTES = 2**31 - 1
@@ -43,15 +46,8 @@ def check_self_contained(model: Model, what: str) -> None:
 
 
 def _largest(model: Model) -> str:
-    bodies = [model.graph.nodes, *(f.nodes for f in model.graph.functions.values())]
-    sizes = [
-        (node.tensor.nbytes, name)
-        for nodes in bodies
-        for name, node in nodes.items()
-        if node.tensor is not None
-    ]
-    sizes.sort(key=lambda item: (-item[0], item[1]))
-    return ", ".join(f"{name} ({_size(nbytes)})" for nbytes, name in sizes[:_NAMED])
+    largest = itertools.islice(largest_constants(model.graph), _NAMED)
+    return ", ".join(f"{name} ({_size(nbytes)})" for name, nbytes in largest)
 
 
 def _size(nbytes: int) -> str:
