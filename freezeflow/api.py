@@ -213,6 +213,27 @@ def freeze_to(
     return _frozen_files(done)
 
 
+def load_graph(path: AnyPath, *, verify: bool = False) -> Any:
+    """A frozen graph as TensorFlow's ``GraphDef``, for ``tf.import_graph_def``.
+
+    Weights that were exported with ``weights: external`` are pointed at; TensorFlow maps their files into
+    memory when the graph runs, so that processes share them.
+
+    Args:
+        path: The ``.pb`` or ``.pbtxt`` file; the folder of its weights lies beside it.
+        verify: First hash the graph and its weights, and compare with the manifest.
+
+    Raises:
+        ModelRefused: The file holds no graph, a file of weights is missing or too short, or a file
+            is not what the manifest says.
+    """
+    from freezeflow.exports.manifest import manifest_path
+    from freezeflow.tf.mapped import load_graph as load
+
+    file = Path(path).absolute()
+    return load(file, manifest_path(file), verify=verify)
+
+
 # ---------------------------------------------------------------- recipes
 
 

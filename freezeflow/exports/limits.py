@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph.model import Model
@@ -13,9 +14,25 @@ MAX_FILE_BYTES = 2**31 - 1
 
 _NAMED = 3
 
+_SMALLER = "export fewer signatures, or a model with smaller weights"
 
-def check_size(model: Model, nbytes: int, where: str, *, limit: int = MAX_FILE_BYTES) -> None:
+
+def check_size(
+    model: Model,
+    nbytes: int,
+    where: str,
+    *,
+    limit: int = MAX_FILE_BYTES,
+    ways: Sequence[str] = (),
+) -> None:
     """Lets pass what fits.
+
+    Args:
+        model: What is to be written.
+        nbytes: The file's size.
+        where: The file.
+        limit: What it may have.
+        ways: What can be written instead.
 
     Raises:
         ModelRefused: The file would be too large.
@@ -25,8 +42,7 @@ def check_size(model: Model, nbytes: int, where: str, *, limit: int = MAX_FILE_B
     raise ModelRefused(
         f"the file would have {_size(nbytes)}; at most {_size(limit)} can be read back",
         where=where,
-        hint="What helps: export fewer signatures, or a model with smaller weights. The largest"
-        f" constants are {_largest(model)}.",
+        hint=f"What helps: {'; '.join((*ways, _SMALLER))}. The largest constants are {_largest(model)}.",
     )
 
 

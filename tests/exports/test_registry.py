@@ -97,6 +97,8 @@ def test_a_plugins_parameters_stand_beside_the_common_ones(plugins, tmp_path):
         "format": "frozen_graph",
         "devices": False,
         "drop_defaults": False,
+        "weights": "inline",
+        "external_from": 65536,
     }
     assert other.tools == {"format frozen_graph": "1"}
 
