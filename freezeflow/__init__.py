@@ -19,8 +19,8 @@ if TYPE_CHECKING:
         freeze_to,
         inspect,
         load_graph,
-        load_plan,
-        load_recipe,
+        load_plans,
+        load_recipes,
         run,
     )
     from freezeflow.engine.results import RunResult, StepResult
@@ -60,8 +60,8 @@ __all__ = [
     "freeze_to",
     "inspect",
     "load_graph",
-    "load_plan",
-    "load_recipe",
+    "load_plans",
+    "load_recipes",
     "lock",
     "run",
 ]

@@ -237,32 +237,35 @@ def load_graph(path: AnyPath, *, verify: bool = False) -> Any:
 # ---------------------------------------------------------------- recipes
 
 
-def load_recipe(path: AnyPath, *, set_vars: Mapping[str, str] | None = None) -> Recipe:
-    """Reads and checks a recipe.
+def load_recipes(path: AnyPath, *, set_vars: Mapping[str, str] | None = None) -> tuple[Recipe, ...]:
+    """Reads and checks a recipe file.
 
     Args:
         path: Its file.
         set_vars: Values for variables of its ``vars`` block.
 
+    Returns:
+        What it says for each of its models, with each combination of its matrix.
+
     Raises:
         RecipeError: It is not valid. An error with the attribute ``problems`` holds every mistake,
             each with line and column.
     """
-    from freezeflow.spec.recipe import load_recipe as load
+    from freezeflow.spec.recipe import load_recipes as load
 
-    return load(Path(path), set_vars=set_vars)
+    return load(Path(path), set_vars=set_vars).recipes
 
 
-def load_plan(
+def load_plans(
     recipe: AnyPath | Recipe,
     *,
     set_vars: Mapping[str, str] | None = None,
     cache_dir: AnyPath | None = None,
-) -> Plan:
-    """The steps of a recipe, in an order in which they can run.
+) -> tuple[Plan, ...]:
+    """The steps of a recipe for each of its models, in an order in which they can run.
 
     Args:
-        recipe: Its file, or the loaded recipe.
+        recipe: Its file, or what was loaded for one model.
         set_vars: Values for variables of its ``vars`` block; only for a file.
         cache_dir: The cache's folder; None for what the settings say.
 
@@ -270,12 +273,12 @@ def load_plan(
         RecipeError: The recipe is not valid.
         FreezeflowError: The cache cannot be read or written.
     """
-    from freezeflow.plan import compiled_plan, make_plan
+    from freezeflow.plan import compiled_plans, make_plan
 
     if not isinstance(recipe, str | os.PathLike):
-        return make_plan(recipe)
+        return (make_plan(recipe),)
     with open_store(cache_dir, Path(recipe).parent) as store:
-        return compiled_plan(Path(recipe), store.folder / "plans", set_vars=set_vars)
+        return compiled_plans(Path(recipe), store.folder / "plans", set_vars=set_vars)
 
 
 def run(
@@ -293,7 +296,7 @@ def run(
     """Runs every step that is not cached.
 
     Args:
-        recipe: A recipe's file, a loaded recipe or its plan; or several of them.
+        recipe: A recipe's file, what was loaded for one model, or a plan; or several of them.
         set_vars: Values for variables of the recipes' ``vars`` blocks; for files.
         jobs: Steps that run side by side; None for what the settings say.
         force: Run every step, also what is cached.
@@ -320,13 +323,15 @@ def run(
     from freezeflow.plan import Plan
 
     given = [recipe] if isinstance(recipe, str) or not isinstance(recipe, Sequence) else recipe
-    plans = [
-        item if isinstance(item, Plan) else load_plan(item, set_vars=set_vars, cache_dir=cache_dir)
-        for item in given
-    ]
+    plans: list[Plan] = []
+    for item in given:
+        if isinstance(item, Plan):
+            plans.append(item)
+        else:
+            plans += load_plans(item, set_vars=set_vars, cache_dir=cache_dir)
     _check_outputs(plans)
     flags = {"jobs": jobs, "keep_going": keep_going, "cache_dir": cache_dir}
-    settings = load_settings(*(plan.recipe.parent for plan in plans), flags=flags)
+    settings = load_settings(*_folders(plans), flags=flags)
     options = RunOptions(
         jobs=settings.jobs,
         force=force,
@@ -344,11 +349,11 @@ def run(
         return run_plans(plans, store, options, listener)
 
 
-def forecast(plan: Plan, *, cache_dir: AnyPath | None = None) -> tuple[Forecast, ...]:
+def forecast(plans: Sequence[Plan], *, cache_dir: AnyPath | None = None) -> tuple[Forecast, ...]:
     """What `run` would do with each step, and why: which field of its key changed, from what to what.
 
     Args:
-        plan: The plan, from `load_plan`.
+        plans: Plans, from `load_plans`.
         cache_dir: The cache's folder; None for what the settings say.
 
     Raises:
@@ -356,15 +361,15 @@ def forecast(plan: Plan, *, cache_dir: AnyPath | None = None) -> tuple[Forecast,
     """
     from freezeflow.engine.forecast import forecast as foresee
 
-    with open_store(cache_dir, plan.recipe.parent) as store:
-        return foresee(plan, store)
+    with open_store(cache_dir, *_folders(plans)) as store:
+        return tuple(found for plan in plans for found in foresee(plan, store))
 
 
 def cached_log(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> str:
     """What a step logged, from the cache; empty where it logged nothing.
 
     Args:
-        plan: The plan, from `load_plan`.
+        plan: The plan, from `load_plans`.
         step: The id of one of its steps.
         cache_dir: The cache's folder; None for what the settings say.
 
@@ -383,7 +388,7 @@ def cached_model(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> 
     """The model that a step gave, from the cache.
 
     Args:
-        plan: The plan, from `load_plan`.
+        plan: The plan, from `load_plans`.
         step: The id of one of its steps.
         cache_dir: The cache's folder; None for what the settings say.
 
@@ -418,6 +423,11 @@ def load_settings(*folders: Path, flags: Mapping[str, object] | None = None) -> 
 # ---------------------------------------------------------------- what the functions share
 
 
+def _folders(plans: Sequence[Plan]) -> list[Path]:
+    """The folders of the plans' recipes."""
+    return list(dict.fromkeys(plan.recipe.parent for plan in plans))
+
+
 def _chain(**freeze: Any) -> list[tuple[Stage, Any]]:
     """The stages of `CHAIN` with their parameters: those of ``freeze`` as given, else the defaults."""
     stages = [_stage(name) for name in CHAIN]
@@ -426,13 +436,13 @@ def _chain(**freeze: Any) -> list[tuple[Stage, Any]]:
 
 def _check_outputs(plans: Sequence[Plan]) -> None:
     """Refuses recipes that write over each other's files."""
-    writers: dict[Path, Path] = {}
+    writers: dict[Path, Plan] = {}
     for plan in plans:
         for path in (path for step in plan.steps for path in step.output_files):
-            other = writers.setdefault(path, plan.recipe)
-            if other != plan.recipe:
+            other = writers.setdefault(path, plan)
+            if other is not plan:
                 raise UsageError(
-                    f"{other.name} and {plan.recipe.name} both write {path}",
+                    f"{other.recipe.name} and {plan.recipe.name} both write {path}",
                     hint="Run one of them, or let them write different files.",
                 )
 
@@ -444,11 +454,11 @@ def _stage(name: str) -> Stage:
 
 
 @contextlib.contextmanager
-def open_store(cache_dir: AnyPath | None, project: Path | None = None) -> Iterator[Store]:
-    """The cache in a folder; without one, in that which the settings of a project's folder name."""
+def open_store(cache_dir: AnyPath | None, *projects: Path) -> Iterator[Store]:
+    """The cache in a folder; without one, in that which the settings of projects' folders name."""
     from freezeflow.store.store import Store
 
-    folder = load_settings(*filter(None, [project])).cache_dir if cache_dir is None else cache_dir
+    folder = load_settings(*projects).cache_dir if cache_dir is None else cache_dir
     store = Store.open(Path(folder))
     try:
         yield store

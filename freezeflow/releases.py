@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from freezeflow.api import AnyPath, cached_model, load_plan, open_store, run
+from freezeflow.api import AnyPath, cached_model, load_plans, open_store, run
 from freezeflow.errors import UsageError
 
 if TYPE_CHECKING:
@@ -128,16 +128,6 @@ def check_lock(
 
 
 # ---------------------------------------------------------------- what the functions share
-
-
-def load_plans(
-    recipe: AnyPath,
-    *,
-    set_vars: Mapping[str, str] | None = None,
-    cache_dir: AnyPath | None = None,
-) -> tuple[Plan, ...]:
-    """The plans of a recipe file, one for each model."""
-    return (load_plan(recipe, set_vars=set_vars, cache_dir=cache_dir),)
 
 
 def _chosen(plans: Sequence[Plan], names: Sequence[str]) -> tuple[Plan, ...]:

@@ -103,8 +103,8 @@ def make_tasks(plans: Sequence[Plan], only: str | None) -> list[Task]:
     tasks: dict[StepRef, Task] = {}
     for plan in plans:
         for step in plan.steps:
-            ref = StepRef(plan.recipe, step.id)
-            needs = tuple(tasks[StepRef(plan.recipe, need)] for need in step.needs)
+            ref = StepRef(plan.recipe, plan.name, step.id)
+            needs = tuple(tasks[ref._replace(step=need)] for need in step.needs)
             tasks[ref] = Task(ref=ref, plan=plan, step=step, needs=needs)
     found = list(tasks.values())
     return found if only is None else _only(found, only)

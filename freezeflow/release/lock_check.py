@@ -319,4 +319,5 @@ def _output_changes(
 
 def plan_of(result: StepResult, plans: Iterable[Plan]) -> Plan:
     """The plan that a step's result belongs to."""
-    return next(plan for plan in plans if plan.recipe == result.ref.recipe)
+    place = (result.ref.recipe, result.ref.plan)
+    return next(plan for plan in plans if (plan.recipe, plan.name) == place)

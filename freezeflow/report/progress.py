@@ -20,7 +20,7 @@ def step_line(result: StepResult, *, color: bool = False) -> str:
     word, style = _MARKS[result.status]
     took = seconds(result.facts["seconds"]) if result.status == "ran" else ""
     mark = paint(f"{word:<7}", style, color=color)
-    return f"{result.ref.recipe.stem}: {result.ref.step:<12} {mark} {took}".rstrip()
+    return f"{result.ref.plan}: {result.ref.step:<12} {mark} {took}".rstrip()
 
 
 class Lines:
@@ -44,7 +44,7 @@ class Lines:
                 self._tell_cached()
             case StepWarned(ref=ref, message=message):
                 word = paint("warning:", "yellow", color=self._color)
-                self._write(f"{ref.recipe.stem}: {ref.step}: {word} {message}")
+                self._write(f"{ref.label}: {word} {message}")
             case StepEnded(result=result) if result.status == "cached":
                 self._cached += 1
             case StepEnded(result=result):

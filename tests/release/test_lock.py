@@ -203,9 +203,9 @@ def test_a_result_that_differs_is_taken_away_again(cli, folder, lock):
 
 def test_a_model_that_differs_stops_the_run(lock, folder):
     locked = read_lock(lock)
-    from freezeflow.api import load_plan
+    from freezeflow.api import load_plans
 
-    plan = load_plan(folder / "small.yaml", cache_dir=folder / "cache")
+    (plan,) = load_plans(folder / "small.yaml", cache_dir=folder / "cache")
     guard = LockGuard({plan.recipe: locked}, [plan])
     step = locked.models["small"].steps["strip"]
     from freezeflow.engine.forecast import forecast
