@@ -11,6 +11,7 @@ import click
 
 from freezeflow import api
 from freezeflow.cli.options import json_option
+from freezeflow.cli.sharing import new_key, pull, push
 from freezeflow.report.cache import (
     damage_to_json,
     entries_to_json,
@@ -109,6 +110,10 @@ def gc(
     verb = "would go" if dry_run else "deleted"
     click.echo(f"{what} {verb}, {size(gone.blob_bytes)}")
     return 0
+
+
+for _command in (push, pull, new_key):
+    command.add_command(_command)
 
 
 @contextlib.contextmanager

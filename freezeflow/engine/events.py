@@ -32,6 +32,23 @@ class StepWarned:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunWarned:
+    """Something that all steps use does not work as it should."""
+
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CacheShared:
+    """So many results came from the shared cache, and so many went to it, with their bytes."""
+
+    fetched: int
+    fetched_bytes: int
+    pushed: int
+    pushed_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StepEnded:
     """A step has a result: cached, ran, failed or skipped."""
 
@@ -45,7 +62,7 @@ class RunEnded:
     result: RunResult
 
 
-Event = RunStarted | StepStarted | StepWarned | StepEnded | RunEnded
+Event = RunStarted | StepStarted | StepWarned | RunWarned | CacheShared | StepEnded | RunEnded
 OnEvent = Callable[[Event], None]
 
 

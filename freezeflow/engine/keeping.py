@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from freezeflow.engine.executors import Executor
@@ -29,11 +29,23 @@ class Lost(Exception):
 
 
 class Keeper:
-    """Puts what steps gave into the store, and makes it ready for the steps that need it."""
+    """Puts what steps gave into the store, and makes it ready for the steps that need it.
 
-    def __init__(self, store: Store, executor: Executor) -> None:
+    Args:
+        store: The store.
+        executor: Where steps run.
+        fetch_weights: Brings tensors into the store that are nowhere on this machine, if it can.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        fetch_weights: Callable[[Collection[Digest]], None] | None = None,
+    ) -> None:
         self._store = store
         self._executor = executor
+        self._fetch_weights = fetch_weights
         # Tensors of the models of this run, by the model's digest: these have a known place.
         self._tensors: dict[Digest, Collection[Digest]] = {}
 
@@ -58,6 +70,10 @@ class Keeper:
         except BlobLost as error:
             raise Lost(f"{error.where} {error.message}", by_load=False) from error
         locations = self._store.tensors.locate(digests)
+        missing = [digest for digest in digests if digest not in locations]
+        if missing and self._fetch_weights is not None:
+            self._fetch_weights(missing)
+            locations.update(self._store.tensors.locate(missing))
         for digest in digests:
             if digest not in locations:
                 raise Lost(f"the weight {digest.hex[:12]} is not where it was", by_load=True)

@@ -157,15 +157,23 @@ def _source(source: ModelSource, files: Sequence[Path], known: Mapping[Path, str
         "outputs": list(source.outputs),
         "custom_objects": list(source.custom_objects),
         "averages": source.averages,
-        "files": {_relative(str(path), root): known[path] for path in files},
+        "files": {source_name(str(path), root): known[path] for path in files},
     }
 
 
-def _relative(path: str, source: str) -> str:
+def source_name(path: str, source: str) -> str:
     """A source's file by a name that does not tell where the source is."""
     if path.startswith(f"{source}/"):
         return path[len(source) + 1 :]
     return os.path.relpath(path, os.path.dirname(source))
+
+
+def source_file(name: str, source: str) -> str:
+    """The file of a source that `source_name` named."""
+    inside = os.path.join(source, name)
+    if os.path.isdir(source) and os.path.exists(inside):
+        return inside
+    return os.path.normpath(os.path.join(os.path.dirname(source), name))
 
 
 def _flat(prefix: str, value: Json) -> Iterator[tuple[str, Json]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 
+from freezeflow.store.remote.options import RemoteOptions
+
 ALL_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -17,6 +19,7 @@ class RunOptions:
         force: Run every step, also what is cached.
         keep_going: When a step fails, go on with those that do not need it.
         only: Run only the steps of this stage or with this id, and what they need.
+        remote: The shared cache.
         step_seconds: A step that runs in TensorFlow and takes longer is ended; None for no limit.
         memory_bytes: Private memory that such a step's process may have; by default as much as the
             machine has.
@@ -27,4 +30,5 @@ class RunOptions:
     keep_going: bool = False
     only: str | None = None
     step_seconds: float | None = 4 * 3600.0
+    remote: RemoteOptions = dataclasses.field(default_factory=RemoteOptions)
     memory_bytes: int = ALL_MEMORY

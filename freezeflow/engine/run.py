@@ -7,14 +7,16 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from freezeflow.engine.events import (
+    CacheShared,
     OnEvent,
     RunEnded,
     RunStarted,
+    RunWarned,
     StepEnded,
     StepStarted,
     StepWarned,
@@ -36,6 +38,9 @@ from freezeflow.store.actions import Action, ActionFile, PublishedFile, canonica
 from freezeflow.store.files import remove_tree, write_atomically
 from freezeflow.store.store import Store
 from freezeflow.values import Digest
+
+if TYPE_CHECKING:
+    from freezeflow.engine.shared import SharedCache
 
 # Lines of a failed step's log that are shown.
 _LOG_LINES = 20
@@ -93,14 +98,21 @@ class _Run:
         self._counter = 0
         # A step has failed, and no other may begin.
         self._stopping = False
+        # Opened when something is missed.
+        self._shared: SharedCache | None = None
 
     def go(self) -> RunResult:
         started = time.perf_counter()
         self._tell(RunStarted(steps=len(self._tasks)))
-        with uncollected():
-            self._look_up_all()
-        if self._queue:
-            self._run_all()
+        try:
+            with uncollected():
+                self._look_up_all()
+            if self._queue:
+                self._run_all()
+            self._settle()
+        finally:
+            if self._shared is not None:
+                self._shared.close()
         self._note_cached()
         result = RunResult(
             steps=tuple(task.result for task in self._tasks if task.result),
@@ -138,8 +150,12 @@ class _Run:
 
     def _use_cached(self, tasks: Sequence[Task]) -> list[Task]:
         """Gives those tasks their results that have one; returns the others."""
-        missed = []
         found = cached([(task.key, task.step) for task in tasks], self._store)
+        unknown = [task for task, (action, _) in zip(tasks, found, strict=True) if action is None]
+        shared = self._shared_cache() if unknown else None
+        if shared and shared.fetch([task.wish() for task in unknown]):
+            found = cached([(task.key, task.step) for task in tasks], self._store)
+        missed = []
         for task, (action, reason) in zip(tasks, found, strict=True):
             if action is not None:
                 self._done(task, action, "cached")
@@ -149,10 +165,41 @@ class _Run:
             missed.append(task)
         return missed
 
+    # ------------------------------------------------------------ the shared cache
+
+    def _shared_cache(self) -> SharedCache | None:
+        """The shared cache; None where there is none."""
+        if self._shared is None and self._options.remote.url:
+            from freezeflow.engine.shared import SharedCache
+
+            self._shared = SharedCache(
+                self._options.remote,
+                self._store,
+                lambda message: self._tell(RunWarned(message=message)),
+            )
+        return self._shared
+
+    def _fetch_weights(self, digests: Collection[Digest]) -> None:
+        if shared := self._shared_cache():
+            shared.fetch_weights(digests)
+
+    def _share(self, task: Task, action: Action) -> None:
+        if self._options.remote.push and (shared := self._shared_cache()):
+            shared.push(task.wish(), action)
+
+    def _settle(self) -> None:
+        """Waits until what was made is in the shared cache, too."""
+        if self._shared is None:
+            return
+        self._shared.settle()
+        went = self._shared.traffic
+        if went.fetched or went.pushed:
+            self._tell(CacheShared(**dataclasses.asdict(went)))
+
     def _note_cached(self) -> None:
         """Remembers which action each cached step used, where that is news."""
         used = [
-            (*task.ref.place, task.key)
+            (str(task.ref.recipe), task.ref.step, task.key)
             for task in self._tasks
             if task.result and task.result.status == "cached"
         ]
@@ -165,7 +212,7 @@ class _Run:
         jobs = max(1, self._options.jobs)
         with self._store.scratch() as scratch:
             executor = LocalExecutor(jobs, scratch)
-            keeper = Keeper(self._store, executor)
+            keeper = Keeper(self._store, executor, self._fetch_weights)
             try:
                 unfinished = [*self._queue, *self._schedule.unfinished()]
                 if any(task.step.in_tensorflow for task in unfinished):
@@ -270,11 +317,12 @@ class _Run:
             outputs=dataclasses.replace(outputs, files=files),
             facts_json=canonical_json(facts).decode(),
         )
-        recipe, step = task.ref.place
+        recipe, step = task.ref
         self._store.actions.put(
-            ActionFile(action=action, preimage=task.preimage, recipe=recipe, step=step)
+            ActionFile(action=action, preimage=task.preimage, recipe=str(recipe), step=step)
         )
         self._store.stats.remember_written((Path(path), sha) for path, sha, _ in report.files)
+        self._share(task, action)
         task.ran = True
         self._made[action.key] = task
         self._done(task, action, "ran")
@@ -356,7 +404,7 @@ class _Run:
     def _keep_log(self, ref: StepRef, log: bytes) -> Path | None:
         if not log:
             return None
-        path = self._store.folder / "logs" / f"{ref.recipe.stem}-{ref.plan}-{ref.step}.txt"
+        path = self._store.folder / "logs" / f"{ref.recipe.stem}-{ref.step}.txt"
         write_atomically(path, [log])
         return path
 

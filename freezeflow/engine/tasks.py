@@ -6,15 +6,34 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from freezeflow.engine.keys import KeyInput, Preimage
 from freezeflow.engine.results import ResultFile, StepRef, StepResult
 from freezeflow.errors import UsageError
 from freezeflow.plan import Plan, Step
-from freezeflow.store.actions import Action
+from freezeflow.store.actions import Action, PublishedFile
 from freezeflow.store.blobs import Blobs
 from freezeflow.values import Digest
+
+
+class Wish(NamedTuple):
+    """A step whose result is looked for elsewhere.
+
+    Args:
+        key: Its key.
+        preimage: What the key is made of.
+        base: The folder to which the files that it publishes are relative; None for nowhere.
+        source: The model's source on this machine; None where that is not known.
+        place: What the store knows it by: recipe and step.
+    """
+
+    key: Digest
+    preimage: Preimage
+    base: Path | None
+    source: Path | None
+    place: tuple[str, str]
+
 
 _NO_KEY = Digest("")
 
@@ -65,6 +84,11 @@ class Task:
         inputs = tuple(need.action.outputs.model for need in self.needs if need.action)
         return KeyInput(self.plan, self.step, inputs)
 
+    def wish(self) -> Wish:
+        """What is looked for in a shared cache."""
+        place = (str(self.ref.recipe), self.ref.step)
+        return Wish(self.key, self.preimage, self.step.base, self.step.source.path, place)
+
     def ended(self, status: Literal["cached", "ran"], blobs: Blobs) -> StepResult:
         """Its result, from its action."""
         action = self.action
@@ -84,9 +108,14 @@ class Task:
 
 def published(step: Step, action: Action) -> tuple[ResultFile, ...]:
     """The files of an action, where they are for a step."""
+    return placed(action.outputs.files, step.base)
+
+
+def placed(files: Sequence[PublishedFile], base: Path) -> tuple[ResultFile, ...]:
+    """Published files, where they are below a folder."""
     return tuple(
-        ResultFile(Path(os.path.normpath(step.base / file.path)), file.sha256, file.nbytes)
-        for file in action.outputs.files
+        ResultFile(Path(os.path.normpath(base / file.path)), file.sha256, file.nbytes)
+        for file in files
     )
 
 
@@ -103,8 +132,8 @@ def make_tasks(plans: Sequence[Plan], only: str | None) -> list[Task]:
     tasks: dict[StepRef, Task] = {}
     for plan in plans:
         for step in plan.steps:
-            ref = StepRef(plan.recipe, plan.name, step.id)
-            needs = tuple(tasks[ref._replace(step=need)] for need in step.needs)
+            ref = StepRef(plan.recipe, step.id)
+            needs = tuple(tasks[StepRef(plan.recipe, need)] for need in step.needs)
             tasks[ref] = Task(ref=ref, plan=plan, step=step, needs=needs)
     found = list(tasks.values())
     return found if only is None else _only(found, only)

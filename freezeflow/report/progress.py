@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from freezeflow.engine.events import Event, RunEnded, RunStarted, StepEnded, StepStarted, StepWarned
+from freezeflow.engine.events import (
+    CacheShared,
+    Event,
+    RunEnded,
+    RunStarted,
+    RunWarned,
+    StepEnded,
+    StepStarted,
+    StepWarned,
+)
 from freezeflow.engine.results import StepResult
-from freezeflow.report.text import count, paint, seconds
+from freezeflow.report.text import count, paint, seconds, size
 
 if TYPE_CHECKING:
     from freezeflow.report.live import LiveProgress
@@ -20,7 +29,17 @@ def step_line(result: StepResult, *, color: bool = False) -> str:
     word, style = _MARKS[result.status]
     took = seconds(result.facts["seconds"]) if result.status == "ran" else ""
     mark = paint(f"{word:<7}", style, color=color)
-    return f"{result.ref.plan}: {result.ref.step:<12} {mark} {took}".rstrip()
+    return f"{result.ref.recipe.stem}: {result.ref.step:<12} {mark} {took}".rstrip()
+
+
+def shared_line(event: CacheShared) -> str:
+    """``shared cache: 3 results fetched (1.2 MB), 2 pushed (40 KB)``."""
+    parts = []
+    if event.fetched:
+        parts.append(f"{count(event.fetched, 'result')} fetched ({size(event.fetched_bytes)})")
+    if event.pushed:
+        parts.append(f"{count(event.pushed, 'result')} pushed ({size(event.pushed_bytes)})")
+    return f"shared cache: {', '.join(parts)}"
 
 
 class Lines:
@@ -44,7 +63,11 @@ class Lines:
                 self._tell_cached()
             case StepWarned(ref=ref, message=message):
                 word = paint("warning:", "yellow", color=self._color)
-                self._write(f"{ref.label}: {word} {message}")
+                self._write(f"{ref.recipe.stem}: {ref.step}: {word} {message}")
+            case RunWarned(message=message):
+                self._write(f"{paint('warning:', 'yellow', color=self._color)} {message}")
+            case CacheShared():
+                self._write(shared_line(event))
             case StepEnded(result=result) if result.status == "cached":
                 self._cached += 1
             case StepEnded(result=result):

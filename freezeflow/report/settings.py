@@ -49,7 +49,7 @@ def _shown(name: str, value: object) -> str:
         return str(plain).lower()
     if isinstance(plain, list):
         return ", ".join(plain)
-    if name == "mem_limit":
+    if name in ("mem_limit", "remote.max_file_size"):
         return size(plain)
     if isinstance(plain, float):
         return f"{plain:g} s"

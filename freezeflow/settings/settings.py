@@ -12,32 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from freezeflow.settings import kinds
+from freezeflow.store.remote.options import RemoteOptions
 from freezeflow.values import Json
 
 # How the variables begin that set them.
 PREFIX = "FREEZEFLOW_"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteSettings:
-    """The cache that is shared with others; see ``docs/shared-cache.md``.
-
-    Args:
-        url: Where it is; empty for none.
-        push: Runs write to it, too.
-        timeout: Seconds that one exchange with it may take.
-        trusted_keys: Public ed25519 keys (base64); an entry counts only with the signature of one.
-            Empty: entries need no signature.
-        signing_key: The secret ed25519 key (base64) that signs what is written.
-        token: For HTTP: sent as ``Authorization: Bearer``.
-    """
-
-    url: str = ""
-    push: bool = False
-    timeout: float = 10.0
-    trusted_keys: tuple[str, ...] = ()
-    signing_key: str = dataclasses.field(default="", repr=False)
-    token: str = dataclasses.field(default="", repr=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +37,7 @@ class Settings:
     keep_going: bool = False
     step_timeout: float = 4 * 3600.0
     mem_limit: int | None = None
-    remote: RemoteSettings = RemoteSettings()
+    remote: RemoteOptions = dataclasses.field(default_factory=RemoteOptions)
 
 
 class Setting(NamedTuple):
@@ -99,6 +78,7 @@ SETTINGS = (
     Setting("remote.url", kinds.address, "", "The shared cache."),
     Setting("remote.push", kinds.flag, False, "Runs write to the shared cache, too."),
     Setting("remote.timeout", kinds.duration, 10.0, "How long one exchange with it may take."),
+    Setting("remote.max_file_size", kinds.size, 10**8, "Published files are shared up to this."),
     Setting("remote.trusted_keys", kinds.public_keys, (), "Whose signatures its entries need."),
     Setting("remote.signing_key", kinds.secret_key, "", "Signs what is written to it.", True),
     Setting("remote.token", kinds.text, "", "Bearer token for a shared cache over HTTP.", True),
@@ -115,4 +95,4 @@ def make_settings(values: dict[str, object]) -> Settings:
         if name.startswith("remote.")
     }
     plain = {name: value for name, value in values.items() if "." not in name}
-    return Settings(**plain, remote=RemoteSettings(**remote))  # type: ignore[arg-type]
+    return Settings(**plain, remote=RemoteOptions(**remote))  # type: ignore[arg-type]

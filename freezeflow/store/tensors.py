@@ -53,6 +53,14 @@ class Tensors:
             ]
         )
 
+    def suggest(self, places: Mapping[Digest, tuple[str, int, int]]) -> None:
+        """Remembers where tensors may lie (path, offset, length); hashed before it is believed."""
+        never = Checked(FileIdentity(-1, -1, -1, -1), 0)
+        self._remember(
+            [(digest, _Adopted(*place, never)) for digest, place in places.items()],
+            over="IGNORE",
+        )
+
     def locate(self, digests: Collection[Digest]) -> dict[Digest, Location]:
         """Where tensors are now; one that is nowhere, or whose bytes have changed, is left out.
 
@@ -132,9 +140,11 @@ class Tensors:
         query = f"{_ALL_RANGES} WHERE digest IN (?)"
         return [_row(row) for row in self._index.rows(query, [digest.hex for digest in digests])]
 
-    def _remember(self, ranges: Sequence[tuple[Digest, _Adopted]]) -> None:
+    def _remember(
+        self, ranges: Sequence[tuple[Digest, _Adopted]], *, over: str = "REPLACE"
+    ) -> None:
         self._index.write(
-            "INSERT OR REPLACE INTO ranges VALUES (?,?,?,?,?,?,?,?,?)",
+            f"INSERT OR {over} INTO ranges VALUES (?,?,?,?,?,?,?,?,?)",
             [
                 (
                     digest.hex,

@@ -61,8 +61,7 @@ def model(request, tmp_path):
 
 
 def export(model, name, to, recipe_digest=None):
-    chosen = format_named(name)
-    return chosen.write(asked(model, to, recipe_digest, params=chosen.params())).files
+    return format_named(name).write(asked(model, to, recipe_digest)).files
 
 
 def run_graph_def(graph_def, manifest, feeds):

@@ -1,0 +1,140 @@
+"""Brings results from the shared cache, and takes them there, without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from freezeflow.engine.keys import preimages
+from freezeflow.engine.looking_up import cached
+from freezeflow.engine.schedule import Schedule
+from freezeflow.engine.shared import SharedCache, Traffic
+from freezeflow.engine.tasks import Task, Wish, make_tasks
+from freezeflow.errors import FreezeflowError
+from freezeflow.plan import Plan
+from freezeflow.store.actions import Action, decode_action_file, key_of
+from freezeflow.store.blobs import BlobLost
+from freezeflow.store.store import Store
+
+# Entries that are looked at together.
+_AT_ONCE = 256
+
+
+def pull(plans: Sequence[Plan] | None, store: Store, shared: SharedCache) -> Traffic:
+    """Brings results into the local cache, with all weights that this machine has not got.
+
+    Args:
+        plans: For their steps, with the files that those publish; None for everything there is,
+            without files.
+        store: The local cache.
+        shared: The shared one.
+
+    Raises:
+        FreezeflowError: The shared cache fails, or the local one cannot be written.
+    """
+    if plans is None:
+        actions = _pull_everything(store, shared)
+    else:
+        actions = [task.action for task in _look_up(plans, store, shared) if task.action]
+    _pull_weights(actions, store, shared)
+    return _outcome(shared)
+
+
+def push(plans: Sequence[Plan] | None, store: Store, shared: SharedCache) -> Traffic:
+    """Takes results to the shared cache.
+
+    Args:
+        plans: Of their steps, as far as they are cached; None for everything in the local cache.
+        store: The local cache.
+        shared: The shared one.
+
+    Raises:
+        FreezeflowError: The shared cache fails.
+    """
+    if plans is None:
+        for wish, action in _everything(store):
+            shared.push(wish, action)
+    else:
+        for task in _look_up(plans, store, None):
+            if task.action is not None:
+                shared.push(task.wish(), task.action)
+    shared.settle()
+    return _outcome(shared)
+
+
+def _outcome(shared: SharedCache) -> Traffic:
+    if shared.failure is not None:
+        raise shared.failure
+    return shared.traffic
+
+
+def _look_up(plans: Sequence[Plan], store: Store, shared: SharedCache | None) -> list[Task]:
+    """The steps of plans, those with their action that are cached, level by level."""
+    tasks = make_tasks(plans, None)
+    schedule = Schedule({task: task.needs for task in tasks})
+    while ready := schedule.take():
+        keyed = []
+        for task, preimage in zip(
+            ready, preimages([t.key_input() for t in ready], store), strict=True
+        ):
+            if isinstance(preimage, FreezeflowError):
+                schedule.failed(task)
+            else:
+                task.preimage, task.key = preimage, key_of(preimage)
+                keyed.append(task)
+        for task, action in zip(keyed, _actions(keyed, store, shared), strict=True):
+            task.action = action
+            if action is None:
+                schedule.failed(task)
+            else:
+                schedule.done(task)
+    return tasks
+
+
+def _actions(
+    tasks: Sequence[Task], store: Store, shared: SharedCache | None
+) -> list[Action | None]:
+    wanted = [(task.key, task.step) for task in tasks]
+    found = cached(wanted, store)
+    missed = [task for task, (action, _) in zip(tasks, found, strict=True) if action is None]
+    if missed and shared and shared.fetch([task.wish() for task in missed]):
+        found = cached(wanted, store)
+    return [action for action, _ in found]
+
+
+def _pull_everything(store: Store, shared: SharedCache) -> list[Action]:
+    keys = shared.keys()
+    for start in range(0, len(keys), _AT_ONCE):
+        some = keys[start : start + _AT_ONCE]
+        known = store.actions.get(some)
+        entries = shared.entries([key for key in some if key not in known])
+        shared.fetch(
+            [
+                Wish(key, entry.preimage, None, None, (shared.url, str(entry.preimage["stage"])))
+                for key, entry in entries.items()
+            ]
+        )
+    return list(store.actions.get(keys).values())
+
+
+def _pull_weights(actions: Sequence[Action], store: Store, shared: SharedCache) -> None:
+    from freezeflow.graph.storage import tensor_digests
+
+    for action in actions:
+        try:
+            digests = tensor_digests(store.blobs.read(action.outputs.record))
+        except BlobLost:
+            continue
+        there = store.tensors.locate(digests)
+        missing = [digest for digest in digests if digest not in there]
+        if missing:
+            shared.fetch_weights(missing)
+
+
+def _everything(store: Store) -> Iterator[tuple[Wish, Action]]:
+    for path in store.actions.files():
+        file = decode_action_file(path.read_bytes())
+        if file is not None:
+            base = Path(file.recipe).parent
+            place = (file.recipe, file.step)
+            yield Wish(file.action.key, file.preimage, base, None, place), file.action
