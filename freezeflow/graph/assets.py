@@ -8,8 +8,10 @@ that the graph reads whole (ReadFile) becomes a string constant. Source of the f
 from __future__ import annotations
 
 import dataclasses
+import math
 import struct
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
@@ -89,6 +91,7 @@ def _initialized(
         )
     rows = _rows(node, asset, content)
     columns = {}
+    parsed: dict[str, list[int | float | bytes]] = {}
     for role, attr, index_attr in (
         ("keys", "key_dtype", "key_index"),
         ("values", "value_dtype", "value_index"),
@@ -96,7 +99,9 @@ def _initialized(
         dtype = attrs.to_type(types[attr])
         index = attrs.to_int(node.attrs[index_attr])
         column = _column(rows, index, _parser(dtype, node, asset), node, asset)
+        parsed[role] = column
         columns[role] = _constant(f"{node.name}/{role}", dtype, column)
+    _check_keys(parsed["keys"], parsed["values"], node, asset)
     new = Node(
         node.name,
         _FROM_FILE[node.op],
@@ -113,22 +118,40 @@ def _initialized(
 
 
 def _rows(node: Node, asset: Asset, content: bytes) -> list[tuple[int, bytes, list[bytes]]]:
-    """Line number, whole line and columns of each line that counts."""
-    lines = content.split(b"\n")
-    if lines and not lines[-1]:
+    """Line number, whole line and columns of each line that counts.
+
+    What TensorFlow refuses is refused: an empty file, an empty line, fewer lines than asked for.
+    """
+    # TensorFlow takes off one carriage return before the line's end.
+    lines = [line[:-1] if line.endswith(b"\r") else line for line in content.split(b"\n")]
+    if not lines[-1]:
         lines.pop()
     offset = attrs.to_int(node.attrs["offset"]) if "offset" in node.attrs else 0
     wanted = attrs.to_int(node.attrs["vocab_size"]) if "vocab_size" in node.attrs else -1
     delimiter = attrs.to_bytes(node.attrs["delimiter"]) if "delimiter" in node.attrs else b"\t"
     if not delimiter:
         raise _bad_file(asset, node, "is to be split at nothing")
+    if not lines:
+        raise _bad_file(asset, node, "is empty")
     if wanted > len(lines):
         raise _bad_file(asset, node, f"has {len(lines)} lines, the table asks for {wanted}")
     if wanted != -1:
         lines = lines[:wanted]
-    # TensorFlow takes off a carriage return before the line's end.
-    lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
+    if b"" in lines:
+        raise _bad_file(asset, node, f"has an empty line, number {lines.index(b'') + 1}")
     return [(n + offset, line, line.split(delimiter)) for n, line in enumerate(lines)]
+
+
+def _check_keys(
+    keys: list[int | float | bytes], values: list[int | float | bytes], node: Node, asset: Asset
+) -> None:
+    """Refuses two values for one key, as TensorFlow does."""
+    known: dict[int | float | bytes, int | float | bytes] = {}
+    for key, value in zip(keys, values, strict=True):
+        if key in known and known[key] != value:
+            shown = key.decode(errors="replace") if isinstance(key, bytes) else key
+            raise _bad_file(asset, node, f"has the key {shown!r} twice, with different values")
+        known[key] = value
 
 
 def _column(
@@ -153,14 +176,48 @@ def _column(
 def _parser(dtype: DType, node: Node, asset: Asset) -> Callable[[bytes], int | float | bytes]:
     def number(text: bytes) -> int | float:
         try:
-            value = float(text) if dtype in (DType.FLOAT, DType.DOUBLE) else int(text)
-            struct.pack(_STRUCT.get(dtype, "q"), value)
-            return value
+            return _number(text.decode("ascii"), dtype)
         except (ValueError, struct.error, OverflowError):
             shown = text.decode(errors="replace")
             raise _bad_file(asset, node, f"holds {shown!r}, which is no {dtype.tf_name}") from None
 
     return (lambda text: text) if dtype is DType.STRING else number
+
+
+def _number(text: str, dtype: DType) -> int | float:
+    """A number as TensorFlow reads it (upstream ``strings/numbers.cc``).
+
+    Raises:
+        ValueError, struct.error, OverflowError: The text is no number of that dtype.
+    """
+    if "_" in text:
+        raise ValueError(text)  # fine for Python only
+    if dtype in (DType.FLOAT, DType.DOUBLE):
+        value = float.fromhex(text) if "0x" in text.lower() else float(text)
+        return value if dtype is DType.DOUBLE else _nearest_float(value, text)
+    number = int(text)
+    struct.pack(_STRUCT.get(dtype, "q"), number)
+    return number
+
+
+def _nearest_float(value: float, text: str) -> float:
+    """The float32 that is nearest to a decimal number, of which `value` is the nearest float64."""
+    try:
+        near: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+    if not math.isfinite(near) or near == value or "0x" in text.lower():
+        return near
+    (bits,) = struct.unpack("<i", struct.pack("<f", near))
+    step = 1 if (value > near) == (near > 0 or (near == 0 and value > 0)) else -1
+    other: float = struct.unpack("<f", struct.pack("<i", bits + step))[0]
+    if abs(value - near) != abs(other - value):
+        return near
+    # Half way between two: the digits that a float64 has no room for decide.
+    exact = Fraction(text.strip())
+    if exact == Fraction(value):
+        return near
+    return max(near, other) if exact > Fraction(value) else min(near, other)
 
 
 _STRUCT = {DType.INT32: "i", DType.INT64: "q", DType.FLOAT: "f", DType.DOUBLE: "d"}

@@ -60,15 +60,22 @@ def bind_inputs(model: Model, values: Mapping[str, Scalar]) -> Model:
     }
     graph = dataclasses.replace(model.graph, nodes=nodes)
     fixed = {**model.bound, **values}
-    return _settled(dataclasses.replace(model, graph=graph, signatures=signatures, bound=fixed))
+    return settle_branches(
+        dataclasses.replace(model, graph=graph, signatures=signatures, bound=fixed)
+    )
 
 
-def _settled(model: Model) -> Model:
-    """Inlines and chooses in turn, because a chosen branch is a call that may hold more of them."""
+def settle_branches(model: Model) -> Model:
+    """The model with plain calls inlined, and only one side left of what a constant decides.
+
+    Inlines and chooses in turn, because a chosen branch is a call that may hold more of them.
+    """
     while True:
         model = inline_model(model)
-        chosen = choose_branches(model.graph)
-        if chosen.nodes == model.graph.nodes:
+        signatures = model.signatures.values()
+        outputs = [spec.tensor for s in signatures for spec in s.outputs.values()]
+        chosen = choose_branches(model.graph, [*outputs, *model.init])
+        if chosen is model.graph:
             return model
         model = dataclasses.replace(model, graph=chosen)
 

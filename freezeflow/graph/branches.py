@@ -1,18 +1,20 @@
 """Branches that can never be taken, left out once their predicate is a constant.
 
-A model that was trained has both sides of ``if is_training`` in it. With the predicate bound, only
-one of them is left: TF2's If and Case become the call of one branch, TF1's Switch hands on to one
-side, everything behind the other is dead up to the Merge. Source of the semantics of dead tensors:
-Yu et al., "Dynamic Control Flow in Large-Scale Machine Learning", EuroSys 2018.
+A model that was trained has both sides of ``if is_training`` in it. With the predicate bound, or a
+constant from the start, only one of them is left: TF2's If and Case become the call of one branch,
+TF1's Switch hands on to one side, everything behind the other is dead up to the Merge. Source of the
+semantics of dead tensors: Yu et al., "Dynamic Control Flow in Large-Scale Machine Learning", EuroSys
+2018.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Collection, Mapping
 
 from freezeflow.graph import attrs, walk
-from freezeflow.graph.graph import Graph, Node, data_inputs, join, output_types
+from freezeflow.graph.graph import Function, Graph, Node, data_inputs, join, node_of, output_types
 from freezeflow.graph.handles import scalar_const
 from freezeflow.values import DType
 
@@ -22,33 +24,77 @@ _SWITCHES = frozenset({"Switch", "RefSwitch"})
 _MERGES = frozenset({"Merge", "RefMerge"})
 _PASSING = frozenset({"Identity", "StopGradient", "Snapshot"})
 
-_LOGIC: Mapping[str, Callable[[bool, bool], bool]] = {
-    "LogicalAnd": lambda a, b: a and b,
-    "LogicalOr": lambda a, b: a or b,
+_CHOOSERS = frozenset(_IFS) | _CASES | _SWITCHES
+_BACK_EDGES = frozenset({"NextIteration", "RefNextIteration"})
+
+# Ops on two scalars of bool or integers.
+_BINARY: Mapping[str, Callable[[int, int], bool]] = {
+    "LogicalAnd": lambda a, b: bool(a) and bool(b),
+    "LogicalOr": lambda a, b: bool(a) or bool(b),
+    "Equal": operator.eq,
+    "NotEqual": operator.ne,
+    "Less": operator.lt,
+    "LessEqual": operator.le,
+    "Greater": operator.gt,
+    "GreaterEqual": operator.ge,
 }
 
 
-def choose_branches(graph: Graph) -> Graph:
-    """The main graph with every branch chosen whose predicate is constant.
+def choose_branches(graph: Graph, ends: Collection[str] = ()) -> Graph:
+    """The graph, functions included, with every branch chosen whose predicate is constant.
 
-    Names of nodes stay; what nobody needs any more is still there, for pruning.
+    Names of nodes stay; what nobody needs any more is still there, for pruning. The very same graph
+    comes back where there is nothing to choose.
+
+    Args:
+        graph: The graph.
+        ends: Tensors of the main graph that are known outside of it; they stay where they are.
     """
-    chooser = _Chooser(graph)
-    return dataclasses.replace(graph, nodes=chooser.rewritten())
+    nodes = _chosen_nodes(graph, graph.nodes, ends)
+    functions = {name: _chosen_body(graph, f) for name, f in graph.functions.items()}
+    if nodes is graph.nodes and all(functions[n] is f for n, f in graph.functions.items()):
+        return graph
+    return dataclasses.replace(graph, nodes=nodes, functions=functions)
+
+
+def _chosen_body(graph: Graph, function: Function) -> Function:
+    ends = [
+        *(result.tensor for result in function.results),
+        *(result.node for result in function.control_results),
+    ]
+    args = {arg.name for arg in function.args}
+    nodes = _chosen_nodes(graph, function.nodes, [e for e in ends if node_of(e) not in args])
+    return function if nodes is function.nodes else dataclasses.replace(function, nodes=nodes)
+
+
+def _chosen_nodes(
+    graph: Graph, nodes: Mapping[str, Node], ends: Collection[str]
+) -> Mapping[str, Node]:
+    """One body with its branches chosen; as it was if an end of it would be lost."""
+    if not any(node.op in _CHOOSERS for node in nodes.values()):
+        return nodes
+    chooser = _Chooser(graph, nodes)
+    chosen = chooser.rewritten()
+    lost = any(tensor in chooser.moved or node_of(tensor) not in chosen for tensor in ends)
+    return nodes if lost or chosen == nodes else chosen
 
 
 class _Chooser:
-    def __init__(self, graph: Graph) -> None:
+    """Goes through one body, inputs first, and notes constants, dead tensors, tensors that moved."""
+
+    def __init__(self, graph: Graph, nodes: Mapping[str, Node]) -> None:
         self._graph = graph
+        self._nodes = nodes
         self._values: dict[str, bool | int] = {}
         self._dead: set[str] = set()
-        self._moved: dict[str, str] = {}
+        self.moved: dict[str, str] = {}
 
     def rewritten(self) -> dict[str, Node]:
         out = {}
-        for name in walk.topological_order(self._graph.nodes):
-            node = self._with_moved_inputs(self._graph.nodes[name])
-            if self._dies(node):
+        for name in walk.topological_order(self._nodes):
+            original = self._nodes[name]
+            node = self._with_moved_inputs(original)
+            if self._dies(original):
                 self._dead |= {join(name, i) for i in range(self._count_outputs(node))}
                 self._dead.add(f"^{name}")
                 continue
@@ -57,13 +103,23 @@ class _Chooser:
         return {name: self._with_moved_inputs(node) for name, node in out.items()}
 
     def _with_moved_inputs(self, node: Node) -> Node:
-        inputs = tuple(self._moved.get(tensor, tensor) for tensor in node.inputs)
+        inputs = tuple(self.moved.get(tensor, tensor) for tensor in node.inputs)
         return node if inputs == node.inputs else node._replace(inputs=inputs)
 
     def _dies(self, node: Node) -> bool:
         if node.op in _MERGES:
-            return all(tensor in self._dead for tensor in data_inputs(node))
+            return all(tensor in self._dead for tensor in self._forward_inputs(node))
         return any(tensor in self._dead for tensor in node.inputs)
+
+    def _forward_inputs(self, merge: Node) -> list[str]:
+        """A Merge's inputs without those that come round a loop: they live as the loop does."""
+        inputs = list(data_inputs(merge))
+        forward = [t for t in inputs if self._op_of(t) not in _BACK_EDGES]
+        return forward or inputs
+
+    def _op_of(self, tensor: str) -> str:
+        node = self._nodes.get(node_of(tensor))
+        return "" if node is None else node.op
 
     def _count_outputs(self, node: Node) -> int:
         return len(output_types(self._graph, node) or (None,))
@@ -83,8 +139,8 @@ class _Chooser:
             return known[0]
         if node.op == "LogicalNot" and known[0] is not None:
             return not known[0]
-        if node.op in _LOGIC and None not in known:
-            return _LOGIC[node.op](bool(known[0]), bool(known[1]))
+        if node.op in _BINARY and len(known) == 2 and known[0] is not None and known[1] is not None:
+            return _BINARY[node.op](known[0], known[1])
         return None
 
     # ------------------------------------------------------------ branches
@@ -114,7 +170,7 @@ class _Chooser:
         """A Switch whose way is known: an Identity on that side, nothing on the other."""
         self._dead.add(join(node.name, 1 - taken))
         if taken:
-            self._moved[join(node.name, 1)] = node.name
+            self.moved[join(node.name, 1)] = node.name
         ref = node.op.startswith("Ref")
         inputs = (node.inputs[0], *(i for i in node.inputs if i.startswith("^")))
         return [
@@ -123,14 +179,20 @@ class _Chooser:
 
     def _merged(self, node: Node) -> list[Node]:
         """A Merge of which one input can still come; several may be a loop's or another cond's."""
+        original = self._nodes[node.name]
         inputs = list(data_inputs(node))
-        alive = [i for i, tensor in enumerate(inputs) if tensor not in self._dead]
-        if len(alive) == len(inputs) or len(alive) != 1:
+        # What is dead is known by its old name: a tensor that moved may have that of a dead one.
+        alive = [i for i, tensor in enumerate(data_inputs(original)) if tensor not in self._dead]
+        if (
+            len(alive) == len(inputs)
+            or len(alive) != 1
+            or self._op_of(inputs[alive[0]]) in _BACK_EDGES
+        ):
             return [node]
         (index,) = alive
-        control = tuple(i for i in node.inputs if i.startswith("^") and i not in self._dead)
+        control = tuple(i for i in original.inputs if i.startswith("^") and i not in self._dead)
         number = scalar_const(f"{node.name}/value_index", index, after=inputs[index])
-        self._moved[join(node.name, 1)] = number.name
+        self.moved[join(node.name, 1)] = number.name
         ref = node.op.startswith("Ref")
         op = "RefIdentity" if ref else "Identity"
         return [Node(node.name, op, (inputs[index], *control), {"T": node.attrs["T"]}), number]
@@ -145,18 +207,19 @@ class _Chooser:
 
 
 def _scalar(node: Node) -> bool | int | None:
-    """The value of a scalar bool or int32 constant."""
+    """The value of a scalar bool or integer constant."""
     dtype = attrs.to_type(node.attrs["dtype"])
+    if dtype not in (DType.BOOL, DType.INT32, DType.INT64) or node.tensor is not None:
+        return None
     tensor = attrs.message(node.attrs["value"]).tensor
-    if tensor.tensor_shape.dim or node.tensor is not None:
+    if tensor.tensor_shape.dim:
         return None
     content = tensor.tensor_content
     if dtype is DType.BOOL:
         return (
             bool(content[0]) if content else bool(tensor.bool_val[0]) if tensor.bool_val else False
         )
-    if dtype is DType.INT32:
-        if content:
-            return int.from_bytes(content, "little", signed=True)
-        return int(tensor.int_val[0]) if tensor.int_val else 0
-    return None
+    if content:
+        return int.from_bytes(content, "little", signed=True)
+    given = tensor.int_val if dtype is DType.INT32 else tensor.int64_val
+    return int(given[0]) if given else 0

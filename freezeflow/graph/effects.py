@@ -31,7 +31,7 @@ _QUIET_STATEFUL = re.compile(
     r"|Concat|Split|Size|Grad|GradWithShape)(V\d)?|Stack(V2)?|Empty|DeepCopy|GuaranteeConst"
     r"|GraphDefVersion|DeviceIndex|Timestamp|MutexV2|(Padding|Priority|Random\w*)?FIFOQueue(V2)?"
     r"|IsTensorFloat32Enabled|Placeholder\w*|_Arg|_Retval|IsResourceHandleRefCounting"
-    r"|MakeWeakResourceHandle|StubResourceHandleOp|SleepIdentityOp|XlaCallModule|XlaLaunch(V2)?)$"
+    r"|MakeWeakResourceHandle|RefIdentity|RefSelect|QueueSize|QueueIsClosed|StubResourceHandleOp|SleepIdentityOp|XlaCallModule|XlaLaunch(V2)?)$"
 )
 
 # Ops that only call functions: what they do is what the functions do.
@@ -104,7 +104,10 @@ class Effects:
         definition = self._graph.op_def(node.op)
         if definition is None:
             return True
-        return definition.is_stateful and not _QUIET_STATEFUL.match(node.op)
+        if node.op in V1_CONTROL_FLOW or _QUIET_STATEFUL.match(node.op):
+            return False
+        # TF1's ops on references are not marked as stateful, whatever they do with them.
+        return definition.is_stateful or any(arg.is_ref for arg in definition.inputs)
 
     def function(self, name: str) -> bool:
         """Whether calling the function has an effect."""

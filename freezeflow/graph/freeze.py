@@ -21,11 +21,12 @@ from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, walk
 from freezeflow.graph.colocation import drop_dangling
 from freezeflow.graph.effects import Effects, awaited, drop_idle_control, order_matters
-from freezeflow.graph.freeze_scope import Scope, Specialised, Touch
-from freezeflow.graph.graph import Arg, ControlResult, Function, Graph, Node, node_of
+from freezeflow.graph.freeze_scope import Rules, Scope, Touch
+from freezeflow.graph.graph import ControlResult, Function, Graph, Node, node_of
 from freezeflow.graph.handles import READS, Handle
 from freezeflow.graph.initial import initial_values
 from freezeflow.graph.model import Model
+from freezeflow.graph.specialise import Specialiser
 from freezeflow.graph.variables import HANDLES, IGNORED, PYTHON_CALLS, RESOURCE_HANDLE, WRITES
 
 _TABLE_WRITES = ("InitializeTable", "LookupTableImport", "LookupTableInsert")
@@ -84,37 +85,40 @@ def freeze_variables(model: Model, *, drop_writes: bool = False) -> Frozen:
     )
 
 
-class _Freezer:
+class _Freezer(Specialiser):
     """Gives constants and specialised functions to the scopes of one model."""
 
+    rules = Rules(handles=HANDLES, reads=READS, writes=WRITES, ignored=IGNORED)
+
     def __init__(self, model: Model, called: Container[str]) -> None:
-        self.graph = model.graph
-        self.functions: dict[str, Function] = {}
+        super().__init__(model.graph)
         self._values = model.variables
         self._initial = initial_values(model)
-        self._made: dict[tuple[str, tuple[Handle | None, ...]], Specialised] = {}
         self._effects = Effects(
             Graph(nodes={}, functions=self.functions, op_defs=model.graph.op_defs)
         )
         variable_ops = {n.op for n in _all_nodes(model.graph) if _is_on_variables(n.op)}
-        self._counts = order_matters(
-            model.graph, self._effects, called=called, without=variable_ops
-        )
+        counts = order_matters(model.graph, self._effects, called=called, without=variable_ops)
+        # A write that is still there gives an output; it stays only for who takes that.
+        self._counts = lambda node: not WRITES.match(node.op) and counts(node)
         self._by_identity = {
             _identity(node): name
             for name, node in model.graph.nodes.items()
             if node.op in HANDLES and name in model.variables
         }
 
-    def constant(self, node: Node) -> tuple[Node | None, Handle]:
+    def constant(self, node: Node) -> tuple[Node | None, Handle] | None:
         """The node that a variable becomes, None if it has no value, and its handle."""
         dtype = attrs.to_type(node.attrs["dtype"])
-        if node.name in self._initial:
+        if node.name in self._initial and self.graph.nodes.get(node.name) is node:
             value = Node(
                 node.name, "Identity", (self._initial[node.name],), {"T": attrs.of_type(dtype)}
             )
             return value, Handle(dtype, None, (node.name,))
-        name = node.name if node.name in self._values else self._by_identity.get(_identity(node))
+        is_main = self.graph.nodes.get(node.name) is node
+        name = node.name if is_main and node.name in self._values else None
+        # In a function's body a node's name says nothing: what it shares with the main graph does.
+        name = name or self._by_identity.get(_identity(node))
         if name is None:
             shape = attrs.to_shape(node.attrs["shape"]) if "shape" in node.attrs else None
             return None, Handle(dtype, shape, (node.name,))
@@ -122,25 +126,21 @@ class _Freezer:
         shape = attrs.read_shape(attrs.message(value.attrs["value"]).tensor.tensor_shape)
         return value._replace(name=node.name), Handle(dtype, shape, (name,))
 
-    def specialise(self, name: str, given: tuple[Handle | None, ...]) -> Specialised:
-        """A function of the library, rewritten for the handles that it is given."""
-        if (name, given) not in self._made:
-            self._made[name, given] = self._specialise(self.graph.functions[name], given)
-        return self._made[name, given]
-
-    def _specialise(self, function: Function, given: tuple[Handle | None, ...]) -> Specialised:
-        args = zip(function.args, given, strict=True)
-        handles = {arg.name: handle for arg, handle in args if handle is not None}
-        scope = Scope(self, function.nodes, dict(handles))
-        nodes = scope.run()
-        results = tuple(scope.handles.get(result.tensor) for result in function.results)
+    def body_of(
+        self, function: Function, nodes: Mapping[str, Node]
+    ) -> tuple[Mapping[str, Node], tuple[ControlResult, ...]]:
         waited = awaited(nodes, self._counts)
         control = tuple(r for r in function.control_results if r.node in waited)
         roots = [*(r.tensor for r in function.results), *(r.node for r in control)]
-        nodes = self.cleaned(nodes, roots)
-        name = self._emit(_with_values(function, nodes, control, handles, results))
-        reads = [t for node, touches in scope.reads.items() if node in nodes for t in touches]
-        return Specialised(name, results, tuple(reads), tuple(scope.writes))
+        return self.cleaned(nodes, roots), control
+
+    def not_known(self, node: Node, resources: tuple[str, ...]) -> Exception:
+        return ModelRefused(
+            f"op {node.op} takes variable {', '.join(resources)} itself, and what it does with it is"
+            " not known",
+            where=node.name,
+            hint="Freeze a signature that does not reach this node, or export the model without the op.",
+        )
 
     def initializers(
         self, nodes: Mapping[str, Node], roots: Iterable[str], needed: set[str]
@@ -157,17 +157,6 @@ class _Freezer:
         reached = walk.reached_nodes(kept, roots)
         return drop_dangling({name: node for name, node in kept.items() if name in reached})
 
-    def _emit(self, body: Function) -> str:
-        """Adds a function under a name of its own; an equal body is shared."""
-        name, number = body.name, 0
-        while name in self.functions:
-            if dataclasses.replace(self.functions[name], name=body.name) == body:
-                return name
-            number += 1
-            name = f"{body.name}_{number}"
-        self.functions[name] = dataclasses.replace(body, name=name)
-        return name
-
 
 def _all_nodes(graph: Graph) -> Iterator[Node]:
     yield from graph.nodes.values()
@@ -177,29 +166,6 @@ def _all_nodes(graph: Graph) -> Iterator[Node]:
 
 def _is_on_variables(op: str) -> bool:
     return op in HANDLES or op in READS or op in IGNORED or bool(WRITES.match(op))
-
-
-def _with_values(
-    function: Function,
-    nodes: Mapping[str, Node],
-    control: tuple[ControlResult, ...],
-    handles: Mapping[str, Handle],
-    results: tuple[Handle | None, ...],
-) -> Function:
-    """A function that takes and gives values where it took and gave handles."""
-    return dataclasses.replace(
-        function,
-        nodes=nodes,
-        control_results=control,
-        args=tuple(
-            Arg(arg.name, handles[arg.name].dtype) if arg.name in handles else arg
-            for arg in function.args
-        ),
-        results=tuple(
-            result if handle is None else result._replace(dtype=handle.dtype)
-            for result, handle in zip(function.results, results, strict=True)
-        ),
-    )
 
 
 def _identity(node: Node) -> tuple[bytes, bytes]:

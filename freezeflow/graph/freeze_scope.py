@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, ops, walk
 from freezeflow.graph.effects import V1_CONTROL_FLOW
 from freezeflow.graph.graph import Function, Graph, Node, data_inputs, join
-from freezeflow.graph.handles import READS, Handle, meet
-from freezeflow.graph.variables import (
-    FUNCTION_USES,
-    HANDLES,
-    IGNORED,
-    REF_TWINS,
-    REF_VARIABLES,
-    WRITES,
-    FunctionUse,
-)
+from freezeflow.graph.handles import Handle, Read, meet
+from freezeflow.graph.variables import FUNCTION_USES, REF_TWINS, REF_VARIABLES, FunctionUse
 from freezeflow.values import DType
 
 # Says which inputs are handles that only get read; wrong once they are values.
@@ -56,16 +49,39 @@ class Specialised(NamedTuple):
     writes: tuple[Touch, ...]
 
 
+class Rules(NamedTuple):
+    """The ops on the resources that become values: variables, or tables.
+
+    Args:
+        handles: Ops that are such a resource.
+        reads: Ops that read one, with what they become.
+        writes: Ops that change one.
+        ignored: Ops that do neither and give nothing.
+    """
+
+    handles: Collection[str]
+    reads: Mapping[str, Read]
+    writes: re.Pattern[str]
+    ignored: Collection[str] = frozenset()
+
+
 class Freezer(Protocol):
     """What a scope asks of the one who freezes the whole model."""
 
     graph: Graph
+    rules: Rules
 
-    def constant(self, node: Node) -> tuple[Node | None, Handle]:
-        """The node that a variable becomes, None if it has no value, and its handle."""
+    def constant(self, node: Node) -> tuple[Node | None, Handle] | None:
+        """The node that a resource becomes, None if it has no value, and its handle.
+
+        None for a resource that stays what it is.
+        """
 
     def specialise(self, name: str, given: tuple[Handle | None, ...]) -> Specialised:
         """A function of the library, rewritten for the handles that it is given."""
+
+    def not_known(self, node: Node, resources: tuple[str, ...]) -> Exception:
+        """What to raise where a node does with resources what is not known."""
 
 
 @dataclasses.dataclass
@@ -136,8 +152,8 @@ class Scope:
         return node if inputs == node.inputs else node._replace(inputs=inputs)
 
     def _rewrite(self, node: Node) -> None:
-        if node.op in HANDLES:
-            self._become_constant(node)
+        rules = self.freezer.rules
+        if node.op in rules.handles and self._become_constant(node):
             return
         given = {
             index: self.handles[tensor]
@@ -148,28 +164,33 @@ class Scope:
             self._call(node, given)
         elif not given:
             self._out[node.name] = node
-        elif node.op in READS:
+        elif node.op in rules.reads:
             self._read(node, given)
-        elif WRITES.match(node.op):
+        elif rules.writes.match(node.op):
             self._write(node, given)
         elif node.op in REF_TWINS:
             self._pass_on(node._replace(op=REF_TWINS[node.op]), given)
         elif all(handle.is_ref for handle in given.values()):
             self._read_plainly(node, given)
-        elif node.op not in IGNORED:
+        elif node.op not in rules.ignored:
             self._pass_on(node, given)
 
     # ------------------------------------------------------------ variables
 
-    def _become_constant(self, node: Node) -> None:
-        constant, handle = self.freezer.constant(node)
+    def _become_constant(self, node: Node) -> bool:
+        """Whether the resource is one that becomes a value; others stay what they are."""
+        found = self.freezer.constant(node)
+        if found is None:
+            return False
+        constant, handle = found
         self.handles[node.name] = handle._replace(is_ref=node.op in REF_VARIABLES)
         if constant is not None:
             control = tuple(i for i in node.inputs if i.startswith("^"))
             self._out[node.name] = constant._replace(inputs=(*constant.inputs, *control))
+        return True
 
     def _read(self, node: Node, given: Mapping[int, Handle]) -> None:
-        new = READS[node.op](node, given[0], self._in_frames)
+        new = self.freezer.rules.reads[node.op](node, given[0], self._in_frames)
         for made in new.nodes:
             self._out[made.name] = made
         for index, tensor in enumerate(new.outputs):
@@ -249,13 +270,9 @@ class Scope:
                 raise self._unknown(node, given)
         return values
 
-    def _unknown(self, node: Node, given: Mapping[int, Handle]) -> ModelRefused:
-        variables = ", ".join(sorted({v for handle in given.values() for v in handle.variables}))
-        return ModelRefused(
-            f"op {node.op} takes variable {variables} itself, and what it does with it is not known",
-            where=node.name,
-            hint="Freeze a signature that does not reach this node, or export the model without the op.",
-        )
+    def _unknown(self, node: Node, given: Mapping[int, Handle]) -> Exception:
+        resources = {v for handle in given.values() for v in handle.variables}
+        return self.freezer.not_known(node, tuple(sorted(resources)))
 
     # ------------------------------------------------------------ functions
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from freezeflow.context import Context
 from freezeflow.graph.assets import embed_assets
-from freezeflow.graph.bind import bind_inputs
+from freezeflow.graph.bind import bind_inputs, settle_branches
 from freezeflow.graph.freeze import freeze_variables
 from freezeflow.graph.inline import inline_model
 from freezeflow.graph.rename import name_ends
@@ -52,8 +52,7 @@ def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
     """
     assert given.model is not None
     loaded = inline_model(given.model)
-    if params.bind:
-        loaded = bind_inputs(loaded, params.bind)
+    loaded = bind_inputs(loaded, params.bind) if params.bind else settle_branches(loaded)
     frozen = freeze_variables(loaded, drop_writes=params.written == "drop")
     for write in frozen.seen_writes:
         context.warn(f"dropped a write that an output sees: {write}")
@@ -79,7 +78,7 @@ def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
 STAGE = Stage(
     name="freeze",
     summary="Turn variables into constants and inline calls; name the ends after the signature.",
-    version=1,
+    version=2,
     params=Params,
     run=freeze,
 )

@@ -69,6 +69,39 @@ def test_batch_norm_of_tf2(training, tmp_path):
     assert not {n.op for n in frozen.graph.nodes.values()} & {"If", "StatelessIf"}
 
 
+def constant_predicate(training):
+    """Both sides of a condition that is settled; loops on both, a write on the one that is dead."""
+
+    def make(resource):
+        x = tf1_models.placeholder()
+        mean, scale = (variable(name, 3, resource=resource) for name in ("mean", "scale"))
+
+        def loop(step):
+            start = [0, tf.ensure_shape(x, [None, 3])]
+            return v1.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, step(y)), start)[1]
+
+        def alive():
+            return loop(lambda y: tf.ensure_shape(y * scale, [None, 3]))
+
+        def dead():
+            with tf.control_dependencies([v1.assign(mean, scale * 2.0)]):
+                return loop(lambda y: tf.ensure_shape(y - mean, [None, 3]))
+
+        predicate = tf.logical_not(tf.constant(not training))
+        branches = (alive, dead) if training else (dead, alive)
+        return {"x": x}, {"y": v1.cond(predicate, *branches) - mean}
+
+    return make
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
+def test_a_write_on_a_branch_that_is_never_taken(resource, training, tmp_path):
+    path = saved(constant_predicate(training), resource, tmp_path / "model")
+    model = harness.assert_frozen_equals(path, tmp_path, {"x": X}, v1_loader=True)
+    assert not {n.op for n in model.graph.nodes.values()} & {"Assign", "AssignVariableOp"}
+
+
 def test_a_dropped_write_keeps_the_saved_value(tmp_path):
     model, function = batch_norm_tf2()
     save(model, function, tmp_path / "model")

@@ -68,15 +68,122 @@ def test_a_vocabulary_file(tmp_path):
     harness.assert_same(original, harness.run_frozen(model, "serving_default", feeds))
 
 
-def test_a_table_that_a_branch_takes_stays(tmp_path):
-    (model, function), feeds = tf2_models.table_in_cond()
-    save(model, function, tmp_path / "model")
-    frozen = harness.freeze_model(
-        harness.saved_model(tmp_path / "model"), tmp_path, tables="inline"
+def two_tables():
+    string_keys = tf.lookup.KeyValueTensorInitializer(["a", "b", "c"], [1.0, 2.0, 3.0])
+    other = tf.lookup.KeyValueTensorInitializer(["x", "a"], tf.constant([0, 1], tf.int64))
+    return {
+        "t": tf.lookup.StaticHashTable(string_keys, -1.0),
+        "u": tf.lookup.StaticVocabularyTable(other, 3),
+    }
+
+
+def in_a_loop(m, s):
+    zeros = tf.zeros(tf.shape(s))
+    return tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, y + m.t.lookup(s)), (0, zeros))[1]
+
+
+def in_a_branch(m, s):
+    return tf.cond(tf.size(s) > 2, lambda: m.t.lookup(s), lambda: in_a_loop(m, s))
+
+
+def in_a_case(m, s):
+    branches = [
+        lambda: m.t.lookup(s),
+        lambda: in_a_branch(m, s),
+        lambda: tf.cast(m.u.lookup(s), tf.float32),
+    ]
+    return tf.switch_case(tf.size(s) % 3, branches)
+
+
+def in_map_fn(m, s):
+    return tf.map_fn(m.t.lookup, s, fn_output_signature=tf.float32)
+
+
+def in_a_dataset(m, s):
+    words = tf.data.Dataset.from_tensor_slices(s)
+    return words.map(m.t.lookup).reduce(0.0, lambda total, x: total + x)
+
+
+@pytest.mark.parametrize(
+    "place", [in_a_loop, in_a_branch, in_a_case, in_map_fn, in_a_dataset], ids=lambda f: f.__name__
+)
+def test_look_ups_in_functions(place, tmp_path):
+    model, function = tf2_models.build(
+        lambda m, s: {"y": place(m, s), "u": m.u.lookup(s)},
+        [tf2_models.spec([None], tf.string, "s")],
+        **two_tables(),
     )
-    assert frozen.init
-    original = harness.run_original(tmp_path / "model", "serving_default", feeds)
-    harness.assert_same(original, harness.run_frozen(frozen, "serving_default", feeds))
+    save(model, function, tmp_path / "model")
+    frozen = inlined(tmp_path / "model", tmp_path)
+    for words in (["a", "q", "c"], ["b"], ["x", "y", "zz", "a"]):
+        feeds = {"s": np.array(words, object)}
+        original = harness.run_original(tmp_path / "model", "serving_default", feeds)
+        harness.assert_same(original, harness.run_frozen(frozen, "serving_default", feeds))
+
+
+def tf1_tables():
+    def table(keys, values):
+        filled = tf.lookup.KeyValueTensorInitializer(keys, values)
+        return tf.lookup.StaticHashTable(filled, -1.0)
+
+    return table(["a", "b"], [1.0, 2.0]), table(["a", "c"], [5.0, 7.0])
+
+
+def tf1_loops(s):
+    t, u = tf1_tables()
+
+    def branch(i, y):
+        return v1.cond(i > 1, lambda: y + t.lookup(s), lambda: y * u.lookup(s))
+
+    def body(i, y):
+        return i + 1, tf.ensure_shape(branch(i, y), [None])
+
+    shapes = [tf.TensorShape([]), tf.TensorShape([None])]
+    times = tf.cast(t.size(), tf.int32) + 1
+    start = [0, tf.ones(tf.shape(s))]
+    return v1.while_loop(lambda i, y: i < times, body, start, shape_invariants=shapes)[1]
+
+
+def tf1_handles_meet(s):
+    t, u = tf1_tables()
+    first, second = (tf.raw_ops.Switch(data=x.resource_handle, pred=tf.size(s) > 2) for x in (t, u))
+    met = tf.raw_ops.Merge(inputs=[first[0], second[1]])[0]
+    return tf.raw_ops.LookupTableFindV2(table_handle=met, keys=s, default_value=tf.constant(-1.0))
+
+
+def tf1_first_table_ops(s):
+    """The ops of TensorFlow 0.x, whose handles are references to strings."""
+    table = tf.raw_ops.HashTable(key_dtype=tf.string, value_dtype=tf.float32)
+    keys, values = tf.constant(["a", "b"]), tf.constant([1.0, 2.0])
+    fill = tf.raw_ops.InitializeTable(table_handle=table, keys=keys, values=values)
+    v1.add_to_collection(v1.GraphKeys.TABLE_INITIALIZERS, fill)
+    return tf.raw_ops.LookupTableFind(table_handle=table, keys=s, default_value=tf.constant(-1.0))
+
+
+def save_tf1(place, path):
+    with tf.Graph().as_default(), v1.Session(config=harness.exact_config()) as session:
+        v1.disable_control_flow_v2()
+        try:
+            s = v1.placeholder(tf.string, [None], name="s")
+            y = place(s)
+        finally:
+            v1.enable_control_flow_v2()
+        init = v1.tables_initializer()
+        session.run(init)
+        v1.saved_model.simple_save(session, str(path), {"s": s}, {"y": y}, legacy_init_op=init)
+
+
+@pytest.mark.parametrize("tables", ["init", "inline"])
+@pytest.mark.parametrize("place", [tf1_loops, tf1_handles_meet, tf1_first_table_ops])
+def test_look_ups_in_tf1_control_flow(place, tables, tmp_path):
+    save_tf1(place, tmp_path / "model")
+    frozen = harness.freeze_model(harness.saved_model(tmp_path / "model"), tmp_path, tables=tables)
+    stays = tables == "init" or place is tf1_handles_meet
+    assert bool(frozen.init) == stays
+    for words in (["a", "b", "c"], ["a", "c"]):
+        feeds = {"s": np.array(words, object)}
+        original = harness.run_original_v1(tmp_path / "model", "serving_default", feeds)
+        harness.assert_same(original, harness.run_frozen(frozen, "serving_default", feeds))
 
 
 def test_siphash_of_the_paper():

@@ -213,6 +213,17 @@ def write_that_nobody_sees():
     ), X
 
 
+def random_number_that_nobody_takes():
+    """A random generator's state is moved on, but no output takes the number."""
+
+    def run(m, x):
+        m.generator.normal([2])
+        return {"y": x * m.w}
+
+    generator = tf.random.Generator.from_seed(1)
+    return build(run, [spec([None, 3])], w=weight(3), generator=generator), X
+
+
 def batch_norm_in_training():
     def run(m, x):
         mean, variance = tf.nn.moments(x, [0])

@@ -50,12 +50,13 @@ def test_lines_and_their_numbers(content, tmp_path):
     assert filled(table_model(tmp_path, content)) == [[b"a", b"b"], [0, 1]]
 
 
-def test_an_empty_line_is_a_line(tmp_path):
-    assert filled(table_model(tmp_path, b"a\n\nb\n")) == [[b"a", b"", b"b"], [0, 1, 2]]
-
-
-def test_an_empty_file(tmp_path):
-    assert filled(table_model(tmp_path, b"")) == [[], []]
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"a\n\nb\n", "has an empty line, number 2"), (b"", "is empty"), (b"a\na\n", "'a' twice")],
+)
+def test_what_tensorflow_refuses(content, message, tmp_path):
+    with pytest.raises(ModelRefused, match=message):
+        filled(table_model(tmp_path, content))
 
 
 def test_columns(tmp_path):
