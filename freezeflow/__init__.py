@@ -14,13 +14,13 @@ if TYPE_CHECKING:
         FrozenFiles,
         cached_log,
         cached_model,
-        diff,
         forecast,
         freeze,
         freeze_to,
         inspect,
-        load_plan,
-        load_recipe,
+        load_graph,
+        load_plans,
+        load_recipes,
         run,
     )
     from freezeflow.engine.results import RunResult, StepResult
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from freezeflow.graph.inspection import Inspection
     from freezeflow.graph.model import Model
+    from freezeflow.releases import check_lock, diff, lock
 
 __all__ = [
     "FreezeflowError",
@@ -52,13 +53,16 @@ __all__ = [
     "__version__",
     "cached_log",
     "cached_model",
+    "check_lock",
     "diff",
     "forecast",
     "freeze",
     "freeze_to",
     "inspect",
-    "load_plan",
-    "load_recipe",
+    "load_graph",
+    "load_plans",
+    "load_recipes",
+    "lock",
     "run",
 ]
 
@@ -77,6 +81,7 @@ _HOMES = {
         "freezeflow.errors",
     ),
     **dict.fromkeys(("RunResult", "StepResult"), "freezeflow.engine.results"),
+    **dict.fromkeys(("check_lock", "diff", "lock"), "freezeflow.releases"),
     "Inspection": "freezeflow.graph.inspection",
     "Model": "freezeflow.graph.model",
 }

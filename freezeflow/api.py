@@ -30,11 +30,9 @@ if TYPE_CHECKING:
     from freezeflow.engine.events import OnEvent
     from freezeflow.engine.forecast import Forecast
     from freezeflow.engine.results import RunResult
-    from freezeflow.engine.shared import SharedCache, Traffic
     from freezeflow.graph.inspection import Inspection
     from freezeflow.graph.model import Model
     from freezeflow.plan import Plan
-    from freezeflow.release.compare import Comparison
     from freezeflow.settings.settings import Settings
     from freezeflow.spec.recipe import Recipe
     from freezeflow.stages.stage import Stage, WrittenFile
@@ -215,35 +213,59 @@ def freeze_to(
     return _frozen_files(done)
 
 
+def load_graph(path: AnyPath, *, verify: bool = False) -> Any:
+    """A frozen graph as TensorFlow's ``GraphDef``, for ``tf.import_graph_def``.
+
+    Weights that were exported with ``weights: external`` are pointed at; TensorFlow maps their files into
+    memory when the graph runs, so that processes share them.
+
+    Args:
+        path: The ``.pb`` or ``.pbtxt`` file; the folder of its weights lies beside it.
+        verify: First hash the graph and its weights, and compare with the manifest.
+
+    Raises:
+        ModelRefused: The file holds no graph, a file of weights is missing or too short, or a file
+            is not what the manifest says.
+    """
+    from freezeflow.exports.manifest import manifest_path
+    from freezeflow.tf.mapped import load_graph as load
+
+    file = Path(path).absolute()
+    return load(file, manifest_path(file), verify=verify)
+
+
 # ---------------------------------------------------------------- recipes
 
 
-def load_recipe(path: AnyPath, *, set_vars: Mapping[str, str] | None = None) -> Recipe:
-    """Reads and checks a recipe.
+def load_recipes(path: AnyPath, *, set_vars: Mapping[str, str] | None = None) -> tuple[Recipe, ...]:
+    """Reads and checks a recipe file.
 
     Args:
         path: Its file.
         set_vars: Values for variables of its ``vars`` block.
 
+    Returns:
+        What it says for each of its models, with each combination of its matrix.
+
     Raises:
         RecipeError: It is not valid. An error with the attribute ``problems`` holds every mistake,
             each with line and column.
     """
-    from freezeflow.spec.recipe import load_recipe as load
+    from freezeflow.spec.recipe import load_recipes as load
 
-    return load(Path(path), set_vars=set_vars)
+    return load(Path(path), set_vars=set_vars).recipes
 
 
-def load_plan(
+def load_plans(
     recipe: AnyPath | Recipe,
     *,
     set_vars: Mapping[str, str] | None = None,
     cache_dir: AnyPath | None = None,
-) -> Plan:
-    """The steps of a recipe, in an order in which they can run.
+) -> tuple[Plan, ...]:
+    """The steps of a recipe for each of its models, in an order in which they can run.
 
     Args:
-        recipe: Its file, or the loaded recipe.
+        recipe: Its file, or what was loaded for one model.
         set_vars: Values for variables of its ``vars`` block; only for a file.
         cache_dir: The cache's folder; None for what the settings say.
 
@@ -251,12 +273,12 @@ def load_plan(
         RecipeError: The recipe is not valid.
         FreezeflowError: The cache cannot be read or written.
     """
-    from freezeflow.plan import compiled_plan, make_plan
+    from freezeflow.plan import compiled_plans, make_plan
 
     if not isinstance(recipe, str | os.PathLike):
-        return make_plan(recipe)
-    with _open_store(cache_dir, Path(recipe).parent) as store:
-        return compiled_plan(Path(recipe), store.folder / "plans", set_vars=set_vars)
+        return (make_plan(recipe),)
+    with open_store(cache_dir, Path(recipe).parent) as store:
+        return compiled_plans(Path(recipe), store.folder / "plans", set_vars=set_vars)
 
 
 def run(
@@ -267,19 +289,21 @@ def run(
     force: bool = False,
     keep_going: bool | None = None,
     only: str | None = None,
+    locked: bool = False,
     cache_dir: AnyPath | None = None,
     on_event: OnEvent | None = None,
 ) -> RunResult:
     """Runs every step that is not cached.
 
     Args:
-        recipe: A recipe's file, a loaded recipe or its plan; or several of them.
+        recipe: A recipe's file, what was loaded for one model, or a plan; or several of them.
         set_vars: Values for variables of the recipes' ``vars`` blocks; for files.
         jobs: Steps that run side by side; None for what the settings say.
         force: Run every step, also what is cached.
         keep_going: When a step fails, go on with those that do not need it; None for what the
             settings say.
         only: Run only the steps of this stage or with this id, and what they need.
+        locked: Refuse to differ from the recipes' locks.
         cache_dir: The cache's folder; None for what the settings say.
         on_event: Told what happens, in this thread (`freezeflow.engine.events`).
 
@@ -288,7 +312,8 @@ def run(
 
     Raises:
         RecipeError: A recipe is not valid; nothing has run.
-        UsageError: `only` names no step, or two recipes write the same file.
+        UsageError: `only` names no step, two recipes write the same file, or a recipe has no lock.
+        ValidationFailed: Something differs from a lock: it says which lines do, and why.
         FreezeflowError: The cache cannot be read or written.
         KeyboardInterrupt: All processes are ended, nothing partial is left.
     """
@@ -298,13 +323,15 @@ def run(
     from freezeflow.plan import Plan
 
     given = [recipe] if isinstance(recipe, str) or not isinstance(recipe, Sequence) else recipe
-    plans = [
-        item if isinstance(item, Plan) else load_plan(item, set_vars=set_vars, cache_dir=cache_dir)
-        for item in given
-    ]
+    plans: list[Plan] = []
+    for item in given:
+        if isinstance(item, Plan):
+            plans.append(item)
+        else:
+            plans += load_plans(item, set_vars=set_vars, cache_dir=cache_dir)
     _check_outputs(plans)
     flags = {"jobs": jobs, "keep_going": keep_going, "cache_dir": cache_dir}
-    settings = load_settings(*(plan.recipe.parent for plan in plans), flags=flags)
+    settings = load_settings(*_folders(plans), flags=flags)
     options = RunOptions(
         jobs=settings.jobs,
         force=force,
@@ -314,15 +341,20 @@ def run(
         step_seconds=settings.step_timeout,
         memory_bytes=settings.mem_limit or ALL_MEMORY,
     )
-    with _open_store(settings.cache_dir) as store:
-        return run_plans(plans, store, options, on_event or ignore)
+    with open_store(settings.cache_dir) as store:
+        listener = on_event or ignore
+        if locked:
+            from freezeflow.release.locking import hold_to_locks
+
+            listener = hold_to_locks(plans, store, listener)
+        return run_plans(plans, store, options, listener)
 
 
-def forecast(plan: Plan, *, cache_dir: AnyPath | None = None) -> tuple[Forecast, ...]:
+def forecast(plans: Sequence[Plan], *, cache_dir: AnyPath | None = None) -> tuple[Forecast, ...]:
     """What `run` would do with each step, and why: which field of its key changed, from what to what.
 
     Args:
-        plan: The plan, from `load_plan`.
+        plans: Plans, from `load_plans`.
         cache_dir: The cache's folder; None for what the settings say.
 
     Raises:
@@ -330,15 +362,15 @@ def forecast(plan: Plan, *, cache_dir: AnyPath | None = None) -> tuple[Forecast,
     """
     from freezeflow.engine.forecast import forecast as foresee
 
-    with _open_store(cache_dir, plan.recipe.parent) as store:
-        return foresee(plan, store)
+    with open_store(cache_dir, *_folders(plans)) as store:
+        return tuple(found for plan in plans for found in foresee(plan, store))
 
 
 def cached_log(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> str:
     """What a step logged, from the cache; empty where it logged nothing.
 
     Args:
-        plan: The plan, from `load_plan`.
+        plan: The plan, from `load_plans`.
         step: The id of one of its steps.
         cache_dir: The cache's folder; None for what the settings say.
 
@@ -348,7 +380,7 @@ def cached_log(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> st
     """
     from freezeflow.engine.cached import cached_action
 
-    with _open_store(cache_dir, plan.recipe.parent) as store:
+    with open_store(cache_dir, plan.recipe.parent) as store:
         log = cached_action(plan, step, store).outputs.log
         return "" if log is None else store.blobs.read(log).decode(errors="replace")
 
@@ -357,7 +389,7 @@ def cached_model(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> 
     """The model that a step gave, from the cache.
 
     Args:
-        plan: The plan, from `load_plan`.
+        plan: The plan, from `load_plans`.
         step: The id of one of its steps.
         cache_dir: The cache's folder; None for what the settings say.
 
@@ -367,115 +399,8 @@ def cached_model(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> 
     """
     from freezeflow.engine.cached import cached_model as find
 
-    with _open_store(cache_dir, plan.recipe.parent) as store:
+    with open_store(cache_dir, plan.recipe.parent) as store:
         return find(plan, step, store)
-
-
-# ---------------------------------------------------------------- comparing and releasing
-
-
-def diff(before: AnyPath, after: AnyPath, *, cache_dir: AnyPath | None = None) -> Comparison:
-    """How two models differ; without TensorFlow (but for Keras files).
-
-    Args:
-        before: The path of a model, of a graph file, or of a recipe whose results are in the cache;
-            or ``RECIPE:STEP`` for what a step gave.
-        after: The same.
-        cache_dir: The cache's folder; None for the usual one.
-
-    Raises:
-        UsageError: There is nothing of that name.
-        ModelRefused: What is there is no model, or is damaged.
-        FreezeflowError: A step is not cached.
-    """
-    from freezeflow.release.compare import compare
-    from freezeflow.release.operands import Reader
-
-    with (
-        _open_store(cache_dir) as store,
-        Reader(store, lambda path: _plans_of(path, store)) as reader,
-    ):
-        return compare(reader.operand(os.fspath(before)), reader.operand(os.fspath(after)))
-
-
-# ---------------------------------------------------------------- the shared cache
-
-
-def pull(
-    recipes: Sequence[AnyPath] | None = None,
-    *,
-    set_vars: Mapping[str, str] | None = None,
-    remote: str | None = None,
-    cache_dir: AnyPath | None = None,
-) -> Traffic:
-    """Brings results from the shared cache into the local one, with the weights that are not here.
-
-    Args:
-        recipes: For the steps of these recipes, with the files that those publish; None for
-            everything there is.
-        set_vars: Values for variables of the recipes' ``vars`` blocks.
-        remote: The shared cache's address; None for what the settings say.
-        cache_dir: The cache's folder; None for what the settings say.
-
-    Raises:
-        UsageError: There is no shared cache.
-        MissingExtra: A package that it needs is not installed.
-        FreezeflowError: It fails, or the local cache cannot be written.
-    """
-    from freezeflow.engine.sharing import pull as bring
-
-    with _both_caches(recipes, set_vars, remote, cache_dir) as (plans, store, shared):
-        return bring(plans, store, shared)
-
-
-def push(
-    recipes: Sequence[AnyPath] | None = None,
-    *,
-    set_vars: Mapping[str, str] | None = None,
-    remote: str | None = None,
-    cache_dir: AnyPath | None = None,
-) -> Traffic:
-    """Takes results from the local cache to the shared one; arguments and errors as for `pull`.
-
-    Args:
-        recipes: Of the steps of these recipes, as far as they are cached; None for all.
-        set_vars: Values for variables of the recipes' ``vars`` blocks.
-        remote: The shared cache's address; None for what the settings say.
-        cache_dir: The cache's folder; None for what the settings say.
-    """
-    from freezeflow.engine.sharing import push as take
-
-    with _both_caches(recipes, set_vars, remote, cache_dir) as (plans, store, shared):
-        return take(plans, store, shared)
-
-
-@contextlib.contextmanager
-def _both_caches(
-    recipes: Sequence[AnyPath] | None,
-    set_vars: Mapping[str, str] | None,
-    remote: str | None,
-    cache_dir: AnyPath | None,
-) -> Iterator[tuple[list[Plan] | None, Store, SharedCache]]:
-    from freezeflow.engine.shared import SharedCache
-
-    folders = [Path(recipe).parent for recipe in recipes or ()]
-    flags = {"cache_dir": cache_dir, "remote.url": remote}
-    settings = load_settings(*folders, flags=flags)
-    if not settings.remote.url:
-        raise UsageError(
-            "there is no shared cache", hint="Name one: --remote, or the setting remote.url."
-        )
-    options = dataclasses.replace(settings.remote, push=True)
-    warnings: list[str] = []
-    with _open_store(settings.cache_dir) as store, store.in_use():
-        plans = None
-        if recipes is not None:
-            plans = [plan for recipe in recipes for plan in _plans_of(recipe, store, set_vars)]
-        shared = SharedCache(options, store, warnings.append)
-        try:
-            yield plans, store, shared
-        finally:
-            shared.close()
 
 
 # ---------------------------------------------------------------- settings
@@ -499,13 +424,9 @@ def load_settings(*folders: Path, flags: Mapping[str, object] | None = None) -> 
 # ---------------------------------------------------------------- what the functions share
 
 
-def _plans_of(
-    recipe: AnyPath, store: Store, set_vars: Mapping[str, str] | None = None
-) -> tuple[Plan, ...]:
-    """The plans of a recipe file."""
-    from freezeflow.plan import compiled_plan
-
-    return (compiled_plan(Path(recipe), store.folder / "plans", set_vars=set_vars),)
+def _folders(plans: Sequence[Plan]) -> list[Path]:
+    """The folders of the plans' recipes."""
+    return list(dict.fromkeys(plan.recipe.parent for plan in plans))
 
 
 def _chain(**freeze: Any) -> list[tuple[Stage, Any]]:
@@ -516,13 +437,13 @@ def _chain(**freeze: Any) -> list[tuple[Stage, Any]]:
 
 def _check_outputs(plans: Sequence[Plan]) -> None:
     """Refuses recipes that write over each other's files."""
-    writers: dict[Path, Path] = {}
+    writers: dict[Path, Plan] = {}
     for plan in plans:
         for path in (path for step in plan.steps for path in step.output_files):
-            other = writers.setdefault(path, plan.recipe)
-            if other != plan.recipe:
+            other = writers.setdefault(path, plan)
+            if other is not plan:
                 raise UsageError(
-                    f"{other.name} and {plan.recipe.name} both write {path}",
+                    f"{other.recipe.name} and {plan.recipe.name} both write {path}",
                     hint="Run one of them, or let them write different files.",
                 )
 
@@ -534,11 +455,11 @@ def _stage(name: str) -> Stage:
 
 
 @contextlib.contextmanager
-def _open_store(cache_dir: AnyPath | None, project: Path | None = None) -> Iterator[Store]:
-    """The cache in a folder; without one, in that which the settings of a project's folder name."""
+def open_store(cache_dir: AnyPath | None, *projects: Path) -> Iterator[Store]:
+    """The cache in a folder; without one, in that which the settings of projects' folders name."""
     from freezeflow.store.store import Store
 
-    folder = load_settings(*filter(None, [project])).cache_dir if cache_dir is None else cache_dir
+    folder = load_settings(*projects).cache_dir if cache_dir is None else cache_dir
     store = Store.open(Path(folder))
     try:
         yield store

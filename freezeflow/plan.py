@@ -12,11 +12,11 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from freezeflow.errors import FreezeflowError
+from freezeflow.errors import FreezeflowError, UsageError
 from freezeflow.installed import version_of
 from freezeflow.values import Digest, Json, ModelSource
 from freezeflow.version import VERSION
@@ -24,7 +24,7 @@ from freezeflow.version import VERSION
 if TYPE_CHECKING:
     from freezeflow.spec.recipe import Recipe, StageItem
 
-FORMAT = "freezeflow.plan/1"
+FORMAT = "freezeflow.plan/2"
 
 _HOUSE = os.path.dirname(os.path.abspath(__file__))
 
@@ -70,7 +70,14 @@ class Step:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one recipe comes to: its steps in an order in which they can run."""
+    """What a recipe comes to for one model: its steps in an order in which they can run.
+
+    Args:
+        recipe: The recipe's file.
+        name: What the model is called, with the matrix's values; unique in the recipe.
+        digest: Digest of what the recipe says for it.
+        steps: The steps.
+    """
 
     recipe: Path
     name: str
@@ -144,25 +151,29 @@ def _absolute(base: Path, path: str) -> Path:
 # ---------------------------------------------------------------- as JSON
 
 
-def plan_to_json(plan: Plan) -> Json:
-    """A plan as JSON; each source stands there once, and steps name it by its number."""
-    sources: list[Json] = []
-    for step in plan.steps:
-        source = step.source.to_json()
-        if source not in sources:
-            sources.append(source)
+def plans_to_json(plans: Sequence[Plan]) -> Json:
+    """Plans as JSON; each source stands there once, and steps name it by its number."""
+    numbers: dict[ModelSource, int] = {}
+    for plan in plans:
+        for step in plan.steps:
+            numbers.setdefault(step.source, len(numbers))
     return {
         "format": FORMAT,
-        "recipe": str(plan.recipe),
-        "name": plan.name,
-        "digest": plan.digest,
-        "sources": sources,
-        "steps": [_step_to_json(step, sources) for step in plan.steps],
+        "sources": [source.to_json() for source in numbers],
+        "plans": [
+            {
+                "recipe": str(plan.recipe),
+                "name": plan.name,
+                "digest": plan.digest,
+                "steps": [_step_to_json(step, numbers[step.source]) for step in plan.steps],
+            }
+            for plan in plans
+        ],
     }
 
 
-def plan_from_json(data: Json) -> Plan:
-    """The plan that `plan_to_json` described.
+def plans_from_json(data: Json) -> tuple[Plan, ...]:
+    """The plans that `plans_to_json` described.
 
     Raises:
         ValueError, KeyError, TypeError: It is something else.
@@ -170,11 +181,14 @@ def plan_from_json(data: Json) -> Plan:
     if data["format"] != FORMAT:
         raise ValueError(f"not a {FORMAT}")
     sources = [ModelSource.from_json(source) for source in data["sources"]]
-    return Plan(
-        recipe=_path(data["recipe"]),
-        name=data["name"],
-        digest=data["digest"],
-        steps=tuple(_step_from_json(step, sources) for step in data["steps"]),
+    return tuple(
+        Plan(
+            recipe=_path(plan["recipe"]),
+            name=plan["name"],
+            digest=plan["digest"],
+            steps=tuple(_step_from_json(step, sources) for step in plan["steps"]),
+        )
+        for plan in data["plans"]
     )
 
 
@@ -182,7 +196,7 @@ def plan_from_json(data: Json) -> Plan:
 _path = functools.lru_cache(maxsize=1024)(Path)
 
 
-def _step_to_json(step: Step, sources: list[Json]) -> Json:
+def _step_to_json(step: Step, source: int) -> Json:
     data = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
     return {
         **data,
@@ -190,7 +204,7 @@ def _step_to_json(step: Step, sources: list[Json]) -> Json:
         "input_files": {name: str(path) for name, path in step.input_files.items()},
         "output_files": [str(path) for path in step.output_files],
         "needs": list(step.needs),
-        "source": sources.index(step.source.to_json()),
+        "source": source,
         "base": str(step.base),
     }
 
@@ -209,6 +223,36 @@ def _step_from_json(data: Json, sources: list[ModelSource]) -> Step:
     )
 
 
+# ---------------------------------------------------------------- choosing
+
+
+def selected(plans: Sequence[Plan], patterns: Sequence[str]) -> tuple[Plan, ...]:
+    """The plans whose name fits one of the patterns (``*``, ``?``, ``[...]``); all without patterns.
+
+    Raises:
+        UsageError: A pattern fits none.
+    """
+    if not patterns:
+        return tuple(plans)
+    from fnmatch import fnmatchcase
+
+    for pattern in patterns:
+        if not any(fnmatchcase(plan.name, pattern) for plan in plans):
+            raise UsageError(f"nothing is called {pattern!r}", hint=names_hint(plans))
+    return tuple(p for p in plans if any(fnmatchcase(p.name, pattern) for pattern in patterns))
+
+
+# Names that are listed in a hint.
+_LISTED = 10
+
+
+def names_hint(plans: Sequence[Plan]) -> str:
+    """Which plans there are, in a sentence."""
+    names = list(dict.fromkeys(plan.name for plan in plans))
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"There are: {', '.join(names[:_LISTED])}{more}."
+
+
 # ---------------------------------------------------------------- kept plans
 
 
@@ -216,12 +260,15 @@ def _step_from_json(data: Json, sources: list[ModelSource]) -> Step:
 _PLANS_A_RECIPE = 8
 
 
-def compiled_plan(path: Path, folder: Path, *, set_vars: Mapping[str, str] | None = None) -> Plan:
-    """The plan of a recipe file, from the folder of kept plans where nothing has changed.
+def compiled_plans(
+    path: Path, folder: Path, *, set_vars: Mapping[str, str] | None = None
+) -> tuple[Plan, ...]:
+    """The plans of a recipe file, from the folder of kept plans where nothing has changed.
 
-    A kept plan is taken if it was made from the same text and values by the same stages and
-    packages, and if the files and environment variables that were looked at are as they were. One
-    that cannot be read is made again; where none can be written, nothing is kept.
+    There is one for each model, with each combination of the matrix. Kept plans are taken if they
+    were made from the same text and values by the same stages and packages, and if the files and
+    environment variables that were looked at are as they were, and patterns find what they found.
+    What cannot be read is made again; where nothing can be written, nothing is kept.
 
     Args:
         path: The recipe.
@@ -252,24 +299,30 @@ def _origin(recipe: str, values: list[tuple[str, str]]) -> str:
 
 def _make_kept(
     path: Path, set_vars: Mapping[str, str] | None, recipe: str, kept: str, origin: str
-) -> Plan:
-    from freezeflow.spec.recipe import load_recipe
+) -> tuple[Plan, ...]:
+    from freezeflow.spec.recipe import load_recipes
     from freezeflow.store.files import write_atomically
 
-    loaded = load_recipe(path, set_vars=set_vars)
-    plan = make_plan(loaded)
-    needs = {**loaded.dependencies, "modified": _stage_files(plan)}
+    loaded = load_recipes(path, set_vars=set_vars)
+    plans = tuple(map(make_plan, loaded.recipes))
+    looked = loaded.looked
+    needs = {
+        "files": looked.files,
+        "environment": looked.environment,
+        "globs": [[*place, digest] for place, digest in looked.globs.items()],
+        "modified": _stage_files(plans),
+    }
     if origin == _origin(recipe, sorted((set_vars or {}).items())):
-        data = {"origin": origin, "needs": needs, "plan": plan_to_json(plan)}
+        data = {"origin": origin, "needs": needs, "plans": plans_to_json(plans)}
         body = json.dumps(data, separators=(",", ":")).encode()
         # A folder that cannot be written makes the next run slower, and no more.
         with contextlib.suppress(FreezeflowError):
             write_atomically(kept, [Digest.of(body).hex.encode(), body])
-    return plan
+    return plans
 
 
-def _read_kept(kept: str, origin: str) -> Plan | None:
-    """A kept plan, if it is whole and all that it was made from is as it was."""
+def _read_kept(kept: str, origin: str) -> tuple[Plan, ...] | None:
+    """Kept plans, if they are whole and all that they were made from is as it was."""
     try:
         with open(kept, "rb") as file:
             whole = file.read()
@@ -281,29 +334,40 @@ def _read_kept(kept: str, origin: str) -> Plan | None:
     data = json.loads(body)
     if data["origin"] != origin or data["needs"] != _as_now(data["needs"]):
         return None
-    return plan_from_json(data["plan"])
+    return plans_from_json(data["plans"])
 
 
-def _as_now(needs: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json]]:
+def _as_now(needs: Mapping[str, Json]) -> dict[str, Json]:
     """What a plan depends on, as it is now.
 
     Args:
         needs: ``files``: path to whether it exists; ``environment``: variable to its value;
-            ``modified``: path to the time of its last change.
+            ``globs``: pattern and folder with a digest of what it finds; ``modified``: path to the
+            time of its last change.
     """
     return {
         "files": {path: os.path.exists(path) for path in needs["files"]},
         "environment": {name: os.environ.get(name) for name in needs["environment"]},
+        "globs": _globs_now(needs["globs"]),
         "modified": {path: _modified(path) for path in needs["modified"]},
     }
 
 
-def _stage_files(plan: Plan) -> dict[str, int]:
-    """The modules of plugins that declare a plan's stages and formats, with the time of their last change."""
+def _globs_now(globs: Sequence[Sequence[str]]) -> list[list[str]]:
+    if not globs:
+        return []
+    from freezeflow.spec.globs import digest_of, find
+
+    return [[pattern, folder, digest_of(find(pattern, folder))] for pattern, folder, _ in globs]
+
+
+def _stage_files(plans: Sequence[Plan]) -> dict[str, int]:
+    """The modules of plugins that declare the plans' stages and formats, with their last change."""
     from freezeflow.stages.registry import stage_named
 
     modules = {
         sys.modules[part.__module__]
+        for plan in plans
         for step in plan.steps
         for part in stage_named(step.stage).params_for(step.params).__mro__
     }

@@ -82,17 +82,17 @@ def test_run_takes_files_recipes_and_plans(folder: Path) -> None:
     assert heard[-1] == RunEnded(result=first)
     assert sum(isinstance(event, StepEnded) for event in heard) == 4
 
-    recipe = freezeflow.load_recipe("small.yaml")
-    plan = freezeflow.load_plan(recipe)
+    recipe = freezeflow.load_recipes("small.yaml")[0]
+    plan = freezeflow.load_plans(recipe)[0]
     for again in (Path("small.yaml"), recipe, plan, ["small.yaml"]):
         result = freezeflow.run(again)
         assert [step.status for step in result.steps] == ["cached"] * 4
     assert freezeflow.run("small.yaml", force=True).ok
-    assert {found.state for found in freezeflow.forecast(plan)} == {"cached"}
+    assert {found.state for found in freezeflow.forecast([plan])} == {"cached"}
 
 
 def test_cached_models_keep_their_weights(folder: Path) -> None:
-    plan = freezeflow.load_plan("small.yaml")
+    plan = freezeflow.load_plans("small.yaml")[0]
     assert freezeflow.run(plan).ok
     model = freezeflow.cached_model(plan, "strip")
     frozen = freezeflow.freeze("model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,9 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from freezeflow import plan as plans
-from freezeflow.plan import Plan, compiled_plan, make_plan, plan_from_json, plan_to_json
+from freezeflow.errors import UsageError
+from freezeflow.plan import (
+    Plan,
+    compiled_plans,
+    make_plan,
+    plans_from_json,
+    plans_to_json,
+    selected,
+)
 from freezeflow.spec.problems import InvalidRecipe
-from freezeflow.spec.recipe import load_recipe
+from freezeflow.spec.recipe import load_recipes
 from freezeflow.stages import registry
 
 HEAD = "version: 1\nmodel: {saved_model: model}\n"
@@ -41,7 +50,7 @@ def written(project: Path, stages: list[str], head: str = HEAD) -> Path:
 
 
 def planned(project: Path, *stages: str) -> Plan:
-    return make_plan(load_recipe(written(project, list(stages))))
+    return make_plan(load_recipes(written(project, list(stages))).recipes[0])
 
 
 def order(plan: Plan) -> list[str]:
@@ -108,13 +117,13 @@ def test_json_and_back(project: Path) -> None:
     (project / "in.npz").touch()
     stages = ["load", "strip: [Print]", "{validate: {inputs: in.npz}}", "{export: build/x.pb}"]
     plan = planned(project, *stages)
-    assert plan_from_json(json.loads(json.dumps(plan_to_json(plan)))) == plan
+    assert plans_from_json(json.loads(json.dumps(plans_to_json([plan])))) == (plan,)
 
 
 def test_other_json_is_refused(project: Path) -> None:
-    data = plan_to_json(planned(project, *CHAIN))
+    data = plans_to_json([planned(project, *CHAIN)])
     with pytest.raises(ValueError, match="freezeflow"):
-        plan_from_json({**data, "format": "freezeflow.plan/0"})
+        plans_from_json({**data, "format": "freezeflow.plan/0"})
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -125,7 +134,7 @@ def test_the_order_of_a_mapping_says_nothing(
     def text(fold: list[str], ops: list[str]) -> str:
         validate = f"{{validate: {{allow_ops: {{{', '.join(ops)}}}}}}}"
         plan = planned(project, "load", f"fold: {{{', '.join(fold)}}}", validate)
-        return json.dumps(plan_to_json(plan))
+        return json.dumps(plans_to_json([plan]))
 
     assert text(fold, ops) == text(["max_growth: 3", "max_bytes: 9"], ["A: x", "B: y"])
 
@@ -138,19 +147,19 @@ class Kept:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
-        self._made = 0
+        self.made = 0
         make = plans.make_plan
 
         def counted(recipe: object) -> Plan:
-            self._made += 1
+            self.made += 1
             return make(recipe)  # type: ignore[arg-type]
 
         monkeypatch.setattr(plans, "make_plan", counted)
 
     def plan(self, recipe: Path, **set_vars: str) -> tuple[str, Plan]:
-        before = self._made
-        found = compiled_plan(recipe, self.folder, set_vars=set_vars)
-        return ("made" if self._made > before else "kept"), found
+        before = self.made
+        (found,) = compiled_plans(recipe, self.folder, set_vars=set_vars)
+        return ("made" if self.made > before else "kept"), found
 
     def look(self, recipe: Path, **set_vars: str) -> str:
         return self.plan(recipe, **set_vars)[0]
@@ -166,7 +175,7 @@ def test_a_kept_plan_is_the_plan(project: Path, kept: Kept) -> None:
     word, made = kept.plan(recipe)
     assert word == "made"
     assert kept.plan(recipe) == ("kept", made)
-    assert made == make_plan(load_recipe(recipe))
+    assert made == make_plan(load_recipes(recipe).recipes[0])
 
 
 def test_the_name_under_which_it_is_called_does_not_matter(
@@ -232,6 +241,38 @@ def test_a_missing_file_that_appears(project: Path, kept: Kept) -> None:
         kept.look(recipe)
     (project / "in.npz").touch()
     assert kept.look(recipe) == "made"
+
+
+def test_models_that_come_and_go(project: Path, kept: Kept) -> None:
+    head = "version: 1\nmodels: 'zoo/*'\n"
+    recipe = written(project, ["load", "export: 'build/{model}.pb'"], head)
+
+    def look() -> tuple[str, list[str]]:
+        made = kept.made
+        found = compiled_plans(recipe, kept.folder)
+        return ("made" if kept.made > made else "kept"), [plan.name for plan in found]
+
+    for name in ("a", "b"):
+        (project / "zoo" / name).mkdir(parents=True)
+        (project / "zoo" / name / "saved_model.pb").touch()
+    assert look() == ("made", ["a", "b"])
+    assert look() == ("kept", ["a", "b"])
+    (project / "zoo/c").mkdir()
+    assert look() == ("made", ["a", "b"])
+    (project / "zoo/c/saved_model.pb").touch()
+    assert look() == ("made", ["a", "b", "c"])
+    (project / "zoo/a/saved_model.pb").unlink()
+    assert look() == ("made", ["b", "c"])
+
+
+def test_selected(project: Path) -> None:
+    plans = [dataclasses.replace(planned(project, "load"), name=name) for name in ("ab", "ac", "b")]
+    assert [plan.name for plan in selected(plans, ["a*"])] == ["ab", "ac"]
+    assert [plan.name for plan in selected(plans, ["b", "ac"])] == ["ac", "b"]
+    assert len(selected(plans, [])) == 3
+    with pytest.raises(UsageError, match="nothing is called 'x\\*'") as raised:
+        selected(plans, ["a*", "x*"])
+    assert raised.value.hint == "There are: ab, ac, b."
 
 
 def test_a_changed_stage_file(project: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,16 +392,16 @@ def test_a_recipe_that_changes_while_it_is_read_is_not_kept(
         return make_plan(loaded)  # type: ignore[arg-type]
 
     monkeypatch.setattr(plans, "make_plan", changed)
-    compiled_plan(recipe, kept.folder)
+    compiled_plans(recipe, kept.folder)
     monkeypatch.setattr(plans, "make_plan", make_plan)
-    assert order(compiled_plan(recipe, kept.folder)) == ["load", "freeze", "export", "strip"]
+    assert order(compiled_plans(recipe, kept.folder)[0]) == ["load", "freeze", "export", "strip"]
 
 
 _LOOK = """
 import sys
 from pathlib import Path
-from freezeflow.plan import compiled_plan
-plan = compiled_plan(Path(sys.argv[1]), Path(sys.argv[2]))
+from freezeflow.plan import compiled_plans
+(plan,) = compiled_plans(Path(sys.argv[1]), Path(sys.argv[2]))
 heavy = {"yaml", "networkx", "jsonschema", "numpy", "tensorflow", "rich", "importlib.metadata"}
 mine = {name for name in sys.modules if name.startswith(("freezeflow.spec", "freezeflow.stages"))}
 print(len(plan.steps), sorted(heavy & set(sys.modules) | mine))
@@ -381,9 +422,9 @@ def test_many_kept_plans_cost_little(project: Path, tmp_path: Path) -> None:
     recipes = [project / f"r{number}.yaml" for number in range(50)]
     for recipe in recipes:
         recipe.write_text(text)
-        compiled_plan(recipe, tmp_path / "plans")
+        compiled_plans(recipe, tmp_path / "plans")
     started = time.perf_counter()
     for recipe in recipes:
-        compiled_plan(recipe, tmp_path / "plans")
+        compiled_plans(recipe, tmp_path / "plans")
     # Measured: 0.02 s.
     assert time.perf_counter() - started < 0.5

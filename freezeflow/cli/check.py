@@ -25,14 +25,17 @@ def command(recipes: tuple[str, ...], set_vars: dict[str, str], as_json: bool) -
     rows = []
     for recipe in recipes:
         try:
-            steps = len(api.load_recipe(recipe, set_vars=set_vars).stages)
+            loaded = api.load_recipes(recipe, set_vars=set_vars)
         except RecipeError as error:
             rows.append({"recipe": recipe, "ok": False, "error": error_to_json(error)})
             tell(error)
             continue
-        rows.append({"recipe": recipe, "ok": True, "steps": steps})
+        steps = sum(len(model.stages) for model in loaded)
+        names = [model.name for model in loaded]
+        rows.append({"recipe": recipe, "ok": True, "steps": steps, "models": names})
         if not as_json:
-            click.echo(f"{recipe}: {count(steps, 'step')}, no mistakes")
+            models = f"{count(len(loaded), 'model')}, " if len(loaded) > 1 else ""
+            click.echo(f"{recipe}: {models}{count(steps, 'step')}, no mistakes")
     ok = all(row["ok"] for row in rows)
     if as_json:
         click.echo(json.dumps({"format": FORMAT, "ok": ok, "recipes": rows}))

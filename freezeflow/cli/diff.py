@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from freezeflow import api
+from freezeflow import releases
 from freezeflow.cli.options import json_option
 from freezeflow.cli.wrap import colored
 from freezeflow.errors import FreezeflowError, UsageError
@@ -41,7 +41,7 @@ def command(before: str, after: str, everything: bool, only_breaking: bool, as_j
 def _compared(before: str, after: str) -> Comparison:
     """The comparison; what stops it never has the exit code of a difference."""
     try:
-        return api.diff(before, after)
+        return releases.diff(before, after)
     except FreezeflowError as error:
         if error.exit_code != 1:
             raise

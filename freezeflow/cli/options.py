@@ -9,8 +9,10 @@ from typing import TypeVar
 
 import click
 
-from freezeflow.api import find_source
+from freezeflow.api import find_source, load_plans
 from freezeflow.cli.wrap import Wishes
+from freezeflow.errors import UsageError
+from freezeflow.plan import Plan, names_hint, selected
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -41,6 +43,30 @@ def set_option(function: F) -> F:
         callback=_pairs,
         help="Give a variable of the recipe a value.",
     )(function)
+
+
+def select_option(function: F) -> F:
+    """``--select PATTERN``, any number of times."""
+    return click.option(
+        "--select",
+        "select",
+        metavar="PATTERN",
+        multiple=True,
+        help="Only models of such names, as in 'resnet*'.",
+    )(function)
+
+
+def one_plan(recipe: str, set_vars: dict[str, str], select: tuple[str, ...]) -> Plan:
+    """The plan of a recipe, of one of its models.
+
+    Raises:
+        UsageError: More than one is selected.
+    """
+    plans = selected(load_plans(recipe, set_vars=set_vars), select)
+    if len(plans) > 1:
+        message = f"{recipe} has {len(plans)} models, and this takes one"
+        raise UsageError(message, hint=f"Choose it by --select NAME. {names_hint(plans)}")
+    return plans[0]
 
 
 def _pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:

@@ -8,24 +8,26 @@ import sys
 import click
 
 from freezeflow import api
-from freezeflow.cli.options import json_option, set_option
+from freezeflow.cli.options import json_option, select_option, set_option
 from freezeflow.cli.wrap import colored
-from freezeflow.report.forecast import forecast_to_json, render_forecast
+from freezeflow.plan import selected
+from freezeflow.report.forecast import forecast_to_json, render_forecasts
 
 
 @click.command
 @click.argument("recipe", type=click.Path())
+@select_option
 @set_option
 @json_option
-def command(recipe: str, set_vars: dict[str, str], as_json: bool) -> int:
+def command(recipe: str, select: tuple[str, ...], set_vars: dict[str, str], as_json: bool) -> int:
     """Tell what would run, what is cached, and why.
 
     For a step that would run again: which field of its key changed, from what to what.
     """
-    plan = api.load_plan(recipe, set_vars=set_vars)
-    forecasts = api.forecast(plan)
+    plans = selected(api.load_plans(recipe, set_vars=set_vars), select)
+    forecasts = api.forecast(plans)
     if as_json:
-        click.echo(json.dumps(forecast_to_json(plan, forecasts)))
+        click.echo(json.dumps(forecast_to_json(plans, forecasts)))
     else:
-        click.echo(render_forecast(plan, forecasts, color=colored(sys.stdout)))
+        click.echo(render_forecasts(plans, forecasts, color=colored(sys.stdout)))
     return 0

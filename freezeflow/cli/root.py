@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": "Show what a model is, and what would stop a freeze.",
     "freeze": "Freeze a model without a recipe.",
     "diff": "Show how two models, graphs or results differ.",
+    "lock": "Write down what a recipe gives, to the byte.",
     "init": "Write a starter recipe for a model.",
     "show": "Show what a step of a recipe gave.",
     "graph": "Draw the steps of a recipe: text, mermaid, dot.",

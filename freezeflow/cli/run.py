@@ -12,12 +12,12 @@ from pathlib import Path
 import click
 
 from freezeflow import api
-from freezeflow.cli.options import json_option, set_option
+from freezeflow.cli.options import json_option, select_option, set_option
 from freezeflow.cli.wrap import colored, tell
 from freezeflow.engine.events import OnEvent
 from freezeflow.engine.results import StepResult
 from freezeflow.errors import RecipeError
-from freezeflow.plan import Plan
+from freezeflow.plan import Plan, selected
 from freezeflow.report.progress import Lines, LiveWhenRunning
 from freezeflow.report.run import render_failure, render_run, run_to_json
 
@@ -38,6 +38,8 @@ from freezeflow.report.run import render_failure, render_run, run_to_json
     help="When a step fails, go on with the others.",
 )
 @click.option("--only", metavar="STEP", help="Only the steps of this stage or id, and their needs.")
+@click.option("--locked", is_flag=True, help="Refuse to differ from RECIPE.lock.")
+@select_option
 @set_option
 @json_option
 def command(
@@ -46,6 +48,8 @@ def command(
     force: bool,
     keep_going: bool | None,
     only: str | None,
+    locked: bool,
+    select: tuple[str, ...],
     set_vars: dict[str, str],
     as_json: bool,
 ) -> int:
@@ -58,9 +62,16 @@ def command(
     if mistakes:
         tell(*mistakes, as_json=as_json)
         return RecipeError.exit_code
-    with _progress() as on_event:
+    plans = list(selected(plans, select))
+    with progress() as on_event:
         result = api.run(
-            plans, jobs=jobs, force=force, keep_going=keep_going, only=only, on_event=on_event
+            plans,
+            jobs=jobs,
+            force=force,
+            keep_going=keep_going,
+            only=only,
+            locked=locked,
+            on_event=on_event,
         )
     for step in result.failures:
         click.echo(render_failure(step, color=colored(sys.stderr)), err=True)
@@ -75,12 +86,12 @@ def _load(
     recipes: Sequence[str], set_vars: Mapping[str, str]
 ) -> tuple[list[Plan], list[RecipeError]]:
     """The plans, each recipe's once, and what is wrong with the recipes that have none."""
-    plans: dict[Path, Plan] = {}
+    plans: dict[tuple[Path, str], Plan] = {}
     mistakes = []
     for recipe in recipes:
         try:
-            plan = api.load_plan(recipe, set_vars=set_vars)
-            plans[plan.recipe] = plan
+            for plan in api.load_plans(recipe, set_vars=set_vars):
+                plans[plan.recipe, plan.name] = plan
         except RecipeError as error:
             mistakes.append(error)
     return list(plans.values()), mistakes
@@ -93,7 +104,7 @@ def exit_code(failures: Sequence[StepResult]) -> int:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[OnEvent]:
+def progress() -> Iterator[OnEvent]:
     """Live on a terminal from the moment at which something runs, else a line for each step."""
     color = colored(sys.stderr)
     lines = Lines(lambda line: click.echo(line, err=True), color=color)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-from freezeflow import api
+from freezeflow import shared_cache
 from freezeflow.cli.options import json_option, set_option
 from freezeflow.report.text import count, size
 
@@ -35,7 +35,7 @@ def push(
 
     Those of the steps of RECIPEs, as far as they are cached; without a RECIPE all that the cache holds.
     """
-    went = api.push(recipes or None, set_vars=set_vars, remote=remote)
+    went = shared_cache.push(recipes or None, set_vars=set_vars, remote=remote, on_warning=_warn)
     if as_json:
         click.echo(json.dumps({"format": FORMAT, **dataclasses.asdict(went)}))
     else:
@@ -53,12 +53,16 @@ def pull(
     Those of the steps of RECIPEs, with the files that they publish; without a RECIPE all that it holds.
     Nothing runs.
     """
-    went = api.pull(recipes or None, set_vars=set_vars, remote=remote)
+    went = shared_cache.pull(recipes or None, set_vars=set_vars, remote=remote, on_warning=_warn)
     if as_json:
         click.echo(json.dumps({"format": FORMAT, **dataclasses.asdict(went)}))
     else:
         click.echo(f"{count(went.fetched, 'result')} fetched, {size(went.fetched_bytes)}")
     return 0
+
+
+def _warn(message: str) -> None:
+    click.echo(f"warning: {message}", err=True)
 
 
 @click.command("new-key")

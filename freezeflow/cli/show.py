@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from freezeflow import api
-from freezeflow.cli.options import set_option
+from freezeflow.cli.options import one_plan, select_option, set_option
 
 
 @click.command
@@ -18,15 +18,21 @@ from freezeflow.cli.options import set_option
     "-o", "--output", "to", type=click.Path(path_type=Path), metavar="OUT.pb", help="Write it."
 )
 @click.option("--log", "show_log", is_flag=True, help="Its log instead.")
+@select_option
 @set_option
 def command(
-    recipe: str, step: str, to: Path | None, show_log: bool, set_vars: dict[str, str]
+    recipe: str,
+    step: str,
+    to: Path | None,
+    show_log: bool,
+    select: tuple[str, ...],
+    set_vars: dict[str, str],
 ) -> int:
     """Show what STEP of RECIPE gave, from the cache: its graph as text.
 
     With -o OUT.pb the graph is written as a GraphDef, its weights inside, for viewers.
     """
-    plan = api.load_plan(recipe, set_vars=set_vars)
+    plan = one_plan(recipe, set_vars, select)
     if show_log:
         click.echo(api.cached_log(plan, step), nl=False)
         return 0

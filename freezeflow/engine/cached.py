@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from freezeflow.engine.forecast import forecast
+from freezeflow.engine.results import StepRef
 from freezeflow.errors import FreezeflowError, UsageError
 from freezeflow.graph.model import Model
 from freezeflow.plan import Plan
@@ -47,6 +48,6 @@ def cached_action(plan: Plan, step: str, store: Store) -> Action:
 def _not_cached(plan: Plan, step: str, reason: str) -> FreezeflowError:
     return FreezeflowError(
         f"the step is not cached: {reason}",
-        where=f"{plan.recipe.name}: {step}",
+        where=str(StepRef(plan.recipe, plan.name, step)),
         hint="Run the recipe first: freezeflow run.",
     )

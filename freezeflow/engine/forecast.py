@@ -64,7 +64,7 @@ class _Forecaster:
         preimage = self._preimage(step, [self._models[need] for need in step.needs])
         key = key_of(preimage)
         ((action, reason),) = cached([(key, step)], self._store)
-        ref = StepRef(self._plan.recipe, step.id)
+        ref = StepRef(self._plan.recipe, self._plan.name, step.id)
         if reason:
             return Forecast(ref=ref, stage=step.stage, state="run", reason=reason, key=key)
         if action is None:
@@ -89,7 +89,7 @@ class _Forecaster:
             own = tuple(c for c in changes(before, now) if c.field != "inputs")
         needed = ", ".join(missing)
         return Forecast(
-            ref=StepRef(self._plan.recipe, step.id),
+            ref=StepRef(self._plan.recipe, self._plan.name, step.id),
             stage=step.stage,
             state="run" if own or before is None else "depends",
             reason=f"it needs {needed}, which runs" if before else "it has not run before",
@@ -103,6 +103,6 @@ class _Forecaster:
         return found
 
     def _last(self, step: Step) -> Preimage | None:
-        key = self._noted.get((str(self._plan.recipe), step.id))
+        key = self._noted.get(StepRef(self._plan.recipe, self._plan.name, step.id).place)
         file = self._store.actions.file(key) if key else None
         return file.preimage if file else None

@@ -13,13 +13,29 @@ from freezeflow.values import Digest, Json
 
 
 class StepRef(NamedTuple):
-    """A step of a run: the recipe that it belongs to and its id there."""
+    """A step of a run: the recipe that it belongs to, the name of its plan, and its id there."""
 
     recipe: Path
+    plan: str
     step: str
 
     def __str__(self) -> str:
-        return f"{self.recipe.name}: {self.step}"
+        return f"{self.recipe.name}: {self.step if self._is_only else self.label}"
+
+    @property
+    def label(self) -> str:
+        """The step by the name of its model."""
+        return f"{self.plan}: {self.step}"
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """How the store knows the step: the recipe, and what it is there."""
+        return str(self.recipe), self.step if self._is_only else f"{self.plan}:{self.step}"
+
+    @property
+    def _is_only(self) -> bool:
+        """The plan has no name but its recipe's."""
+        return self.plan == self.recipe.stem
 
 
 class ResultFile(NamedTuple):

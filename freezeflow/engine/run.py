@@ -199,7 +199,7 @@ class _Run:
     def _note_cached(self) -> None:
         """Remembers which action each cached step used, where that is news."""
         used = [
-            (str(task.ref.recipe), task.ref.step, task.key)
+            (*task.ref.place, task.key)
             for task in self._tasks
             if task.result and task.result.status == "cached"
         ]
@@ -317,9 +317,9 @@ class _Run:
             outputs=dataclasses.replace(outputs, files=files),
             facts_json=canonical_json(facts).decode(),
         )
-        recipe, step = task.ref
+        recipe, step = task.ref.place
         self._store.actions.put(
-            ActionFile(action=action, preimage=task.preimage, recipe=str(recipe), step=step)
+            ActionFile(action=action, preimage=task.preimage, recipe=recipe, step=step)
         )
         self._store.stats.remember_written((Path(path), sha) for path, sha, _ in report.files)
         self._share(task, action)
@@ -404,7 +404,7 @@ class _Run:
     def _keep_log(self, ref: StepRef, log: bytes) -> Path | None:
         if not log:
             return None
-        path = self._store.folder / "logs" / f"{ref.recipe.stem}-{ref.step}.txt"
+        path = self._store.folder / "logs" / f"{ref.recipe.stem}-{ref.plan}-{ref.step}.txt"
         write_atomically(path, [log])
         return path
 

@@ -76,6 +76,7 @@ class SharedCache:
         options: Where it is, and whom it is believed from.
         store: The local cache.
         warn: Told what is wrong, once for each thing.
+        forgiving: When it fails, go on without it; else that is raised.
 
     Attributes:
         failure: Why nothing is asked of it any more: it has failed, or a package that it needs is not
@@ -83,10 +84,18 @@ class SharedCache:
         traffic: What went over.
     """
 
-    def __init__(self, options: RemoteOptions, store: Store, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        options: RemoteOptions,
+        store: Store,
+        warn: Callable[[str], None],
+        *,
+        forgiving: bool = True,
+    ) -> None:
         self._options = options
         self._store = store
         self._warn = warn
+        self._forgiving = forgiving
         self._told: set[str] = set()
         self._transport: Transport | None = None
         self._uploads: list[Future[bool]] = []
@@ -347,6 +356,8 @@ class SharedCache:
             return otherwise
 
     def _failed(self, failure: FreezeflowError) -> None:
+        if not self._forgiving:
+            raise failure
         self.failure = failure
         self._tell(f"{failure.message}; going on without it")
 

@@ -37,7 +37,7 @@ def pull(plans: Sequence[Plan] | None, store: Store, shared: SharedCache) -> Tra
     else:
         actions = [task.action for task in _look_up(plans, store, shared) if task.action]
     _pull_weights(actions, store, shared)
-    return _outcome(shared)
+    return shared.traffic
 
 
 def push(plans: Sequence[Plan] | None, store: Store, shared: SharedCache) -> Traffic:
@@ -59,12 +59,6 @@ def push(plans: Sequence[Plan] | None, store: Store, shared: SharedCache) -> Tra
             if task.action is not None:
                 shared.push(task.wish(), task.action)
     shared.settle()
-    return _outcome(shared)
-
-
-def _outcome(shared: SharedCache) -> Traffic:
-    if shared.failure is not None:
-        raise shared.failure
     return shared.traffic
 
 

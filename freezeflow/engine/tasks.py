@@ -86,8 +86,8 @@ class Task:
 
     def wish(self) -> Wish:
         """What is looked for in a shared cache."""
-        place = (str(self.ref.recipe), self.ref.step)
-        return Wish(self.key, self.preimage, self.step.base, self.step.source.path, place)
+        step = self.step
+        return Wish(self.key, self.preimage, step.base, step.source.path, self.ref.place)
 
     def ended(self, status: Literal["cached", "ran"], blobs: Blobs) -> StepResult:
         """Its result, from its action."""
@@ -132,8 +132,8 @@ def make_tasks(plans: Sequence[Plan], only: str | None) -> list[Task]:
     tasks: dict[StepRef, Task] = {}
     for plan in plans:
         for step in plan.steps:
-            ref = StepRef(plan.recipe, step.id)
-            needs = tuple(tasks[StepRef(plan.recipe, need)] for need in step.needs)
+            ref = StepRef(plan.recipe, plan.name, step.id)
+            needs = tuple(tasks[ref._replace(step=need)] for need in step.needs)
             tasks[ref] = Task(ref=ref, plan=plan, step=step, needs=needs)
     found = list(tasks.values())
     return found if only is None else _only(found, only)

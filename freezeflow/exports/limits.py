@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 from freezeflow.errors import ModelRefused
 from freezeflow.graph.model import Model
+from freezeflow.graph.weights import largest_constants
 
 # No protobuf message may be larger: https://protobuf.dev/programming-guides/proto-limits/.
 MAX_FILE_BYTES = 2**31 - 1
 
 _NAMED = 3
 
+_SMALLER = "export fewer signatures, or a model with smaller weights"
 
-def check_size(model: Model, nbytes: int, where: str, *, limit: int = MAX_FILE_BYTES) -> None:
+
+def check_size(
+    model: Model,
+    nbytes: int,
+    where: str,
+    *,
+    limit: int = MAX_FILE_BYTES,
+    ways: Sequence[str] = (),
+) -> None:
     """Lets pass what fits.
+
+    Args:
+        model: What is to be written.
+        nbytes: The file's size.
+        where: The file.
+        limit: What it may have.
+        ways: What can be written instead.
 
     Raises:
         ModelRefused: The file would be too large.
@@ -22,8 +42,7 @@ def check_size(model: Model, nbytes: int, where: str, *, limit: int = MAX_FILE_B
     raise ModelRefused(
         f"the file would have {_size(nbytes)}; at most {_size(limit)} can be read back",
         where=where,
-        hint="What helps: export fewer signatures, or a model with smaller weights. The largest"
-        f" constants are {_largest(model)}.",
+        hint=f"What helps: {'; '.join((*ways, _SMALLER))}. The largest constants are {_largest(model)}.",
     )
 
 
@@ -43,15 +62,8 @@ def check_self_contained(model: Model, what: str) -> None:
 
 
 def _largest(model: Model) -> str:
-    bodies = [model.graph.nodes, *(f.nodes for f in model.graph.functions.values())]
-    sizes = [
-        (node.tensor.nbytes, name)
-        for nodes in bodies
-        for name, node in nodes.items()
-        if node.tensor is not None
-    ]
-    sizes.sort(key=lambda item: (-item[0], item[1]))
-    return ", ".join(f"{name} ({_size(nbytes)})" for nbytes, name in sizes[:_NAMED])
+    largest = itertools.islice(largest_constants(model.graph), _NAMED)
+    return ", ".join(f"{name} ({_size(nbytes)})" for name, nbytes in largest)
 
 
 def _size(nbytes: int) -> str:

@@ -1,8 +1,8 @@
-"""A SavedModel folder around a frozen graph, written without TensorFlow.
+"""A SavedModel folder around a graph, written without TensorFlow.
 
-It holds signatures, initializers and assets, and no variables; both TensorFlow 2's loader and the
-TF1 loader read it. Source of the format: upstream ``core/protobuf/saved_model.proto``,
-``meta_graph.proto``, ``python/saved_model/constants.py``.
+It holds signatures, initializers and assets; weights are constants of its graph, or variables of its
+checkpoint. Both TensorFlow 2's loader and the TF1 loader read it. Source of the format: upstream
+``core/protobuf/saved_model.proto``, ``meta_graph.proto``, ``python/saved_model/constants.py``.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from freezeflow.exports.folders import published_folder
 from freezeflow.exports.format import Export, ExportedFile, ExportFormat, ExportRequest, GraphForm
-from freezeflow.exports.limits import check_self_contained, check_size
+from freezeflow.exports.limits import MAX_FILE_BYTES, check_size
 from freezeflow.exports.manifest import manifest_bytes, tensor_name
+from freezeflow.exports.saver import Saver, with_saver, write_variables
 from freezeflow.graph import attrs, ops
 from freezeflow.graph.graph import Node
 from freezeflow.graph.model import Asset, Model
 from freezeflow.graph.walk import reached_nodes
+from freezeflow.graph.weights import as_variables
 from freezeflow.graph.wire import varint
 from freezeflow.graph.write import Piece, graph_def_pieces, size_of
 from freezeflow.messages import message_class
+from freezeflow.params import param
 from freezeflow.store.files import Written, write_atomically
 from freezeflow.values import DType, TensorSpec
 
@@ -39,26 +42,47 @@ _INIT_COLLECTION = "saved_model_main_op"
 _INIT_NODE = "run_initializers"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Params(GraphForm):
+    """Parameters of the format."""
+
+    weights: Literal["inline", "checkpoint"] | None = param(
+        "Where the large weights go: inline, as constants of the graph file, or into the checkpoint,"
+        " as variables. By default inline while the file can be read back (2 GB), else into the"
+        " checkpoint.",
+        default=None,
+    )
+
+
 def write(request: ExportRequest) -> Export:
     """Publishes the folder, whole or not at all; a SavedModel that is there is replaced.
 
     Raises:
-        ModelRefused: The model has variables, or is too large for one file.
+        ModelRefused: The model is too large for its graph file, also without its weights.
         FreezeflowError: The folder cannot be written, or holds something else.
     """
-    check_self_contained(request.model, "a SavedModel of freezeflow")
-    model = with_one_initializer(request.model)
-    pieces = list(saved_model_pieces(model))
+    saver, pieces = _with_weights(with_one_initializer(request.model), request.params.weights)
+    model = saver.model
     check_size(model, size_of(pieces), str(request.to))
     with published_folder(request.to, belongs="saved_model.pb") as folder:
         files = {"saved_model.pb": write_atomically(folder / "saved_model.pb", pieces)}
+        files.update(write_variables(saver, folder))
         for asset in model.assets:
             name = f"assets/{asset.name}"
             files[name] = write_atomically(folder / name, [asset.content.location])
         manifest = manifest_bytes(model, files, request.recipe_digest)
         files[MANIFEST] = write_atomically(folder / MANIFEST, [manifest])
     published = (_published(request.to, name, written) for name, written in files.items())
-    return Export(tuple(published), {})
+    return Export(tuple(published), {"variables": len(model.variables)})
+
+
+def _with_weights(model: Model, weights: str | None) -> tuple[Saver, list[Piece]]:
+    """The model with its weights where `Params.weights` wants them, and its graph file."""
+    saver = with_saver(as_variables(model) if weights == "checkpoint" else model)
+    pieces = list(saved_model_pieces(saver.model, saver.definition))
+    if weights is None and size_of(pieces) > MAX_FILE_BYTES:
+        return _with_weights(model, "checkpoint")
+    return saver, pieces
 
 
 def _published(folder: Path, name: str, written: Written) -> ExportedFile:
@@ -83,11 +107,16 @@ def with_one_initializer(model: Model) -> Model:
     return dataclasses.replace(model, graph=graph, init=(name,))
 
 
-def saved_model_pieces(model: Model) -> Iterator[Piece]:
-    """The file ``saved_model.pb``, piece by piece; the model has at most one initializer."""
+def saved_model_pieces(model: Model, saver: Any | None) -> Iterator[Piece]:
+    """The file ``saved_model.pb``, piece by piece.
+
+    Args:
+        model: The model, with at most one initializer.
+        saver: The ``SaverDef`` of what restores its variables; None where there are none.
+    """
     graph = list(graph_def_pieces(model.graph))
     head = _message(1, _meta_info(model)) + _head(2, size_of(graph))
-    tail = _meta_graph_rest(model)
+    tail = _meta_graph_rest(model, saver)
     size = len(head) + size_of(graph) + len(tail)
     yield b"\x08\x01" + _head(2, size) + head  # saved_model_schema_version: 1
     yield from graph
@@ -111,9 +140,9 @@ def _meta_info(model: Model) -> Any:
     return info
 
 
-def _meta_graph_rest(model: Model) -> bytes:
+def _meta_graph_rest(model: Model, saver: Any | None) -> bytes:
     """All fields of the MetaGraphDef behind the graph."""
-    rest = message_class("MetaGraphDef")()
+    rest = message_class("MetaGraphDef")(saver_def=saver)
     for name, signature in model.signatures.items():
         target = rest.signature_def[name]
         target.method_name = _PREDICT
@@ -145,7 +174,7 @@ def _add_asset(rest: Any, asset: Asset) -> None:
 
 FORMAT = ExportFormat(
     name="saved_model",
-    summary="A SavedModel folder without variables, for whatever loads SavedModels.",
+    summary="A SavedModel folder, for whatever loads SavedModels.",
     write=write,
-    params=GraphForm,
+    params=Params,
 )

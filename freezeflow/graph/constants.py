@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import Node
-from freezeflow.graph.tensor_values import elements
+from freezeflow.graph.tensor_values import elements, to_bytes
 from freezeflow.messages import message_class
 from freezeflow.values import DType, TensorRef
 
@@ -41,6 +41,20 @@ def const(
         message.tensor.string_val.extend(value)
     values = {"dtype": attrs.of_type(dtype), "value": attrs.encode(message)}
     return Node(name, "Const", (), values, "", value if isinstance(value, TensorRef) else None)
+
+
+def value_of(
+    node: Node,
+) -> tuple[DType, tuple[int, ...], TensorRef | bytes | tuple[bytes, ...]]:
+    """Dtype, shape and value of a Const node, which `const` makes a node of again."""
+    if node.tensor is not None:
+        return node.tensor.dtype, node.tensor.shape, node.tensor
+    tensor = attrs.message(node.attrs["value"]).tensor
+    dtype = DType(tensor.dtype)
+    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    if dtype is DType.STRING:
+        return dtype, shape, tuple(elements(tensor))
+    return dtype, shape, tensor.tensor_content or to_bytes(elements(tensor), dtype)
 
 
 def strings_of(node: Node) -> tuple[bytes, ...]:

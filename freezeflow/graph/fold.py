@@ -2,8 +2,8 @@
 
 What to fold is planned here, without TensorFlow; the values come from an `Evaluation`, which uses
 TensorFlow's own kernels, so that no bit changes. Three things happen in each scope (the main graph,
-then each function's body): nodes that only pass a tensor on are taken out, constant nodes are
-replaced, and what nobody needs any more goes.
+then each function's body), until there is nothing left to do: what does nothing or is there twice is
+taken out (`rewrites.simplify`), constant nodes are replaced, and what nobody needs any more goes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-from freezeflow.graph import attrs
+from freezeflow.graph import attrs, colocation
 from freezeflow.graph.constants import const
-from freezeflow.graph.effects import V1_CONTROL_FLOW
 from freezeflow.graph.foldable import (
     Candidates,
     Scope,
@@ -28,18 +27,17 @@ from freezeflow.graph.graph import (
     Function,
     Graph,
     Node,
-    called_functions,
     join,
     node_of,
     split,
 )
 from freezeflow.graph.model import Model
-from freezeflow.graph.op_policy import SAME_VALUE
+from freezeflow.graph.node_types import NodeTypes
+from freezeflow.graph.rewrites.simplify import simplify
 from freezeflow.graph.walk import (
     prune,
     reached_functions,
     reached_nodes,
-    topological_order,
     without_unused,
 )
 from freezeflow.graph.wire import LARGE_TENSOR_BYTES
@@ -121,7 +119,7 @@ def fold(model: Model, folding: Folding) -> Folded:
         ModelRefused: The graph has a cycle.
     """
     graph = model.graph
-    folder = _Folder(folding)
+    folder = _Folder(folding, NodeTypes(graph))
     scope = Scope(graph.nodes, _wanted(model), _fed(model))
     nodes = folder.fold(graph, scope)
     kept = prune(dataclasses.replace(graph, nodes=nodes), scope.wanted | scope.fed)
@@ -185,35 +183,46 @@ def _kept_anyway(function: Function, nodes: Mapping[str, Node]) -> list[str]:
 class _Folder:
     """Folds scopes one after the other out of one budget of bytes."""
 
-    def __init__(self, folding: Folding) -> None:
+    def __init__(self, folding: Folding, types: NodeTypes) -> None:
         self._folding = folding
+        self._types = types
         self._budget = folding.max_growth
         self.nodes_folded = 0
         self.nodes_left = 0
         self.bytes_folded = 0
 
     def fold(self, graph: Graph, scope: Scope) -> dict[str, Node]:
-        """The folded nodes of a scope; constants without a user may be left."""
-        nodes = pass_through(graph, scope)
-        self._budget += _total(scope.nodes) - _total(nodes)
-        scope = scope._replace(nodes=nodes)
+        """The folded nodes of a scope, simplified before and after each time something was folded."""
+        while True:
+            nodes = simplify(graph, scope, self._types)
+            self._budget += _total(scope.nodes) - _total(nodes)
+            folded, left = self._fold_once(graph, scope._replace(nodes=nodes))
+            if folded is None:
+                self.nodes_left += left
+                return nodes
+            scope = scope._replace(nodes=folded)
+
+    def _fold_once(self, graph: Graph, scope: Scope) -> tuple[dict[str, Node] | None, int]:
+        """The scope's nodes with constants computed, None if there are none to compute; nodes left."""
         banned: set[str] = set()
         while True:
             found = candidates(graph, scope, max_bytes=self._folding.max_bytes, banned=banned)
             if not found.foldable:
-                self.nodes_left += len(banned)
-                return nodes
+                return None, len(banned)
             evaluation = self._folding.evaluate(graph, found)
             chosen = select(scope, found, evaluation.sizes, budget=self._budget)
             made, failed = self._constants(scope, found, chosen, evaluation)
             if not failed:
                 break
             banned |= failed
-        self._budget -= chosen.growth
+        left = len(found.foldable) - len(chosen.folded) + len(banned)
+        if not chosen.folded:
+            return None, left
         self.nodes_folded += len(chosen.folded)
-        self.nodes_left += len(found.foldable) - len(chosen.folded) + len(banned)
         self.bytes_folded += sum(map(_content_bytes, made.values()))
-        return _replace(scope, found, chosen, made)
+        nodes = _without_unused(_replace(scope, found, chosen, made), scope)
+        self._budget += _total(scope.nodes) - _total(nodes)
+        return nodes, left
 
     def _constants(
         self, scope: Scope, found: Candidates, chosen: Selection, evaluation: Evaluation
@@ -299,7 +308,14 @@ def _replace(
         for index in chosen.frontier.get(name, ()):
             constant_node = made[join(name, index)]
             nodes[constant_node.name] = constant_node
-    return {name: _without_lost_colocation(node, nodes) for name, node in nodes.items()}
+    return colocation.drop_dangling(nodes)
+
+
+def _without_unused(nodes: Mapping[str, Node], scope: Scope) -> dict[str, Node]:
+    """The nodes without the constants that only folded nodes used."""
+    used = {node_of(tensor) for node in nodes.values() for tensor in node.inputs}
+    used |= {node_of(tensor) for tensor in scope.wanted} | scope.fed
+    return {name: node for name, node in nodes.items() if node.op != "Const" or name in used}
 
 
 def _rewired(
@@ -313,65 +329,3 @@ def _rewired(
             waits = carried.get(tensor[1:], (tensor[1:],))
             inputs.update(dict.fromkeys(f"^{name}" for name in waits))
     return node._replace(inputs=(*data, *inputs))
-
-
-def _without_lost_colocation(node: Node, nodes: Mapping[str, Node]) -> Node:
-    """A node without the wish to lie beside a node that is gone; importers refuse it."""
-    if "_class" not in node.attrs:
-        return node
-    wishes = attrs.message(node.attrs["_class"]).list.s
-    if all(not wish.startswith(b"loc:@") or wish[5:].decode() in nodes for wish in wishes):
-        return node
-    rest = {key: value for key, value in node.attrs.items() if key != "_class"}
-    return node._replace(attrs=rest)
-
-
-def pass_through(graph: Graph, scope: Scope) -> dict[str, Node]:
-    """The scope's nodes without those that only pass a tensor on.
-
-    One stays where its name is known outside, where it waits for something, where it reads a
-    reference, and where something waits for it and that could not as well wait for its source.
-    """
-    awaited_names = {
-        tensor[1:] for node in scope.nodes.values() for tensor in node.inputs if tensor[0] == "^"
-    }
-    known = {node_of(tensor) for tensor in scope.wanted} | scope.fed
-    same: dict[str, str] = {}
-    gone: dict[str, tuple[str, ...]] = {}
-    for name in topological_order(scope.nodes):
-        node = scope.nodes[name]
-        if node.op in SAME_VALUE and name not in known and _only_passes(graph, scope, node):
-            sources = [same.get(tensor, tensor) for tensor in node.inputs]
-            if name in awaited_names and not _can_be_awaited(scope, sources):
-                continue
-            same.update((join(name, index), source) for index, source in enumerate(sources))
-            waits = dict.fromkeys(node_of(source) for source in sources)
-            gone[name] = tuple(waits)
-    kept = (node for name, node in scope.nodes.items() if name not in gone)
-    rewired = {node.name: _rewired(node, same, gone) for node in kept}
-    return {name: _without_lost_colocation(node, rewired) for name, node in rewired.items()}
-
-
-def _only_passes(graph: Graph, scope: Scope, node: Node) -> bool:
-    if node.device or any(tensor.startswith("^") for tensor in node.inputs):
-        return False
-    for tensor in node.inputs:
-        source = scope.nodes.get(node_of(tensor))
-        if source is not None:
-            definition = graph.op_def(source.op)
-            if definition is None or any(output.is_ref for output in definition.outputs):
-                return False
-    return True
-
-
-def _can_be_awaited(scope: Scope, sources: Iterable[str]) -> bool:
-    """Whether waiting for the sources' nodes is as good as waiting for these tensors.
-
-    Not behind TF1 control flow, and not behind a call (If, While): its results wait for what happens
-    inside, a control edge from the call itself does not.
-    """
-    nodes = [scope.nodes.get(node_of(source)) for source in sources]
-    return all(
-        node is not None and node.op not in V1_CONTROL_FLOW and not any(called_functions(node))
-        for node in nodes
-    )

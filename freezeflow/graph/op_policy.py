@@ -210,6 +210,18 @@ RUNNABLE = FOLDABLE | frozenset(
     ).split()
 )
 
+_NOT_REPEATABLE = """
+    FractionalAvgPool FractionalMaxPool GenerateBoundingBoxProposals InplaceAdd InplaceSub InplaceUpdate
+    ParallelConcat SobolSample
+"""
+# Pure and deterministic: of two such nodes with the same inputs one is enough. Beside what may be
+# folded that is most of mathematics and layers; not what picks at random without being marked as
+# stateful, and not what writes into its input.
+REPEATABLE = (
+    FOLDABLE
+    | frozenset(f"{_MATHEMATICS} {_LAYERS} {_TEXT_AND_EXAMPLES} {_IMAGES_AND_SOUND}".split())
+) - frozenset(_NOT_REPEATABLE.split())
+
 # PrintV2 may also write to a file that its attribute names.
 _PRINTV2_STREAMS = (b"stdout", b"stderr", b"log(info)", b"log(warning)", b"log(error)")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from freezeflow.values import DType
@@ -98,6 +98,20 @@ def from_bytes(data: bytes, dtype: DType, count: int) -> list[Any]:
         return list(data)
     values = struct.unpack(f"<{count}{_LETTERS[dtype]}", data)
     return [_narrow(value, dtype) for value in values] if dtype in _NARROW else list(values)
+
+
+def to_bytes(values: Sequence[Any], dtype: DType) -> bytes:
+    """The bytes (row-major, little-endian) of elements as `elements` gives them, strings excepted."""
+    if dtype is DType.BFLOAT16:
+        floats = struct.pack(f"<{len(values)}f", *values)
+        return b"".join(floats[at + 2 : at + 4] for at in range(0, len(floats), 4))
+    if dtype in (DType.COMPLEX64, DType.COMPLEX128):
+        letter = "f" if dtype is DType.COMPLEX64 else "d"
+        parts = [part for value in values for part in (value.real, value.imag)]
+        return struct.pack(f"<{len(parts)}{letter}", *parts)
+    if dtype in _AS_BITS:
+        return bytes(values)
+    return struct.pack(f"<{len(values)}{_LETTERS[dtype]}", *values)
 
 
 def _from_values(tensor: Any, dtype: DType, count: int) -> list[Any]:

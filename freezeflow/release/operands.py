@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from freezeflow.engine.cached import cached_model
 from freezeflow.engine.direct import run_chain
 from freezeflow.errors import ModelRefused, UsageError
 from freezeflow.exports.manifest import Manifest, manifest_path, read_manifest
@@ -23,7 +22,6 @@ from freezeflow.sources.registry import source_files
 from freezeflow.sources.survey import survey
 from freezeflow.sources.tensor_names import signature_of_names
 from freezeflow.stages.registry import stage_named
-from freezeflow.store.store import Store
 from freezeflow.values import ModelSource
 
 _RECIPES = (".yaml", ".yml")
@@ -55,13 +53,17 @@ class Reader:
     """Reads operands; what they hold lies in files that are there until it is closed.
 
     Args:
-        store: Where steps are looked up.
         plans_of: Gives the plans of a recipe.
+        cached: Gives the model that a step of a plan gave, from the cache.
     """
 
-    def __init__(self, store: Store, plans_of: Callable[[Path], Sequence[Plan]]) -> None:
-        self._store = store
+    def __init__(
+        self,
+        plans_of: Callable[[Path], Sequence[Plan]],
+        cached: Callable[[Plan, str], Model],
+    ) -> None:
         self._plans_of = plans_of
+        self._cached = cached
         self._kept = ExitStack()
 
     def __enter__(self) -> Reader:
@@ -96,7 +98,7 @@ class Reader:
                 f"no step is called {step!r}", where=str(recipe), hint=f"There are: {known}."
             )
         return {
-            f"{plan.name}/{name}": Part(functools.partial(cached_model, plan, name, self._store))
+            f"{plan.name}/{name}": Part(functools.partial(self._cached, plan, name))
             for plan, name in wanted
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from freezeflow.engine.forecast import Forecast
 from freezeflow.engine.keys import Change
@@ -11,16 +11,49 @@ from freezeflow.plan import Plan
 from freezeflow.report.text import count, paint, short_path, table
 from freezeflow.values import Json
 
-FORMAT = "freezeflow.forecast/1"
+FORMAT = "freezeflow.forecast/2"
 
 _STATES = {"cached": ("cached", "dim"), "run": ("runs", "green"), "depends": ("maybe", "yellow")}
+
+# With more plans than this, those in which nothing would run are not shown.
+_FEW_PLANS = 3
 
 # Longer values are cut in the middle.
 _SHOWN = 60
 
 
-def render_forecast(plan: Plan, forecasts: Sequence[Forecast], *, color: bool = False) -> str:
-    """A line for each step, below it the fields of its key that changed, and a line that sums up."""
+def render_forecasts(
+    plans: Sequence[Plan], forecasts: Sequence[Forecast], *, color: bool = False
+) -> str:
+    """Each plan's steps, a line each, below it the fields of its key that changed; and a sum.
+
+    Of many plans, those in which nothing would run are only counted.
+    """
+    parts = []
+    for plan, found in _by_plan(plans, forecasts):
+        is_idle = all(step.state == "cached" for step in found)
+        if not is_idle or len(plans) <= _FEW_PLANS:
+            parts.append(_plan(plan, found, color))
+    running = sum(found.state == "run" for found in forecasts)
+    unsure = sum(found.state == "depends" for found in forecasts)
+    if not running:
+        parts.append(f"Nothing to do: {count(len(forecasts), 'step is', 'steps are')} cached.")
+    else:
+        more = f", {unsure} if what they need has changed" if unsure else ""
+        parts.append(f"{running} of {count(len(forecasts), 'step')} would run{more}.")
+    return "\n\n".join(parts)
+
+
+def _by_plan(
+    plans: Sequence[Plan], forecasts: Sequence[Forecast]
+) -> Iterator[tuple[Plan, Sequence[Forecast]]]:
+    start = 0
+    for plan in plans:
+        yield plan, forecasts[start : start + len(plan.steps)]
+        start += len(plan.steps)
+
+
+def _plan(plan: Plan, forecasts: Sequence[Forecast], color: bool) -> str:
     lines = [f"{paint(plan.name, 'bold', color=color)}  {short_path(plan.recipe)}"]
     rows = []
     for found in forecasts:
@@ -30,13 +63,6 @@ def render_forecast(plan: Plan, forecasts: Sequence[Forecast], *, color: bool = 
     for head, found in zip(heads, forecasts, strict=True):
         lines.append(head)
         lines += [f"      {_change(change, color)}" for change in found.changes]
-    running = sum(found.state == "run" for found in forecasts)
-    unsure = sum(found.state == "depends" for found in forecasts)
-    if not running:
-        lines += ["", f"Nothing to do: {count(len(forecasts), 'step is', 'steps are')} cached."]
-    else:
-        more = f", {unsure} if what they need has changed" if unsure else ""
-        lines += ["", f"{running} of {count(len(forecasts), 'step')} would run{more}."]
     return "\n".join(lines)
 
 
@@ -54,24 +80,30 @@ def _shown(value: Json) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}"
 
 
-def forecast_to_json(plan: Plan, forecasts: Sequence[Forecast]) -> Json:
-    """``freezeflow.forecast/1``."""
+def forecast_to_json(plans: Sequence[Plan], forecasts: Sequence[Forecast]) -> Json:
+    """``freezeflow.forecast/2``: plans with their steps, in order."""
     return {
         "format": FORMAT,
-        "recipe": str(plan.recipe),
-        "name": plan.name,
-        "steps": [
+        "plans": [
             {
-                "id": found.ref.step,
-                "stage": found.stage,
-                "state": found.state,
-                "reason": found.reason,
-                "key": str(found.key) if found.key else None,
-                "changes": [
-                    {"field": change.field, "before": change.before, "after": change.after}
-                    for change in found.changes
-                ],
+                "recipe": str(plan.recipe),
+                "name": plan.name,
+                "steps": [_step_to_json(step) for step in found],
             }
-            for found in forecasts
+            for plan, found in _by_plan(plans, forecasts)
+        ],
+    }
+
+
+def _step_to_json(found: Forecast) -> Json:
+    return {
+        "id": found.ref.step,
+        "stage": found.stage,
+        "state": found.state,
+        "reason": found.reason,
+        "key": str(found.key) if found.key else None,
+        "changes": [
+            {"field": change.field, "before": change.before, "after": change.after}
+            for change in found.changes
         ],
     }

@@ -48,8 +48,7 @@ class LiveProgress:
     def _render(self) -> RenderableType:
         now = time.monotonic()
         running = [
-            f"{ref.recipe.stem}: {ref.step} ({seconds(now - since)})"
-            for ref, (_, since) in self._running.items()
+            f"{ref.label} ({seconds(now - since)})" for ref, (_, since) in self._running.items()
         ]
         if not running:
             return Group()

@@ -29,7 +29,7 @@ def step_line(result: StepResult, *, color: bool = False) -> str:
     word, style = _MARKS[result.status]
     took = seconds(result.facts["seconds"]) if result.status == "ran" else ""
     mark = paint(f"{word:<7}", style, color=color)
-    return f"{result.ref.recipe.stem}: {result.ref.step:<12} {mark} {took}".rstrip()
+    return f"{result.ref.plan}: {result.ref.step:<12} {mark} {took}".rstrip()
 
 
 def shared_line(event: CacheShared) -> str:
@@ -63,7 +63,7 @@ class Lines:
                 self._tell_cached()
             case StepWarned(ref=ref, message=message):
                 word = paint("warning:", "yellow", color=self._color)
-                self._write(f"{ref.recipe.stem}: {ref.step}: {word} {message}")
+                self._write(f"{ref.label}: {word} {message}")
             case RunWarned(message=message):
                 self._write(f"{paint('warning:', 'yellow', color=self._color)} {message}")
             case CacheShared():

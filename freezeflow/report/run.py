@@ -12,21 +12,21 @@ from freezeflow.report.errors import error_to_json, render_error
 from freezeflow.report.text import count, paint, seconds, short_path, size, table
 from freezeflow.values import Json
 
-FORMAT = "freezeflow.run/1"
+FORMAT = "freezeflow.run/2"
 
 _COLORS = {"cached": "dim", "ran": "green", "failed": "red", "skipped": "yellow"}
 
-# With more recipes than this, those in which nothing ran get no table.
-_FEW_RECIPES = 3
+# With more plans than this, those in which nothing ran get no table.
+_FEW_PLANS = 3
 
 
 def render_run(plans: Sequence[Plan], result: RunResult, *, color: bool = False) -> str:
     """A table of each recipe's steps with what came of it, and a line that sums up."""
-    by_recipe = _by_recipe(result)
+    by_plan = _by_plan(result)
     parts = [_nothing_to_do(result, color)] if _is_idle(result.steps) else []
     for plan in plans:
-        steps = by_recipe.get(plan.recipe, [])
-        if steps and not (_is_idle(steps) and len(plans) > _FEW_RECIPES):
+        steps = by_plan.get((plan.recipe, plan.name), [])
+        if steps and not (_is_idle(steps) and len(plans) > _FEW_PLANS):
             parts.append(_recipe(plan, steps, color))
     if not _is_idle(result.steps):
         parts.append(_sum(result, color))
@@ -152,18 +152,20 @@ def render_failure(step: StepResult, *, color: bool = False) -> str:
 
 
 def run_to_json(plans: Sequence[Plan], result: RunResult) -> Json:
-    """``freezeflow.run/1``: recipes with their steps, in order."""
-    by_recipe = _by_recipe(result)
+    """``freezeflow.run/2``: plans with their steps, in order."""
+    by_plan = _by_plan(result)
     return {
         "format": FORMAT,
         "ok": result.ok,
         "nothing_to_do": _is_idle(result.steps),
         "seconds": round(result.seconds, 6),
-        "recipes": [
+        "plans": [
             {
                 "recipe": str(plan.recipe),
                 "name": plan.name,
-                "steps": [_step_to_json(step) for step in by_recipe.get(plan.recipe, [])],
+                "steps": [
+                    _step_to_json(step) for step in by_plan.get((plan.recipe, plan.name), [])
+                ],
             }
             for plan in plans
         ],
@@ -187,8 +189,8 @@ def _step_to_json(step: StepResult) -> Json:
     }
 
 
-def _by_recipe(result: RunResult) -> dict[Path, list[StepResult]]:
-    found: dict[Path, list[StepResult]] = {}
+def _by_plan(result: RunResult) -> dict[tuple[Path, str], list[StepResult]]:
+    found: dict[tuple[Path, str], list[StepResult]] = {}
     for step in result.steps:
-        found.setdefault(step.ref.recipe, []).append(step)
+        found.setdefault((step.ref.recipe, step.ref.plan), []).append(step)
     return found

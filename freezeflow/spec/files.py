@@ -16,92 +16,136 @@ from freezeflow.spec.tree import Path_
 from freezeflow.values import ModelSource
 
 
+class Chain(NamedTuple):
+    """What is done with one model: the stages with the model's name in their paths.
+
+    Args:
+        name: What the model is called, with the matrix's values.
+        places: What may stand in a path to tell it from others.
+        source: The model; None where it has mistakes.
+        items: Its stages.
+        notes: Gets their mistakes.
+    """
+
+    name: str
+    places: Sequence[str]
+    source: ModelSource | None
+    items: Sequence[PlacedItem]
+    notes: Notes
+
+
 class _File(NamedTuple):
     """A path in a stage's parameters, and where in the recipe it stands."""
 
+    chain: Chain
     owner: PlacedItem
     place: Path_
     text: str
     path: Path
     output: bool
 
+    @property
+    def notes(self) -> Notes:
+        return self.chain.notes
 
-def check_files(
-    items: Sequence[PlacedItem],
-    source: ModelSource | None,
-    recipe: Path,
-    notes: Notes,
-    *,
-    allow_outside: bool,
-) -> None:
+
+def check_files(chains: Sequence[Chain], recipe: Path, *, allow_outside: bool) -> None:
     """Notes files that are missing, and outputs that are outside or in each other's way."""
-    files = [file for placed in items for file in _files(placed, recipe, notes)]
-    used: dict[Path, str] = {recipe: "the recipe"}
-    if source is not None:
-        used[source.path] = "the model"
+    files = [file for chain in chains for file in _files(chain, recipe)]
+    reads = _Reads(chains, files, recipe)
+    seen: set[Path] = set()
     for file in files:
-        if not file.output:
-            used[file.path] = f"an input of {file.owner.item.id}"
-            _check_there(file, notes)
-    into = source.path if source is not None and source.kind == "saved_model" else None
+        if not file.output and file.path not in seen:
+            seen.add(file.path)
+            _check_there(file)
     written: dict[Path, _File] = {}
     for file in files:
         if file.output:
-            _check_inside(file, recipe, notes, allow_outside=allow_outside)
-            _check_unread(file, used, into, notes)
-            _check_free(file, written, notes)
+            _check_inside(file, recipe, allow_outside=allow_outside)
+            reads.check(file)
+            _check_free(file, written)
             for path in (file.path, *file.path.parents):
                 written.setdefault(path, file)
 
 
-def _files(placed: PlacedItem, recipe: Path, notes: Notes) -> Iterator[_File]:
-    for param in paths_in(placed.stage.params_for(placed.values), placed.values):
-        place = place_of(placed, param.path, notes)
-        path = absolute(param.text, recipe)
-        if not notes.broken(place):
-            yield _File(placed, place, param.text, path, param.output)
+def _files(chain: Chain, recipe: Path) -> Iterator[_File]:
+    for placed in chain.items:
+        for param in paths_in(placed.stage.params_for(placed.values), placed.values):
+            place = place_of(placed, param.path, chain.notes)
+            path = absolute(param.text, recipe)
+            if not chain.notes.broken(place):
+                yield _File(chain, placed, place, param.text, path, param.output)
 
 
-def _check_there(file: _File, notes: Notes) -> None:
-    if not exists(file.path, notes):
-        notes.add(file.place, f"there is no file {shown(file.text)}", missing_hint(file.path))
+def _check_there(file: _File) -> None:
+    if not exists(file.path, file.notes):
+        hint = missing_hint(file.path)
+        file.notes.add(file.place, f"there is no file {shown(file.text)}", hint)
     elif os.path.isdir(file.path):
-        notes.add(file.place, f"{shown(file.text)} is a folder; it must be a file")
+        file.notes.add(file.place, f"{shown(file.text)} is a folder; it must be a file")
 
 
-def _check_inside(file: _File, recipe: Path, notes: Notes, *, allow_outside: bool) -> None:
-    root = project_root(recipe, notes)
+def _check_inside(file: _File, recipe: Path, *, allow_outside: bool) -> None:
+    root = project_root(recipe, file.notes)
     if not allow_outside and leaves(file.path, root):
         hint = f"The project is {root}. `allow_outside: true` at the recipe's top allows it."
-        notes.add(file.place, f"{shown(file.text)} lies outside the project", hint)
+        file.notes.add(file.place, f"{shown(file.text)} lies outside the project", hint)
 
 
-def _check_unread(file: _File, used: Mapping[Path, str], model: Path | None, notes: Notes) -> None:
-    """Nothing that is read is written over, and nothing is written into the model's folder."""
-    over = next((what for path, what in used.items() if file.path in (path, *path.parents)), None)
-    if over is None and model in file.path.parents:
-        over = "a part of the model"
-    if over is not None:
-        message = f"{shown(file.text)} would be written over {over}"
-        notes.add(file.place, message, "Choose another path.")
+class _Reads:
+    """What is read: nothing of it is written over, and nothing is written into a model's folder."""
+
+    def __init__(self, chains: Sequence[Chain], files: Sequence[_File], recipe: Path) -> None:
+        self._used: dict[Path, str] = {}
+        self._folders: set[Path] = set()
+        self._use(recipe, "the recipe")
+        for chain in chains:
+            if chain.source is not None:
+                self._use(chain.source.path, "the model")
+                if chain.source.kind == "saved_model":
+                    self._folders.add(chain.source.path)
+        for file in files:
+            if not file.output:
+                self._use(file.path, f"an input of {file.owner.item.id}")
+
+    def _use(self, path: Path, what: str) -> None:
+        for each in (path, *path.parents):
+            self._used.setdefault(each, what)
+
+    def check(self, file: _File) -> None:
+        over = self._used.get(file.path)
+        if over is None and not self._folders.isdisjoint(file.path.parents):
+            over = "a part of the model"
+        if over is not None:
+            message = f"{shown(file.text)} would be written over {over}"
+            file.notes.add(file.place, message, "Choose another path.")
 
 
-def _check_free(file: _File, written: Mapping[Path, _File], notes: Notes) -> None:
+def _check_free(file: _File, written: Mapping[Path, _File]) -> None:
     """No two exports write one path, and none writes a file where another needs a folder.
 
     Args:
         file: What is written now.
         written: What was written before, by its path and by every folder above it.
-        notes: Gets the mistake.
     """
     above = (written[path] for path in file.path.parents if path in written)
     other = written.get(file.path) or next((o for o in above if o.path in file.path.parents), None)
-    if other is None:
+    if other is None or _are_called_alike(other.chain, file.chain):
         return
     same = "is" if file.path == other.path else "lies in the way of what is"
-    line = notes.document.marks["stages", other.owner.index].line
-    message = f"{shown(file.text)} {same} already written by {other.owner.item.id} (line {line})"
-    notes.add(file.place, message, "Give each export a path of its own.")
+    if other.chain.name != file.chain.name:
+        message = f"{shown(file.text)} {same} written for {file.chain.name} and {other.chain.name}"
+        hint = f"Let the path name what it is for, by {' and '.join(file.chain.places)}."
+    else:
+        line = other.notes.document.line_words(("stages", other.owner.index))
+        message = f"{shown(file.text)} {same} already written by {other.owner.item.id} ({line})"
+        hint = "Give each export a path of its own."
+    file.notes.add(file.place, message, hint)
+
+
+def _are_called_alike(one: Chain, other: Chain) -> bool:
+    """Two models have one name, which is told elsewhere."""
+    return one is not other and one.name == other.name
 
 
 def check_values(items: Sequence[PlacedItem], notes: Notes) -> None:

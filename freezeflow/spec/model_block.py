@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from freezeflow.spec.notes import Notes
 from freezeflow.spec.paths import absolute, exists, fill_places, missing_hint
 from freezeflow.spec.problems import near_miss, shown
 from freezeflow.spec.schema import SOURCE_KEYS
+from freezeflow.spec.tree import Path_
 from freezeflow.values import Json, ModelSource, SourceKind
 
 # Keys that only one kind of source has.
@@ -25,29 +27,64 @@ _WHAT = {
 }
 
 
-def read_model(block: Json, name: str, recipe: Path, notes: Notes) -> ModelSource | None:
+# What is said of a model: each key's value, and where that stands.
+Said = Mapping[str, tuple[Json, Path_]]
+
+
+class Located(NamedTuple):
+    """A model's kind and path, and where in the recipe that is said."""
+
+    kind: SourceKind
+    path: Path
+    text: str
+    place: Path_
+
+
+def read_model(
+    block: Json, places: Mapping[str, str], recipe: Path, notes: Notes
+) -> ModelSource | None:
     """Where the model comes from; None where the block has mistakes."""
     if not isinstance(block, dict):
         return None
+    said: Said = {key: (value, ("model", key)) for key, value in block.items()}
     kind = _kind(block, notes)
     if kind is None:
         return None
-    for key, owner in _ONLY_WITH.items():
-        if key in block and kind != owner:
-            message = f"{key} goes with {owner}, not with {kind}"
-            notes.add(("model", key), message, "Take it out.", key=True)
-    path, meta_graph = (_path(block, key, name, recipe, notes) for key in (kind, "meta_graph"))
-    if path is not None:
-        _check_there(kind, path, meta_graph, block[kind], notes)
-    weights = None
-    if kind != "checkpoint" and "checkpoint" in block:
-        weights = _path(block, "checkpoint", name, recipe, notes)
-        _check_weights(weights, notes)
-    if path is None or notes.broken(("model",)):
+    path = _path(said, kind, places, recipe, notes)
+    if path is None:
+        _check_keys(said, kind, notes)
         return None
+    located = Located(kind, path, block[kind], ("model", kind))
+    source = read_source(located, said, places, recipe, notes)
+    return None if notes.broken(("model",)) else source
+
+
+def read_source(
+    model: Located, said: Said, places: Mapping[str, str], recipe: Path, notes: Notes
+) -> ModelSource | None:
+    """The source of a model; None where something is wrong with it.
+
+    Args:
+        model: The model.
+        said: What else is said of it: tags, signatures, and so on.
+        places: What ``{name}`` stands for in paths.
+        recipe: The recipe.
+        notes: Gets the mistakes.
+    """
+    kind = model.kind
+    _check_keys(said, kind, notes)
+    meta_graph = _path(said, "meta_graph", places, recipe, notes)
+    _check_there(model, meta_graph, notes)
+    weights = None
+    if kind != "checkpoint" and "checkpoint" in said:
+        weights = _path(said, "checkpoint", places, recipe, notes)
+        _check_weights(weights, said["checkpoint"][1], notes)
+    if notes.broken(model.place) or any(notes.broken(place) for _, place in said.values()):
+        return None
+    block = {key: value for key, (value, _) in said.items()}
     return ModelSource(
         kind=kind,
-        path=path,
+        path=model.path,
         meta_graph=meta_graph,
         tags=_names(block.get("tags")),
         signatures=_names(block.get("signatures")),
@@ -59,34 +96,40 @@ def read_model(block: Json, name: str, recipe: Path, notes: Notes) -> ModelSourc
     )
 
 
+def _check_keys(said: Said, kind: SourceKind, notes: Notes) -> None:
+    for key, owner in _ONLY_WITH.items():
+        if key in said and kind != owner:
+            message = f"{key} goes with {owner}, not with {kind}"
+            notes.add(said[key][1], message, "Take it out.", key=True)
+
+
 def _path(
-    block: Mapping[str, Json], key: str, name: str, recipe: Path, notes: Notes
+    said: Said, key: str, places: Mapping[str, str], recipe: Path, notes: Notes
 ) -> Path | None:
-    if key not in block or notes.broken(("model", key)):
+    if key not in said or notes.broken(said[key][1]):
         return None
-    return absolute(fill_places(block[key], name, ("model", key), notes), recipe)
+    text, place = said[key]
+    return absolute(fill_places(text, places, place, notes), recipe)
 
 
-def _check_there(
-    kind: SourceKind, path: Path, meta_graph: Path | None, text: str, notes: Notes
-) -> None:
+def _check_there(model: Located, meta_graph: Path | None, notes: Notes) -> None:
     # All of them, and not only the first that is found: the check depends on each.
-    found = [exists(place, notes) for place in _places(kind, path, meta_graph)]
-    if not any(found) and not notes.broken(("model", kind)):
-        message = f"there is {_WHAT[kind]} at {shown(text)}"
-        is_inside = kind == "saved_model" and path.is_file()
-        hint = f"Name its folder, {path.parent}." if is_inside else missing_hint(path)
-        notes.add(("model", kind), message, hint)
+    found = [exists(place, notes) for place in _places(model.kind, model.path, meta_graph)]
+    if not any(found) and not notes.broken(model.place):
+        message = f"there is {_WHAT[model.kind]} at {shown(model.text)}"
+        is_inside = model.kind == "saved_model" and model.path.is_file()
+        inside = f"Name its folder, {model.path.parent}."
+        notes.add(model.place, message, inside if is_inside else missing_hint(model.path))
 
 
-def _check_weights(prefix: Path | None, notes: Notes) -> None:
+def _check_weights(prefix: Path | None, place: Path_, notes: Notes) -> None:
     if prefix is None:
         return
     # The index of a V2 checkpoint, or a V1 checkpoint itself.
     found = [exists(place, notes) for place in (Path(f"{prefix}.index"), prefix)]
     if not any(found):
         message = f"there is no checkpoint at {shown(str(prefix))}"
-        notes.add(("model", "checkpoint"), message, missing_hint(prefix))
+        notes.add(place, message, missing_hint(prefix))
 
 
 def _kind(block: Mapping[str, Json], notes: Notes) -> SourceKind | None:

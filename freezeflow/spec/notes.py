@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from freezeflow.spec.problems import Problem
 from freezeflow.spec.tree import Document, Path_
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What a check has looked at besides the recipe's text.
+
+    Attributes:
+        files: Path to whether it is there.
+        environment: Variable to its value.
+        globs: Pattern and folder to a digest of what it found.
+    """
+
+    files: dict[str, bool] = dataclasses.field(default_factory=dict)
+    environment: dict[str, str | None] = dataclasses.field(default_factory=dict)
+    globs: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+
+
 class Notes:
-    """Mistakes so far, and what else the check has looked at.
+    """Mistakes so far.
 
     Args:
         document: The recipe's text.
+        looked: Gets what the check looks at; several notes may share one.
     """
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, looked: Looked) -> None:
         self.document = document
+        self.looked = looked
         self.problems: list[Problem] = list(document.problems)
-        self.files: dict[str, bool] = {}
-        self.environment: dict[str, str | None] = {}
         # With every path, those of what it stands in.
         self._broken: set[Path_] = set()
         self._spoiled: set[Path_] = set()

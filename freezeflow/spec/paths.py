@@ -1,9 +1,10 @@
-"""Paths in recipes: relative to the recipe's folder, with ``{model}`` filled in."""
+"""Paths in recipes: relative to the recipe's folder, with ``{model}`` and the like filled in."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from freezeflow.spec.notes import Notes
@@ -16,8 +17,8 @@ _PLACE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _PROJECT_MARKS = (".git", "freezeflow.toml", "pyproject.toml")
 
 
-def fill_places(text: str, name: str, path: Path_, notes: Notes) -> str:
-    """A path with ``{model}`` replaced by the recipe's name; ``{{`` and ``}}`` stand for braces."""
+def fill_places(text: str, places: Mapping[str, str], path: Path_, notes: Notes) -> str:
+    """A text with ``{name}`` replaced by what the name stands for; ``{{`` and ``}}`` are braces."""
 
     def filled(match: re.Match[str]) -> str:
         if match[1] is None:
@@ -25,10 +26,10 @@ def fill_places(text: str, name: str, path: Path_, notes: Notes) -> str:
                 hint = "Write {{ and }} for braces."
                 notes.add(path, f"{shown(text)} has a brace without its partner", hint)
             return match[0][0]
-        if match[1] != "model":
-            hint = did_you_mean(match[1], ["model"])
+        if match[1] not in places:
+            hint = did_you_mean(match[1], places)
             notes.add(path, f"{shown(match[0])} stands for nothing here", hint)
-        return name
+        return places.get(match[1], "_")
 
     if not text.isprintable():
         notes.add(path, f"{shown(text)} has a character that no path should have")
@@ -46,7 +47,7 @@ def absolute(text: str, recipe: Path) -> Path:
 def exists(path: Path, notes: Notes) -> bool:
     """Whether a file is there; what was found is noted, because the check depends on it."""
     found = os.path.exists(path)
-    notes.files[str(path)] = found
+    notes.looked.files[str(path)] = found
     return found
 
 

@@ -5,38 +5,45 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from freezeflow.params import params_to_json, unkeyed
-from freezeflow.spec.files import check_files, check_values
+from freezeflow.spec.files import Chain, check_files, check_values
+from freezeflow.spec.matrix import Matrix, Value, read_matrix
 from freezeflow.spec.model_block import read_model
-from freezeflow.spec.notes import Notes
+from freezeflow.spec.models import NamedModel, clean_name, read_models
+from freezeflow.spec.notes import Looked, Notes
 from freezeflow.spec.order import check_order
-from freezeflow.spec.problems import InvalidRecipe
-from freezeflow.spec.stage_list import StageItem, read_stages
-from freezeflow.spec.structure import check_structure
-from freezeflow.spec.tree import read_document
-from freezeflow.spec.variables import fill_variables
+from freezeflow.spec.overriding import check_ids, overridden
+from freezeflow.spec.problems import InvalidRecipe, Problem, did_you_mean
+from freezeflow.spec.stage_list import StageItem, StageList, read_stages, with_places
+from freezeflow.spec.structure import check_required, check_structure
+from freezeflow.spec.tree import Document, Path_, read_document, value_at
+from freezeflow.spec.variables import Variable, check_settings, declared, fill_variables
 from freezeflow.values import Digest, Json, ModelSource
 
-__all__ = ["Recipe", "StageItem", "load_recipe"]
+__all__ = ["Recipe", "StageItem", "load_recipes"]
+
+# Keys whose values differ from model to model, or from one combination of the matrix to another.
+_VARIED = ("model", "stages")
+
+# Mistakes at one place that are told, where a recipe with many models has many.
+_ALIKE = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A checked recipe.
+    """What a checked recipe says for one of its models, with one combination of its matrix.
 
     Args:
         path: Its file, absolute.
-        name: What it is called.
+        name: What the model is called, with the matrix's values; unique among those of the file.
         digest: Digest of what it says: comments, order of keys, defaults written out or not, and
-            parameters that cannot change a result make no difference.
-        source: Where its model comes from.
+            parameters that cannot change a result make no difference, and neither do other models.
+        source: Where the model comes from.
         stages: Its stages, in the order of the file.
-        dependencies: What else the check has looked at: ``files``, path to whether it is there, and
-            ``environment``, variable to value.
     """
 
     path: Path
@@ -44,10 +51,16 @@ class Recipe:
     digest: str
     source: ModelSource
     stages: tuple[StageItem, ...]
-    dependencies: Mapping[str, Mapping[str, Json]]
 
 
-def load_recipe(path: str | Path, *, set_vars: Mapping[str, str] | None = None) -> Recipe:
+class Loaded(NamedTuple):
+    """A recipe file: what it says for each model, and what else the check has looked at."""
+
+    recipes: tuple[Recipe, ...]
+    looked: Looked
+
+
+def load_recipes(path: str | Path, *, set_vars: Mapping[str, str] | None = None) -> Loaded:
     """Reads and checks a recipe.
 
     Args:
@@ -60,39 +73,184 @@ def load_recipe(path: str | Path, *, set_vars: Mapping[str, str] | None = None) 
         UsageError: A plugin's stage cannot be had.
     """
     document = read_document(Path(path), str(path))
-    notes = Notes(document)
-    data: Any = document.data
-    if isinstance(data, dict):
-        data = fill_variables(data, set_vars or {}, notes)
-    check_structure(data, notes)
-    where = Path(path).absolute()
-    recipe = _read(data, where, notes) if isinstance(data, dict) else None
-    if notes.problems or recipe is None:
+    looked = Looked()
+    notes = Notes(document, looked)
+    if not isinstance(document.data, dict):
+        check_structure(document.data, notes)
         raise InvalidRecipe(notes.problems)
-    return recipe
+    reading = _Reading(document, Path(path).absolute(), set_vars or {}, notes)
+    recipes = reading.recipes()
+    if problems := reading.problems():
+        raise InvalidRecipe(problems)
+    return Loaded(recipes, looked)
 
 
-def _read(data: Mapping[str, Json], where: Path, notes: Notes) -> Recipe | None:
-    """The recipe; None where it has mistakes."""
-    named = isinstance(data.get("name"), str) and not notes.broken(("name",))
-    name = data["name"] if named else where.stem
-    source = read_model(data.get("model"), name, where, notes)
-    stages = read_stages(data.get("stages"), name, notes)
-    check_order(stages, data.get("stages"), notes)
-    outside = data.get("allow_outside") is True
-    check_files(stages.items, source, where, notes, allow_outside=outside)
-    check_values(stages.items, notes)
-    if source is None or notes.problems:
-        return None
-    items = tuple(placed.item for placed in stages.items)
-    return Recipe(
-        path=where,
-        name=name,
-        digest=_digest(name, source, items, where.parent),
-        source=source,
-        stages=items,
-        dependencies={"files": notes.files, "environment": notes.environment},
-    )
+class _Variant(NamedTuple):
+    """The stages as they are for some of the models, with one combination of the matrix."""
+
+    data: Mapping[str, Json]
+    stages: StageList
+    notes: Notes
+
+
+class _Reading:
+    """Reads one recipe.
+
+    Args:
+        document: Its text.
+        where: Its file, absolute.
+        set_vars: Values of variables from outside.
+        notes: Gets the mistakes in what all models share.
+    """
+
+    def __init__(
+        self, document: Document, where: Path, set_vars: Mapping[str, str], notes: Notes
+    ) -> None:
+        self._document = document
+        self._where = where
+        self._set_vars = set_vars
+        self._notes = notes
+        self._variants: dict[tuple[int, tuple[Path_, ...]], _Variant] = {}
+
+    def recipes(self) -> tuple[Recipe, ...]:
+        """What the recipe says for each model; only where there are no mistakes it is all of it."""
+        data, notes = self._document.data, self._notes
+        variables = declared(data, self._set_vars, notes)
+        shared = {key: value for key, value in data.items() if key not in (*_VARIED, "override")}
+        block = shared.get("matrix")
+        names = [name for name in block if name != "exclude"] if isinstance(block, dict) else []
+        check_settings(data, self._set_vars, names, notes)
+        head = fill_variables(shared, variables, notes)
+        check_structure(head, notes)
+        check_required(data, notes)
+        taken = dict.fromkeys(variables, "a variable")
+        matrix = read_matrix(head.get("matrix"), taken, notes)
+        named = isinstance(head.get("name"), str) and not notes.broken(("name",))
+        name = head["name"] if named else self._where.stem
+        models = self._models(head, name)
+        chains = list(self._chains(models, matrix))
+        outside = head.get("allow_outside") is True
+        check_files(chains, self._where, allow_outside=outside)
+        if self.problems():
+            return ()
+        return tuple(self._recipe(chain) for chain in chains)
+
+    def problems(self) -> list[Problem]:
+        """All mistakes; of many that are alike, one for each of many models, a few."""
+        found = dict.fromkeys(self._notes.problems)
+        for variant in self._variants.values():
+            found.update(dict.fromkeys(variant.notes.problems))
+        return list(_few(list(found)))
+
+    def _models(self, head: Mapping[str, Json], name: str) -> list[NamedModel]:
+        """The recipe's models; one without a source where it has a `model` block or none."""
+        if "models" in head and "model" not in self._document.data:
+            models = read_models(head["models"], self._where, self._notes)
+            if models:
+                return models
+        return [NamedModel(name, None, ("model",))]
+
+    def _chains(self, models: Sequence[NamedModel], matrix: Matrix) -> Iterator[Chain]:
+        used: set[Path_] = set()
+        names: dict[str, str] = {}
+        for model in models:
+            for number, point in enumerate(matrix.points):
+                out = [each for each in matrix.exclusions if each.leaves_out(point, model.name)]
+                used.update(each.place for each in out)
+                if not out:
+                    yield self._chain(model, number, point, matrix, names)
+        self._check_exclusions(models, matrix, used)
+
+    def _chain(
+        self,
+        model: NamedModel,
+        number: int,
+        point: Mapping[str, Value],
+        matrix: Matrix,
+        names: dict[str, str],
+    ) -> Chain:
+        variant = self._variant(model, number, point, matrix)
+        notes = variant.notes
+        places = {"model": model.name, **{key: value.text for key, value in point.items()}}
+        name = "-".join([model.name, *(clean_name(value.text) for value in point.values())])
+        source = model.source
+        if model.place == ("model",):
+            source = read_model(variant.data.get("model"), places, self._where, notes)
+        other = names.setdefault(name, model.name)
+        if other != model.name:
+            message = (
+                f"two combinations are called {name!r}, of the models {other} and {model.name}"
+            )
+            notes.add(model.place, message, "Give one of the models another name.")
+        items = [with_places(item, places, notes) for item in variant.stages.items]
+        check_values(items, notes)
+        marks = [f"{{{key}}}" for key in places]
+        return Chain(name, marks, source, items, notes)
+
+    def _variant(
+        self, model: NamedModel, number: int, point: Mapping[str, Value], matrix: Matrix
+    ) -> _Variant:
+        """The stages for a model with one combination of the matrix, checked once for all alike."""
+        key = (number, model.changes)
+        if key not in self._variants:
+            self._variants[key] = self._make_variant(model.changes, point, matrix)
+        return self._variants[key]
+
+    def _make_variant(
+        self, changes: tuple[Path_, ...], point: Mapping[str, Value], matrix: Matrix
+    ) -> _Variant:
+        data = self._document.data
+        blocks = [("override",), *((*place, "override") for place in changes)]
+        blocks = [block for block in blocks if value_at(data, block) is not None]
+        document = overridden(self._document, blocks)
+        notes = Notes(document, self._notes.looked)
+        check_ids(document, blocks, notes)
+        own = [(*place, "vars") for place in changes]
+        variables = declared(data, self._set_vars, notes, own=own)
+        variables |= {name: Variable(*value) for name, value in point.items()}
+        varied = {key: document.data[key] for key in _VARIED if key in data}
+        body = fill_variables(varied, variables, notes, unknown=matrix.unknown)
+        check_structure(body, notes)
+        stages = read_stages(body.get("stages"), notes)
+        check_order(stages, body.get("stages"), notes)
+        return _Variant(body, stages, notes)
+
+    def _check_exclusions(
+        self, models: Sequence[NamedModel], matrix: Matrix, used: set[Path_]
+    ) -> None:
+        for exclusion in matrix.exclusions:
+            if exclusion.place not in used:
+                hint = did_you_mean(exclusion.model, {model.name for model in models})
+                self._notes.add(exclusion.place, "this excludes nothing", hint)
+        if matrix.exclusions and not self._variants:
+            self._notes.add(("matrix", "exclude"), "this excludes everything", key=True)
+
+    def _recipe(self, chain: Chain) -> Recipe:
+        assert chain.source is not None
+        items = tuple(placed.item for placed in chain.items)
+        name = chain.name
+        return Recipe(
+            path=self._where,
+            name=name,
+            digest=_digest(name, chain.source, items, self._where.parent),
+            source=chain.source,
+            stages=items,
+        )
+
+
+def _few(problems: Sequence[Problem]) -> Iterator[Problem]:
+    """Of many mistakes at one place the first ones, the last of which tells how many there are."""
+    by_place: dict[tuple[str, Any], list[Problem]] = {}
+    for problem in problems:
+        by_place.setdefault((problem.file, problem.mark), []).append(problem)
+    for found in by_place.values():
+        if len(found) <= _ALIKE + 1:
+            yield from found
+            continue
+        yield from found[: _ALIKE - 1]
+        last = found[_ALIKE - 1]
+        more = f"There are {len(found) - _ALIKE} more mistakes like it here."
+        yield last._replace(hint=f"{last.hint} {more}".strip())
 
 
 def _digest(name: str, source: ModelSource, items: tuple[StageItem, ...], base: Path) -> str:

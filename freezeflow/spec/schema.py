@@ -60,12 +60,14 @@ def recipe_schema(
         "properties": {
             "version": {"description": "Version of the recipe language.", "enum": [1]},
             "name": {
-                "description": "What the recipe is called, and what {model} stands for in paths; by"
-                " default the file's name.",
+                "description": "What the recipe is called, and what {model} stands for in paths"
+                " where there is one model; by default the file's name.",
                 "type": "string",
                 "pattern": _NAME,
             },
             "model": _model_schema(),
+            "models": _models_schema(),
+            "matrix": _MATRIX,
             **_VARIABLES,
             "allow_outside": {
                 "description": "Outputs may be written outside the project, which is the nearest"
@@ -73,6 +75,7 @@ def recipe_schema(
                 "type": "boolean",
                 "default": False,
             },
+            "override": _override("Stage id to parameters that go before those in `stages`."),
             "stages": {
                 "description": "What is done, in order; each stage gets the model of the one before"
                 " unless `needs` says otherwise.",
@@ -81,7 +84,7 @@ def recipe_schema(
                 "items": _item_schema(stages),
             },
         },
-        "required": ["version", "model", "stages"],
+        "required": ["version"],
         "additionalProperties": False,
     }
 
@@ -95,7 +98,10 @@ def validator(used: frozenset[str], chosen: frozenset[str]) -> Draft202012Valida
     """
     import jsonschema
 
-    return jsonschema.Draft202012Validator(recipe_schema(detailed=used, chosen=chosen))
+    schema = recipe_schema(detailed=used, chosen=chosen)
+    # Parts of recipes are checked, too; `freezeflow.spec.structure` tells what a whole one lacks.
+    del schema["required"]
+    return jsonschema.Draft202012Validator(schema)
 
 
 def schema_text() -> str:
@@ -119,6 +125,35 @@ _VARIABLES: dict[str, Json] = {
 }
 
 
+_MATRIX: Json = {
+    "description": "Names with lists of values: each model is done with every combination of them;"
+    " ${name} in any value and {name} in a path stand for the value.",
+    "type": "object",
+    "propertyNames": {"pattern": _VARIABLE},
+    "properties": {
+        "exclude": {
+            "description": "Combinations to leave out: names with a value each; `model` is a pattern"
+            " of models' names.",
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "additionalProperties": {"type": ["string", "number", "boolean"]},
+            },
+        },
+    },
+    "additionalProperties": {
+        "type": "array",
+        "minItems": 1,
+        "items": {"type": ["string", "number", "boolean"]},
+    },
+}
+
+
+def _override(description: str) -> dict[str, Json]:
+    return {"description": description, "type": "object"}
+
+
 def _names(description: str) -> dict[str, Json]:
     """A name or a list of names."""
     return {
@@ -129,40 +164,104 @@ def _names(description: str) -> dict[str, Json]:
     }
 
 
-def _model_schema() -> dict[str, Json]:
-    def path(description: str) -> dict[str, Json]:
-        return {"description": description, "type": "string", "minLength": 1}
+def _path(description: str) -> dict[str, Json]:
+    return {"description": description, "type": "string", "minLength": 1}
 
+
+def _paths(description: str) -> dict[str, Json]:
+    return {**_names(description), "minItems": 1}
+
+
+def _model_schema() -> dict[str, Json]:
     return {
         "description": "Where the model comes from: one of saved_model, keras, checkpoint and"
         " frozen_graph.",
         "type": "object",
         "properties": {
-            "saved_model": path("Folder of a SavedModel."),
-            "keras": path("A .keras or .h5 file."),
-            "checkpoint": path(
+            "saved_model": _path("Folder of a SavedModel."),
+            "keras": _path("A .keras or .h5 file."),
+            "checkpoint": _path(
                 "Prefix of a checkpoint; its meta graph lies beside it. Beside saved_model or"
                 " frozen_graph: the values that are taken for that graph's variables."
             ),
-            "frozen_graph": path("A graph file, .pb or .pbtxt."),
-            "meta_graph": path("The checkpoint's .meta file, if it has another name."),
-            "tags": _names("Tag set of the meta graph; by default `serve`, else the only one."),
-            "signatures": {
-                **_names(
-                    "Which signatures, or `all`; by default serving_default, else the only one."
-                ),
-                "minItems": 1,
-            },
-            "inputs": _names("For graphs without signatures: tensors to feed."),
-            "outputs": _names("For graphs without signatures: tensors to fetch."),
-            "custom_objects": _names("For Keras: modules with the model's own layers."),
-            "averages": {
-                "description": "Take the moving averages of the variables that have one.",
-                "type": "boolean",
-                "default": False,
-            },
+            "frozen_graph": _path("A graph file, .pb or .pbtxt."),
+            **_about_a_model(),
         },
         "additionalProperties": False,
+    }
+
+
+def _about_a_model() -> dict[str, Json]:
+    """What may be said of a model wherever it comes from."""
+    return {
+        "meta_graph": _path("The checkpoint's .meta file, if it has another name."),
+        "tags": _names("Tag set of the meta graph; by default `serve`, else the only one."),
+        "signatures": {
+            **_names("Which signatures, or `all`; by default serving_default, else the only one."),
+            "minItems": 1,
+        },
+        "inputs": _names("For graphs without signatures: tensors to feed."),
+        "outputs": _names("For graphs without signatures: tensors to fetch."),
+        "custom_objects": _names("For Keras: modules with the model's own layers."),
+        "averages": {
+            "description": "Take the moving averages of the variables that have one.",
+            "type": "boolean",
+            "default": False,
+        },
+    }
+
+
+def _models_schema() -> dict[str, Json]:
+    """A path or pattern, a group of them with what is said of its models, or a list of these."""
+    settings: dict[str, Json] = {
+        **_about_a_model(),
+        "checkpoint": _path(
+            "Prefix of a checkpoint whose values are taken for the variables of the graph."
+        ),
+        "vars": {
+            "description": "Values of variables for these models.",
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "boolean"]},
+        },
+        "override": _override("Stage id to parameters for these models."),
+    }
+    group = {
+        "include": _paths("Paths of models, or patterns (*, ?, [...], ** for any folders)."),
+        "exclude": _paths("Paths or patterns of what is left out of that."),
+        "kind": {
+            "description": "What they are, where their names do not say it.",
+            "enum": list(SOURCE_KEYS),
+        },
+        "name": {
+            "description": "What {model} stands for, made of {match} (what the pattern's wildcards"
+            " stand for, the default), {stem}, {parent} and {grandparent}.",
+            "type": "string",
+            "minLength": 1,
+        },
+        **settings,
+        "overrides": {
+            "description": "Pattern of models' names to what holds for those, and goes before what"
+            " the group says.",
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "properties": settings,
+                "additionalProperties": False,
+            },
+        },
+    }
+    item: dict[str, Json] = {
+        "if": {"type": "object"},
+        "then": {"properties": group, "required": ["include"], "additionalProperties": False},
+        "else": {"minLength": 1},
+    }
+    return {
+        "description": "Many models in place of one: a path or a pattern, a mapping, or a list of"
+        " these.",
+        "type": ["array", "object", "string"],
+        "if": {"type": "array"},
+        "then": {"items": {"type": ["object", "string"], **item}, "minItems": 1},
+        "else": item,
     }
 
 

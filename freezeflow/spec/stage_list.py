@@ -12,6 +12,7 @@ from freezeflow.params import (
     is_required,
     params_from_json,
     params_to_json,
+    paths_in,
     shorthand_of,
     with_paths,
 )
@@ -74,30 +75,26 @@ class StageList:
     lost: frozenset[str]
 
 
-def read_stages(given: Json, name: str, notes: Notes) -> StageList:
+def read_stages(given: Json, notes: Notes) -> StageList:
     """The stages in the order of the file; what is wrong in one of them is noted.
+
+    Paths in their parameters are as they are written, see `with_places`.
 
     Args:
         given: The `stages` block.
-        name: What ``{model}`` stands for.
         notes: Has the mistakes in the block's structure, and gets those in its values.
     """
     raws = given if isinstance(given, list) else []
-    taken = {raw["id"] for raw in raws if isinstance(raw, dict) and _is_text(raw.get("id"))}
     items: list[PlacedItem] = []
-    count: dict[str, int] = {}
     lost: set[str] = set()
-    for index, raw in enumerate(raws):
+    for index, (raw, identifier) in enumerate(zip(raws, item_ids(raws), strict=True)):
         body: Json = {raw: None} if isinstance(raw, str) else raw
-        named = [key for key in body if key in stage_modules()] if isinstance(body, dict) else []
-        if len(named) != 1:
+        if identifier is None:
             lost |= _likely_ids(body)
             continue
-        stage = stage_named(named[0])
-        identifier = body["id"] if _is_text(body.get("id")) else _free(stage.name, taken, count)
-        taken.add(identifier)
+        stage = stage_named(stage_in(body) or "")
         path = ("stages", index, stage.name)
-        values = _values(body[stage.name], stage, path, name, notes)
+        values = _values(body[stage.name], stage, path, notes)
         kind = stage.params_for(values)
         params = None if notes.broken(path) else params_from_json(kind, values)
         item = StageItem(
@@ -111,6 +108,51 @@ def read_stages(given: Json, name: str, notes: Notes) -> StageList:
             PlacedItem(index=index, item=item, stage=stage, needs_given=given_needs, values=values)
         )
     return StageList(items=tuple(items), lost=frozenset(lost))
+
+
+def with_places(item: PlacedItem, places: Mapping[str, str], notes: Notes) -> PlacedItem:
+    """An item with ``{model}`` and the like filled into its paths.
+
+    Args:
+        item: The item.
+        places: What each name stands for.
+        notes: Gets names that stand for nothing.
+    """
+    kind = item.stage.params_for(item.values)
+    if not paths_in(kind, item.values):
+        return item
+
+    def fill(param: PathParam) -> str:
+        return fill_places(param.text, places, place_of(item, param.path, notes), notes)
+
+    values = with_paths(kind, item.values, fill)
+    params = None if item.item.params is None else params_from_json(kind, values)
+    return dataclasses.replace(
+        item, values=values, item=dataclasses.replace(item.item, params=params)
+    )
+
+
+def item_ids(raws: Sequence[Json]) -> list[str | None]:
+    """The id of each item of `stages`; None for one that names no stage, or several."""
+    taken = {raw["id"] for raw in raws if isinstance(raw, dict) and _is_text(raw.get("id"))}
+    count: dict[str, int] = {}
+    ids: list[str | None] = []
+    for raw in raws:
+        stage = stage_in({raw: None} if isinstance(raw, str) else raw)
+        if stage is None:
+            ids.append(None)
+        elif isinstance(raw, dict) and _is_text(raw.get("id")):
+            ids.append(raw["id"])
+        else:
+            ids.append(_free(stage, taken, count))
+            taken.add(ids[-1] or "")
+    return ids
+
+
+def stage_in(body: Json) -> str | None:
+    """The stage of an item, if it is one mapping with one stage."""
+    named = [key for key in body if key in stage_modules()] if isinstance(body, dict) else []
+    return named[0] if len(named) == 1 else None
 
 
 def place_of(item: PlacedItem, within: Sequence[str | int], notes: Notes) -> Path_:
@@ -146,23 +188,17 @@ def _needs(body: Mapping[str, Json], before: tuple[str, ...]) -> tuple[str, ...]
     return tuple(filter(_is_text, given)) if isinstance(given, (list, tuple)) else ()
 
 
-def _values(given: Json, stage: Stage, path: Path_, name: str, notes: Notes) -> dict[str, Json]:
-    """The parameters that have no mistake, ``{model}`` filled in; defaults too if all are right."""
+def _values(given: Json, stage: Stage, path: Path_, notes: Notes) -> dict[str, Json]:
+    """The parameters that have no mistake; defaults too if all are right."""
     values = _spelled_out(given, stage, path, notes)
     params = stage.params_for(values)
     for key, (field, _) in fields_of(params).items():
         if is_required(field) and given is None:
             notes.add(path, f"{stage.name} needs {shown(key)}", field.metadata["doc"], key=True)
-
-    def fill(param: PathParam) -> str:
-        place = (*path, *param.path)
-        found = place if place in notes.document.marks else path
-        return fill_places(param.text, name, found, notes)
-
     if not notes.broken(path):
         values = params_to_json(params_from_json(params, values))
     known = fields_of(params)
-    return with_paths(params, {k: v for k, v in values.items() if k in known}, fill)
+    return {key: value for key, value in values.items() if key in known}
 
 
 def _spelled_out(given: Json, stage: Stage, path: Path_, notes: Notes) -> dict[str, Json]:

@@ -11,7 +11,7 @@ from freezeflow.params import fields_of
 from freezeflow.spec.notes import Notes
 from freezeflow.spec.problems import did_you_mean, near_miss, shown
 from freezeflow.spec.scalars import parse_scalar
-from freezeflow.spec.schema import ITEM_KEYS, validator
+from freezeflow.spec.schema import ITEM_KEYS, recipe_schema, validator
 from freezeflow.spec.tree import Path_, walk
 from freezeflow.stages.registry import stage_modules, stage_named
 from freezeflow.stages.stage import Stage
@@ -47,8 +47,21 @@ _TYPE_WORDS = {
 }
 
 
+def check_required(data: Mapping[str, Json], notes: Notes) -> None:
+    """Notes what a recipe lacks at its top."""
+    known = recipe_schema(detailed=())["properties"]
+    meant = {near_miss(name, known) for name in data if name not in known}
+    for key in ("version", "model", "stages"):
+        other = "models" if key == "model" else key
+        if not {key, other} & (data.keys() | meant):
+            notes.add((), f"the recipe needs {shown(key)}", known[key]["description"])
+    if "model" in data and "models" in data:
+        message = "a recipe has one `model` or many `models`, not both"
+        notes.add(("models",), message, "Take one of them out.", key=True)
+
+
 def check_structure(data: Json, notes: Notes) -> None:
-    """Notes every place where the recipe does not fit the schema."""
+    """Notes every place where a recipe, or a part of its top-level keys, does not fit the schema."""
     _check_numbers(data, notes)
     used = used_stages(data)
     errors = list(validator(used, _chosen(data, used)).iter_errors(data))
@@ -124,7 +137,7 @@ def _unknown_key(key: str, error: Any, path: Path_) -> tuple[str, str]:
         under_model = key in _UNDER_MODEL and not near_miss(key, known)
         return "key", "It belongs under `model`." if under_model else did_you_mean(key, known)
     if path[0] != "stages":
-        return f"key of {path[-1]}", did_you_mean(key, known)
+        return f"key of {_named(path)}", did_you_mean(key, known)
     if len(path) > 2:
         nested = "" if len(path) == 3 else f"{_named(path[2:])} of "
         hint = did_you_mean(key, known)

@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
@@ -20,6 +20,8 @@ from freezeflow.spec.scalars import parse_scalar
 from freezeflow.values import Json
 
 Path_ = tuple[str | int, ...]
+
+T = TypeVar("T")
 
 MAX_BYTES = 1024 * 1024
 _MAX_DEPTH = 50
@@ -85,6 +87,22 @@ class Document(NamedTuple):
     problems: list[Problem]
     spoiled: set[Path_]
 
+    def branch(self) -> Document:
+        """A copy whose places can be changed while this one stays."""
+        return self._replace(
+            marks=dict(self.marks), key_marks=dict(self.key_marks), scalars=dict(self.scalars)
+        )
+
+    def graft(self, path: Path_, origin: Path_) -> None:
+        """What is at a path and below it stands where the value of another path stands."""
+        for places in (self.marks, self.key_marks):
+            _move(places, path, origin)
+        _move(self.scalars, path, origin)
+
+    def line_words(self, path: Path_) -> str:
+        """``line 3``: where a value stands, for a message about another place."""
+        return f"line {self.marks[path].line}"
+
     def problem(self, path: Path_, message: str, hint: str = "", *, key: bool = False) -> Problem:
         """A mistake at a value, or at its key; where that is not there, at what holds it."""
         mark = self.key_marks.get(path) if key else self.marks.get(path)
@@ -94,6 +112,18 @@ class Document(NamedTuple):
             path = path[:-1]
             mark = self.key_marks.get(path) or self.marks.get(path)
         return problem_at(self, mark or Mark(1, 1), message, hint)
+
+
+def _move(places: dict[Path_, T], path: Path_, origin: Path_) -> None:
+    """Makes what is known below one path known below another one, in place of what was there."""
+    moved = {
+        (*path, *old[len(origin) :]): place
+        for old, place in places.items()
+        if old[: len(origin)] == origin
+    }
+    for old in [old for old in places if old[: len(path)] == path]:
+        del places[old]
+    places.update(moved)
 
 
 def problem_at(document: Document, mark: Mark, message: str, hint: str = "") -> Problem:
@@ -337,6 +367,16 @@ class _Builder:
 
     def _note(self, mark: Mark, message: str, hint: str = "") -> None:
         self._document.problems.append(problem_at(self._document, mark, message, hint))
+
+
+def value_at(data: Json, path: Path_) -> Json:
+    """The value at a path; None where there is none."""
+    for part in path:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
 
 
 def walk(data: Json, path: Path_ = ()) -> Iterator[tuple[Path_, Json]]:

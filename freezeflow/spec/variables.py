@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from freezeflow.spec.notes import Notes
 from freezeflow.spec.problems import did_you_mean, shown
 from freezeflow.spec.scalars import Scalar, parse_scalar
-from freezeflow.spec.tree import MAX_BYTES, Path_
+from freezeflow.spec.tree import MAX_BYTES, Path_, value_at, walk
 from freezeflow.values import Json
 
 # ``$$`` stands for a dollar sign; a ``${`` that is never closed is found, too.
@@ -20,34 +20,66 @@ _VARIABLE = re.compile(r"\$\$|\$\{([^}]*)(\}?)")
 _DECLARING = ("vars", "env")
 
 
-class _Variable(NamedTuple):
+class Variable(NamedTuple):
     """A variable's value, and the text that stands for it inside a longer text."""
 
     value: Scalar
     text: str
 
 
-def fill_variables(data: Mapping[str, Json], set_vars: Mapping[str, str], notes: Notes) -> Json:
-    """The recipe's values with every variable replaced.
+Variables = Mapping[str, Variable | None]
+
+
+def fill_variables(
+    data: Mapping[str, Json],
+    variables: Variables,
+    notes: Notes,
+    *,
+    unknown: Collection[str] = (),
+) -> dict[str, Json]:
+    """Some of the recipe's values with every variable replaced.
 
     A plain value that is nothing but one variable becomes the variable's value, with its type, as if
     that were written there; in quotes, or beside other text, it becomes text.
 
     Args:
-        data: The recipe's values.
-        set_vars: Values that go before the environment's and the recipe's own.
-        notes: Gets unknown variables, ones without a value, and settings that nothing uses.
+        data: Top-level keys of the recipe with their values.
+        variables: Every variable with its value, None for one that has none.
+        notes: Gets unknown variables, and ones without a value.
+        unknown: Names that are variables, too, but whose values have mistakes.
     """
-    filling = _Filling(_declared(data, set_vars, notes), notes)
-    filled = {
+    filling = _Filling(variables, unknown, notes)
+    return {
         key: value if key in _DECLARING else filling.fill(value, (key,))
         for key, value in data.items()
     }
-    for name in set_vars.keys() - filling.used - _block(data).keys() - set(_names(data)):
-        hint = did_you_mean(name, _block(data).keys() | set(_names(data)))
+
+
+def check_settings(
+    data: Mapping[str, Json], set_vars: Mapping[str, str], matrix: Collection[str], notes: Notes
+) -> None:
+    """Notes settings of variables that there are not.
+
+    Args:
+        data: The recipe's values.
+        set_vars: The settings.
+        matrix: Names of the matrix.
+        notes: Gets the mistakes.
+    """
+    known = _block(data).keys() | set(_names(data))
+    for name in set_vars.keys() - known - _used(data):
+        hint = did_you_mean(name, known) or "Declare it under `vars`."
         message = f"--set {name}: the recipe has no variable {shown(name)}"
-        notes.add(("vars",), message, hint or "Declare it under `vars`.", key=True)
-    return filled
+        if name in matrix:
+            message = f"--set {name}: the matrix gives {name} its values"
+            hint = "--select chooses from what the matrix makes."
+        notes.add(("vars",), message, hint, key=True)
+
+
+def _used(data: Mapping[str, Json]) -> set[str]:
+    """Names of the variables that stand in some value."""
+    texts = [value for _, value in walk(data) if isinstance(value, str) and "${" in value]
+    return {match[1] for text in texts for match in _VARIABLE.finditer(text) if match[1]}
 
 
 def _block(data: Mapping[str, Json]) -> dict[str, Json]:
@@ -60,42 +92,63 @@ def _names(data: Mapping[str, Json]) -> list[str]:
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
-def _declared(
-    data: Mapping[str, Json], set_vars: Mapping[str, str], notes: Notes
-) -> dict[str, _Variable | None]:
-    """Every variable with its value, None for one that has none."""
-    found: dict[str, _Variable | None] = dict.fromkeys(_names(data))
+def declared(
+    data: Mapping[str, Json],
+    set_vars: Mapping[str, str],
+    notes: Notes,
+    *,
+    own: Sequence[Path_] = (),
+) -> dict[str, Variable | None]:
+    """Every variable with its value, None for one that has none.
+
+    Args:
+        data: The recipe's values.
+        set_vars: Values that go before all others.
+        notes: Gets the mistakes.
+        own: Places of `vars` blocks that go before the environment's and the recipe's own values;
+            the last one most.
+    """
+    found: dict[str, Variable | None] = dict.fromkeys(_names(data))
     for name, value in _block(data).items():
-        found[name] = _default(name, value, notes)
+        found[name] = _default(("vars", name), value, notes)
     for name in _names(data):
-        notes.environment[name] = text = os.environ.get(name)
+        notes.looked.environment[name] = text = os.environ.get(name)
         if text is not None:
             found[name] = _given(text, found[name])
+    for place in own:
+        block = value_at(data, place)
+        for name, value in block.items() if isinstance(block, dict) else ():
+            if name in found:
+                found[name] = _default((*place, name), value, notes)
+            else:
+                hint = did_you_mean(name, found) or "Declare it under `vars`."
+                message = f"there is no variable {shown(name)}"
+                notes.add((*place, name), message, hint, key=True)
     for name, text in set_vars.items():
         found[name] = _given(text, found.get(name))
     return found
 
 
-def _default(name: str, value: Json, notes: Notes) -> _Variable | None:
-    written = notes.document.scalars.get(("vars", name))
+def _default(place: Path_, value: Json, notes: Notes) -> Variable | None:
+    written = notes.document.scalars.get(place)
     if value is None or written is None:
         return None
     if _VARIABLE.search(written.text):
-        notes.add(("vars", name), "a variable's value cannot hold another variable")
-    return _Variable(value, written.text)
+        notes.add(place, "a variable's value cannot hold another variable")
+    return Variable(value, written.text)
 
 
-def _given(text: str, before: _Variable | None) -> _Variable:
+def _given(text: str, before: Variable | None) -> Variable:
     """A value from outside: text where the recipe's own value is text, else read as YAML."""
     is_text = before is not None and isinstance(before.value, str)
-    return _Variable(text if is_text else parse_scalar(text), text)
+    return Variable(text if is_text else parse_scalar(text), text)
 
 
 class _Filling:
-    """Replaces variables by their values; `used` has the names of those that were met."""
+    """Replaces variables by their values."""
 
-    def __init__(self, variables: Mapping[str, _Variable | None], notes: Notes) -> None:
-        self.used: set[str] = set()
+    def __init__(self, variables: Variables, unknown: Collection[str], notes: Notes) -> None:
+        self._unknown = unknown
         self._failed: set[Path_] = set()
         self._length = 0
         self._variables = variables
@@ -135,17 +188,18 @@ class _Filling:
             return ""
         return text
 
-    def _look_up(self, name: str, path: Path_) -> _Variable:
-        self.used.add(name)
+    def _look_up(self, name: str, path: Path_) -> Variable:
         variable = self._variables.get(name)
         if variable is not None:
             return variable
-        if name in self._variables:
+        if name in self._unknown:
+            pass  # what is wrong with it is told where it stands
+        elif name in self._variables:
             message = f"variable {shown(name)} has no value"
             hint = f"Give it one with --set {name}=VALUE"
             on = (
                 f", or in the environment variable {name}"
-                if name in self._notes.environment
+                if name in self._notes.looked.environment
                 else ""
             )
             self._notes.add(path, message, f"{hint}{on}.")
@@ -153,4 +207,4 @@ class _Filling:
             hint = did_you_mean(name, self._variables) or "Declare it under `vars`, or under `env`."
             self._notes.add(path, f"there is no variable {shown(name)}", hint)
         self._failed.add(path)
-        return _Variable("", "")
+        return Variable("", "")

@@ -10,7 +10,7 @@ def test_the_starter_recipe_is_valid_and_runs(cli: Cli, folder: Path) -> None:
     done = cli("init", "model", "-o", "recipes/start.yaml")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "recipes/start.yaml: run it with `freezeflow run recipes/start.yaml`\n"
-    recipe = freezeflow.load_recipe(folder / "recipes/start.yaml")
+    recipe = freezeflow.load_recipes(folder / "recipes/start.yaml")[0]
     stages = [item.stage for item in recipe.stages]
     assert stages == ["load", "freeze", "strip", "fold", "validate", "export"]
     assert recipe.source.path == folder / "model"
@@ -53,6 +53,6 @@ def test_graphs_keep_the_names_they_were_asked_for(cli: Cli, folder: Path) -> No
     assert cli("freeze", "model", "-o", "graph.pb").returncode == 0
     words = ("--inputs", "image:0", "--outputs", "probabilities")
     assert cli("init", "graph.pb", *words, "-o", "start.yaml").returncode == 0
-    recipe = freezeflow.load_recipe(folder / "start.yaml")
+    recipe = freezeflow.load_recipes(folder / "start.yaml")[0]
     assert recipe.source.outputs == ("probabilities",)
     assert cli("run", "start.yaml", "--only", "strip").returncode == 0

@@ -47,8 +47,8 @@ def test_plan_says_what_would_run_and_why(cli: Cli, folder: Path) -> None:
     assert "2 of 4 steps would run." in cli("plan", "small.yaml").stdout
 
     data = json.loads(cli("plan", "small.yaml", "--json").stdout)
-    assert data["format"] == "freezeflow.forecast/1"
-    steps = {step["id"]: step for step in data["steps"]}
+    assert data["format"] == "freezeflow.forecast/2"
+    steps = {step["id"]: step for step in data["plans"][0]["steps"]}
     assert steps["freeze"]["state"] == "cached"
     (change,) = steps["strip"]["changes"]
     assert change == {"field": "params.identities", "before": False, "after": True}

@@ -46,9 +46,9 @@ def test_the_warm_path_imports_nothing_heavy(cli: Cli, imported: Callable[..., s
 
 def test_json_tells_the_same(cli: Cli) -> None:
     first = json.loads(cli("run", "small.yaml", "--json").stdout)
-    assert first["format"] == "freezeflow.run/1"
+    assert first["format"] == "freezeflow.run/2"
     assert (first["ok"], first["nothing_to_do"]) == (True, False)
-    (recipe,) = first["recipes"]
+    (recipe,) = first["plans"]
     assert set(recipe) == {"recipe", "name", "steps"}
     keys = {"id", "stage", "status", "key", "model", "files", "facts", "log", "error"}
     assert all(set(step) == keys for step in recipe["steps"])
@@ -59,7 +59,7 @@ def test_json_tells_the_same(cli: Cli) -> None:
 
     second = json.loads(cli("run", "small.yaml", "--json").stdout)
     assert (second["ok"], second["nothing_to_do"]) == (True, True)
-    assert [step["key"] for step in second["recipes"][0]["steps"]] == [
+    assert [step["key"] for step in second["plans"][0]["steps"]] == [
         step["key"] for step in recipe["steps"]
     ]
 
@@ -143,7 +143,7 @@ def test_a_refused_model_has_its_own_code(cli: Cli, folder: Path) -> None:
     assert not (folder / "build").exists()
     data = json.loads(cli("run", "small.yaml", "--json").stdout)
     assert data["ok"] is False
-    (load, *rest) = data["recipes"][0]["steps"]
+    (load, *rest) = data["plans"][0]["steps"]
     assert load["status"] == "failed"
     assert load["error"]["kind"] == "ModelRefused"
     assert {step["status"] for step in rest} == {"skipped"}
@@ -151,7 +151,7 @@ def test_a_refused_model_has_its_own_code(cli: Cli, folder: Path) -> None:
 
 def test_exit_code_of_several_failures() -> None:
     def failed(error: FreezeflowError) -> StepResult:
-        ref = StepRef(Path("a.yaml"), "step")
+        ref = StepRef(Path("a.yaml"), "a", "step")
         return StepResult(ref=ref, stage="load", status="failed", error=error)
 
     refused, wrong = failed(ModelRefused("no")), failed(ValidationFailed("other"))

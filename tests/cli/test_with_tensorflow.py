@@ -30,7 +30,7 @@ def test_the_demo_tells_its_verdict(cli: Cli, demo: Path) -> None:
     assert "equal to the byte in 1 call; accuracy 98.4%, the same as the original's" in done.stdout
     again = json.loads(cli("run", "digits.yaml", "--json").stdout)
     assert again["nothing_to_do"] is True
-    (validate,) = [s for s in again["recipes"][0]["steps"] if s["stage"] == "validate"]
+    (validate,) = [s for s in again["plans"][0]["steps"] if s["stage"] == "validate"]
     accuracy = validate["facts"]["verdict"]["signatures"]["serving_default"]["accuracy"]
     assert accuracy["original"] == accuracy["result"] == 63 / 64
 

@@ -14,10 +14,10 @@ _SCRIPT = """
 import json, sys
 from pathlib import Path
 from freezeflow.engine.run import run
-from freezeflow.plan import plan_from_json
+from freezeflow.plan import plans_from_json
 from freezeflow.store.store import Store
 
-plan = plan_from_json(json.loads(Path(sys.argv[1]).read_text()))
+(plan,) = plans_from_json(json.loads(Path(sys.argv[1]).read_text()))
 result = run(plan, Store.open(sys.argv[2]))
 heavy = {
     "tensorflow", "numpy", "networkx", "jsonschema", "rich", "yaml", "google", "crc32c",
@@ -30,10 +30,10 @@ print([step.status for step in result.steps], sorted(heavy & set(sys.modules)))
 def test_imports_nothing_heavy(folder: Path, store: Store, tmp_path: Path) -> None:
     import json
 
-    from freezeflow.plan import plan_to_json
+    from freezeflow.plan import plans_to_json
 
     run(chain(folder), store)
-    (tmp_path / "plan.json").write_text(json.dumps(plan_to_json(chain(folder))))
+    (tmp_path / "plan.json").write_text(json.dumps(plans_to_json([chain(folder)])))
     command = [sys.executable, "-c", _SCRIPT, str(tmp_path / "plan.json"), str(store.folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "['cached', 'cached', 'cached'] []\n"

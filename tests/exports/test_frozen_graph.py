@@ -21,7 +21,7 @@ from tests.graphs import const
 
 
 def request(model, to, recipe_digest="blake3:" + "1" * 64):
-    return asked(canonical(model), to, recipe_digest)
+    return asked(canonical(model), to, recipe_digest, params=frozen_graph.Params())
 
 
 def test_graph_and_manifest(tmp_path):
@@ -123,7 +123,7 @@ def test_the_limit_is_exact(tmp_path):
 def test_large_graphs_are_not_written_as_text(tmp_path):
     model = enlarged(dense(tmp_path / "in"), frozen_graph.MAX_TEXT_BYTES)
     canonical_model = canonical(model)
-    text = asked(canonical_model, tmp_path / "m.pbtxt")
+    text = asked(canonical_model, tmp_path / "m.pbtxt", params=frozen_graph.Params())
     # The content is not there, so reading it first would fail in another way.
     with pytest.raises(ModelRefused, match=r"at most 64\.00 MiB"):
         frozen_graph.write(text)

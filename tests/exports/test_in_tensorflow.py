@@ -61,7 +61,8 @@ def model(request, tmp_path):
 
 
 def export(model, name, to, recipe_digest=None):
-    return format_named(name).write(asked(model, to, recipe_digest)).files
+    chosen = format_named(name)
+    return chosen.write(asked(model, to, recipe_digest, params=chosen.params())).files
 
 
 def run_graph_def(graph_def, manifest, feeds):

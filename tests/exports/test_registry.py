@@ -7,7 +7,7 @@ from freezeflow.errors import UsageError
 from freezeflow.exports import registry
 from freezeflow.plan import make_plan
 from freezeflow.spec.problems import InvalidRecipe
-from freezeflow.spec.recipe import load_recipe
+from freezeflow.spec.recipe import load_recipes
 from freezeflow.stages.export import STAGE, params_of
 from freezeflow.stages.stage import StageInput
 from freezeflow.values import ModelSource
@@ -86,24 +86,28 @@ def recipe(folder, export):
 
 def test_a_plugins_parameters_stand_beside_the_common_ones(plugins, tmp_path):
     plugins("mine")
-    plan = make_plan(load_recipe(recipe(tmp_path, "{to: x.txt, format: mine, words: 3}")))
+    plan = make_plan(
+        load_recipes(recipe(tmp_path, "{to: x.txt, format: mine, words: 3}")).recipes[0]
+    )
     step = plan.steps[-1]
     assert step.params == {"to": "x.txt", "format": "mine", "upper": False, "words": 3}
     assert step.tools == {"format mine": "7", "numpy": version("numpy")}
     assert not step.in_tensorflow
-    other = make_plan(load_recipe(recipe(tmp_path, "x.pb"))).steps[-1]
+    other = make_plan(load_recipes(recipe(tmp_path, "x.pb")).recipes[0]).steps[-1]
     assert other.params == {
         "to": "x.pb",
         "format": "frozen_graph",
         "devices": False,
         "drop_defaults": False,
+        "weights": "inline",
+        "external_from": 65536,
     }
     assert other.tools == {"format frozen_graph": "1"}
 
 
 def told(folder, export):
     with pytest.raises(InvalidRecipe) as caught:
-        load_recipe(recipe(folder, export))
+        load_recipes(recipe(folder, export))
     return str(caught.value)
 
 

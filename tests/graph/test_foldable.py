@@ -63,7 +63,7 @@ class Zeros:
 
 
 def put(data, dtype, shape):
-    location = Location("/nowhere", 0, data.nbytes, 0, data.nbytes, 0)
+    location = Location("/dev/zero", 0, data.nbytes, 0, data.nbytes, 0)
     return TensorRef(Digest.of(data), dtype, shape, location)
 
 
@@ -183,7 +183,7 @@ def test_a_large_result_is_folded_when_asked():
     )
     assert fold_zeros(made, {"b": 500}).graph.nodes["b"].op == "Sqrt"
     folded = fold_zeros(made, {"b": 500}, max_growth=2000)
-    assert folded.graph.nodes["b"].tensor.shape == (500,)
+    assert folded.graph.nodes["b"].op == "Const"
 
 
 @st.composite

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freezeflow.graph import tensor_values
+from freezeflow.graph import attrs, constants, tensor_values
 from freezeflow.messages import message_class
 from freezeflow.values import DType
 
@@ -159,3 +159,21 @@ def test_half_reads_back_without_loss(value):
 @given(st.binary(max_size=20), st.binary(max_size=20))
 def test_quoting_tells_all_bytes_apart(a, b):
     assert (tensor_values.quoted(a) == tensor_values.quoted(b)) == (a == b)
+
+
+@pytest.mark.parametrize("dtype", [d for d in DType if d.item_bytes], ids=lambda d: d.tf_name)
+def test_to_bytes_undoes_from_bytes(dtype):
+    highest = {DType.BOOL: 1, DType.INT2: 1, DType.UINT2: 3}.get(dtype, 7)
+    data = bytes(i % (highest + 1) for i in range(6 * dtype.item_bytes))
+    assert tensor_values.to_bytes(tensor_values.from_bytes(data, dtype, 6), dtype) == data
+
+
+def test_value_of_a_constant_in_either_form():
+    made = constants.const("c", DType.FLOAT, (2,), struct.pack("<2f", 1.5, -2.0))
+    listed = attrs.encode(
+        message_class("AttrValue")(tensor=tensor(DType.FLOAT, (2,), float_val=[1.5, -2.0]))
+    )
+    other = made._replace(attrs={**made.attrs, "value": listed})
+    assert constants.value_of(made) == constants.value_of(other)
+    words = constants.const("c", DType.STRING, (2,), [b"a", b"b"])
+    assert constants.value_of(words) == (DType.STRING, (2,), (b"a", b"b"))

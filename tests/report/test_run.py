@@ -42,7 +42,7 @@ def plan(*names: str, recipe: Path = RECIPE) -> Plan:
 
 def ended(name: str, status: StepStatus, recipe: Path = RECIPE, **more: Any) -> StepResult:
     facts = json.dumps(more.pop("facts", {}))
-    ref = StepRef(recipe, name)
+    ref = StepRef(recipe, recipe.stem, name)
     return StepResult(ref=ref, stage=name, status=status, facts_json=facts, **more)
 
 
@@ -135,8 +135,8 @@ def test_lines_count_what_is_cached_until_something_runs() -> None:
     hear(StepEnded(result=ended("load", "cached")))
     hear(StepEnded(result=ended("freeze", "cached")))
     assert lines == []
-    hear(StepStarted(ref=StepRef(RECIPE, "fold"), stage="fold"))
-    hear(StepWarned(ref=StepRef(RECIPE, "fold"), message="mind"))
+    hear(StepStarted(ref=StepRef(RECIPE, RECIPE.stem, "fold"), stage="fold"))
+    hear(StepWarned(ref=StepRef(RECIPE, RECIPE.stem, "fold"), message="mind"))
     hear(StepEnded(result=ended("fold", "failed", error=StageFailed("no"))))
     hear(StepEnded(result=ended("export", "skipped")))
     assert [" ".join(line.split()) for line in lines] == [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from freezeflow.spec import tree
 from freezeflow.spec.problems import InvalidRecipe, Problem, render_problems
-from freezeflow.spec.recipe import load_recipe
+from freezeflow.spec.recipe import load_recipes
 from freezeflow.spec.tree import parse_document
 
 # A hang is a failure; each of these takes well under a second.
@@ -108,7 +108,7 @@ def test_tags(tag: str, place: str, parser: str) -> None:
 def test_nothing(text: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(InvalidRecipe) as raised:
-        load_recipe(tmp_path / "recipe.yaml")
+        load_recipes(tmp_path / "recipe.yaml").recipes[0]
     assert len(raised.value.problems) == 1
 
 
@@ -177,7 +177,7 @@ def test_whatever_comes_is_read_or_told(text: str, project: Path) -> None:
     file = project / "recipe.yaml"
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        load_recipe(file)
+        load_recipes(file).recipes[0]
     except InvalidRecipe as error:
         assert error.problems
         for problem in error.problems:
@@ -190,7 +190,7 @@ def test_whatever_comes_is_read_or_told(text: str, project: Path) -> None:
 
 def test_the_recipe_that_is_damaged_is_a_good_one(project: Path) -> None:
     (project / "recipe.yaml").write_text(RECIPE)
-    assert [item.id for item in load_recipe(project / "recipe.yaml").stages] == [
+    assert [item.id for item in load_recipes(project / "recipe.yaml").recipes[0].stages] == [
         "load",
         "frozen",
         "validate",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from freezeflow.spec.problems import InvalidRecipe, Problem
-from freezeflow.spec.recipe import load_recipe
+from freezeflow.spec.recipe import load_recipes
 
 HEAD = "version: 1\nmodel: {saved_model: model}\nstages:\n  - load\n"
 
@@ -26,7 +26,7 @@ def project(tmp_path: Path) -> Path:
 def mistakes(project: Path, text: str) -> tuple[Problem, ...]:
     (project / "recipe.yaml").write_text(text)
     try:
-        load_recipe(project / "recipe.yaml")
+        load_recipes(project / "recipe.yaml").recipes[0]
         found: tuple[Problem, ...] = ()
     except InvalidRecipe as error:
         found = error.problems

@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from freezeflow.params import schema_of
-from freezeflow.plan import make_plan, plan_to_json
+from freezeflow.plan import make_plan, plans_to_json
 from freezeflow.spec import tree
 from freezeflow.spec.problems import InvalidRecipe, Problem
-from freezeflow.spec.recipe import load_recipe
+from freezeflow.spec.recipe import Recipe, load_recipes
 from freezeflow.spec.schema import recipe_schema
 from freezeflow.stages.registry import stage_named
 from freezeflow.values import Json
@@ -35,6 +35,13 @@ FILES = (
     "model.keras",
     "graph.pb",
     "ckpt/other.meta",
+    "zoo/resnet18/saved_model.pb",
+    "zoo/resnet50/saved_model.pb",
+    "zoo/resnet50/keras_metadata.pb",
+    "zoo/old/resnet18/saved_model.pb",
+    "zoo/mlp.keras",
+    "zoo/.hidden.keras",
+    "zoo/notes.txt",
 )
 
 
@@ -73,7 +80,12 @@ def compare(file: Path, text: str, project: Path, request: pytest.FixtureRequest
 def test_good_recipe(file: Path, project: Path, request: pytest.FixtureRequest) -> None:
     """What it comes to, without what is left at its default."""
     recipe, set_vars = placed(file, project)
-    loaded = load_recipe(recipe, set_vars=set_vars)
+    found = [outcome(loaded) for loaded in load_recipes(recipe, set_vars=set_vars).recipes]
+    text = json.dumps(found if len(found) > 1 else found[0], indent=1) + "\n"
+    compare(file, text, project, request)
+
+
+def outcome(loaded: Recipe) -> Json:
     source = {key: value for key, value in loaded.source.to_json().items() if value}
     steps = [
         {
@@ -86,8 +98,7 @@ def test_good_recipe(file: Path, project: Path, request: pytest.FixtureRequest) 
         }
         for step in make_plan(loaded).steps
     ]
-    text = json.dumps({"name": loaded.name, "source": source, "steps": steps}, indent=1) + "\n"
-    compare(file, text, project, request)
+    return {"name": loaded.name, "source": source, "steps": steps}
 
 
 def given(stage: str, params: Mapping[str, Json]) -> dict[str, Json]:
@@ -100,7 +111,7 @@ def given(stage: str, params: Mapping[str, Json]) -> dict[str, Json]:
 def mistakes(file: Path, project: Path) -> tuple[Problem, ...]:
     recipe, set_vars = placed(file, project)
     with pytest.raises(InvalidRecipe) as raised:
-        load_recipe(recipe, set_vars=set_vars)
+        load_recipes(recipe, set_vars=set_vars).recipes[0]
     return raised.value.problems
 
 
@@ -128,7 +139,9 @@ def test_without_the_c_parser(file: Path, project: Path, monkeypatch: pytest.Mon
 
     def outcome() -> object:
         try:
-            return plan_to_json(make_plan(load_recipe(recipe, set_vars=set_vars)))
+            return plans_to_json(
+                list(map(make_plan, load_recipes(recipe, set_vars=set_vars).recipes))
+            )
         except InvalidRecipe as error:
             return error.problems
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from freezeflow.spec.recipe import load_recipe
+from freezeflow.spec.recipe import load_recipes
 from tools.make_reference import PAGE, page
 
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -31,13 +31,15 @@ def test_generated_parts_are_found_and_written_anew() -> None:
 def test_its_recipes_are_good(text: str, tmp_path: Path) -> None:
     shutil.copytree(DIGITS, tmp_path / "digits")
     (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
-    assert load_recipe(tmp_path / "recipe.yaml").stages[0].stage == "load"
+    assert load_recipes(tmp_path / "recipe.yaml").recipes[0].stages[0].stage == "load"
 
 
 def test_needs_on_the_page_mean_what_it_says(tmp_path: Path) -> None:
     shutil.copytree(DIGITS, tmp_path / "digits")
     (tmp_path / "recipe.yaml").write_text(RECIPES[1], encoding="utf-8")
-    needs = {item.id: item.needs for item in load_recipe(tmp_path / "recipe.yaml").stages}
+    needs = {
+        item.id: item.needs for item in load_recipes(tmp_path / "recipe.yaml").recipes[0].stages
+    }
     assert needs["export"] == ("strip",)
     assert needs["folded"] == ("strip",)
     assert needs["proof"] == ("folded",)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from freezeflow.errors import UsageError
-from freezeflow.spec.recipe import load_recipe
+from freezeflow.spec.recipe import load_recipes
 from freezeflow.spec.schema import recipe_schema, validator
 from freezeflow.stages import registry
 from freezeflow.stages.registry import BUILTIN, stage_modules, stage_named
@@ -89,7 +89,7 @@ def test_a_plugin_joins(install: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "graph.pb").touch()
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("version: 1\nmodel: {frozen_graph: graph.pb}\nstages: [load, {melt: 5}]\n")
-    assert load_recipe(recipe).stages[1].params.degree == 5
+    assert load_recipes(recipe).recipes[0].stages[1].params.degree == 5
     names = recipe_schema()["properties"]["stages"]["items"]["else"]["enum"]
     assert names == [*BUILTIN, "melt"]
     published = recipe_schema(plugins=False)
@@ -123,9 +123,9 @@ def test_a_broken_plugin_breaks_only_recipes_that_use_it(
     (tmp_path / "graph.pb").touch()
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("version: 1\nmodel: {frozen_graph: graph.pb}\nstages: [load, freeze]\n")
-    assert len(load_recipe(recipe).stages) == 2
+    assert len(load_recipes(recipe).recipes[0].stages) == 2
     recipe.write_text("version: 1\nmodel: {frozen_graph: graph.pb}\nstages: [load, melt]\n")
     with pytest.raises(
         UsageError, match="stage 'melt' cannot be imported: No module named 'no_such"
     ):
-        load_recipe(recipe)
+        load_recipes(recipe).recipes[0]

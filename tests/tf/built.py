@@ -98,10 +98,15 @@ def run(model, feeds, signature="serving_default"):
     with v1.Session(graph=graph, config=exact_config()) as session:
         for name in model.init:
             session.run(name)
-        fetches = {key: spec.tensor for key, spec in found.outputs.items()}
+        fetches = {key: full_name(spec.tensor) for key, spec in found.outputs.items()}
         return session.run(
-            fetches, {found.inputs[key].tensor: value for key, value in feeds.items()}
+            fetches, {full_name(found.inputs[key].tensor): value for key, value in feeds.items()}
         )
+
+
+def full_name(tensor):
+    """A tensor as TensorFlow names it: ``x:0``."""
+    return tensor if ":" in tensor else f"{tensor}:0"
 
 
 def assert_same(before, after):

@@ -1,0 +1,87 @@
+"""Rewrites one scope until no rule finds anything more; no bit of any output changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from freezeflow.graph import colocation
+from freezeflow.graph.foldable import Scope
+from freezeflow.graph.graph import Graph, Node, called_functions
+from freezeflow.graph.node_types import NodeTypes
+from freezeflow.graph.rewrites.body import Body
+from freezeflow.graph.rewrites.compact import compacted
+from freezeflow.graph.rewrites.duplicates import merge_duplicates
+from freezeflow.graph.rewrites.idle import is_idle
+from freezeflow.graph.rewrites.passing import passes_on, waits_only
+from freezeflow.graph.rewrites.static import is_known, plain_target
+from freezeflow.graph.shape_rules import infer
+from freezeflow.graph.shapes import Dims, Shapes
+
+# Each looks at one node, takes it out or replaces it, and says whether it did.
+RULES: tuple[Callable[[Body, Shapes, Node], bool], ...] = (
+    lambda body, shapes, node: passes_on(body, node),
+    lambda body, shapes, node: waits_only(body, node),
+    is_known,
+    is_idle,
+    plain_target,
+)
+
+# Each round takes something out; a chain of dependent rewrites is never longer than a few.
+_MAX_ROUNDS = 20
+
+
+def simplify(
+    graph: Graph,
+    scope: Scope,
+    types: NodeTypes | None = None,
+    args: Mapping[str, Dims] | None = None,
+) -> dict[str, Node]:
+    """The scope's nodes without those that do nothing or are there twice.
+
+    Args:
+        graph: The graph that the scope belongs to.
+        scope: The scope.
+        types: Of the graph.
+        args: What is known of the shapes of a function's arguments.
+
+    Raises:
+        ModelRefused: The scope has a cycle.
+    """
+    body = Body(graph, scope, types or NodeTypes(graph))
+    kept_anyway = {name for name in body.nodes if not body.users.get(name)}
+    shapes = infer(body, args)
+    for node in list(body.nodes.values()):
+        if node.op == "Const" and node.name not in body.fed:
+            body.put(compacted(node))
+    for _ in range(_MAX_ROUNDS):
+        changed = _apply(body, shapes)
+        changed |= merge_duplicates(body)
+        _drop_unused(body, kept_anyway)
+        if not changed:
+            break
+    return colocation.drop_dangling(body.nodes)
+
+
+def _apply(body: Body, shapes: Shapes) -> bool:
+    changed = False
+    for name in list(body.nodes):
+        for rule in RULES:
+            node = body.nodes.get(name)
+            if node is not None and rule(body, shapes, node):
+                changed = True
+    return changed
+
+
+def _drop_unused(body: Body, kept_anyway: set[str]) -> None:
+    """Takes out what had users once and has none any more, unless it may be there for its effect."""
+    pending = list(body.nodes)
+    while pending:
+        name = pending.pop()
+        node = body.nodes.get(name)
+        if node is None or body.users_of(name) or name in body.known or name in kept_anyway:
+            continue
+        definition = body.types.definition(node.op)
+        if definition is None or definition.is_stateful or any(called_functions(node)):
+            continue
+        pending += [tensor.lstrip("^").partition(":")[0] for tensor in node.inputs]
+        body.drop(name)
