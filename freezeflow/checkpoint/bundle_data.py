@@ -6,10 +6,11 @@ Source of the format: upstream ``core/util/tensor_bundle/tensor_bundle.cc``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,8 +28,9 @@ from freezeflow.checkpoint.contents import (
 )
 from freezeflow.checkpoint.slices import Box, box_shape, runs, volume
 from freezeflow.errors import ModelRefused
-from freezeflow.store.hashing import RangeScan, reading_failed, scan
-from freezeflow.values import DType, Location, TensorRef
+from freezeflow.store.background import Pending, PendingDigest, present
+from freezeflow.store.hashing import RangeScan, disjoint, reading_failed, scan, scan_whole
+from freezeflow.values import Digest, DType, Location, TensorRef
 
 # Longer strings have their length in eight bytes, where lengths are summed up.
 _LARGEST_SHORT_STRING = 0xFFFFFFFF
@@ -143,8 +145,8 @@ class Reading:
     def __init__(self, shards: Mapping[int, Shard], put_tensor: PutTensor) -> None:
         self._shards = shards
         self._put_tensor = put_tensor
-        # What large ranges hold, by (shard, offset, length), and the bytes of small ones.
-        self._scans: dict[tuple[int, int, int], RangeScan] = {}
+        # Digests of large ranges, by (shard, offset, length), and the bytes of small ones.
+        self._digests: dict[tuple[int, int, int], Digest] = {}
         self._small: dict[Stored, bytes] = {}
 
     # ------------------------------------------------------------ checking
@@ -165,18 +167,60 @@ class Reading:
             for shard, offset, length in _large_ranges(plan):
                 wanted[shard][offset, length] = None
         for shard, ranges in wanted.items():
-            scans = scan(self._shards[shard].path, list(ranges))
-            for (offset, length), found in zip(ranges, scans, strict=True):
-                self._scans[shard, offset, length] = found
+            self._scan(shard, list(ranges), names)
         for stored, key in names.items():
-            self._check_numbers(stored, key)
+            if stored[:3] not in self._digests:
+                data = self._shards[stored.shard].read(stored.offset, stored.length)
+                self._small[stored] = data
+                self._check_checksum(stored, crc32c.crc32c(data), key)
 
-    def _check_numbers(self, stored: Stored, key: str) -> None:
-        found = self._scans.get(stored[:3])
-        if found is None:
-            data = self._shards[stored.shard].read(stored.offset, stored.length)
-            self._small[stored] = data
-        checksum = crc32c.crc32c(data) if found is None else found.crc32c
+    def _scan(
+        self, shard: int, ranges: Sequence[tuple[int, int]], names: Mapping[Stored, str]
+    ) -> None:
+        """Checks and digests ranges of a data file, beside what follows where that is possible."""
+        path = self._shards[shard].path
+        beside = present()
+        if beside is None or not disjoint(ranges):
+            scans = scan(path, ranges)
+            self._check_scans(shard, ranges, scans, names)
+            digests = [found.digest for found in scans]
+        else:
+            pending = beside.start(
+                functools.partial(self._scan_beside, shard, ranges, names, beside.check_wanted)
+            )
+            beside.files[path.absolute()] = PendingDigest(lambda: pending.result()[1].hex)
+            digests = [
+                PendingDigest(functools.partial(_digest_of, pending, number))
+                for number in range(len(ranges))
+            ]
+        for (offset, length), digest in zip(ranges, digests, strict=True):
+            self._digests[shard, offset, length] = digest
+
+    def _scan_beside(
+        self,
+        shard: int,
+        ranges: Sequence[tuple[int, int]],
+        names: Mapping[Stored, str],
+        proceed: Callable[[], None],
+    ) -> tuple[list[RangeScan], Digest]:
+        scans, whole = scan_whole(self._shards[shard].path, ranges, proceed)
+        self._check_scans(shard, ranges, scans, names)
+        return scans, whole
+
+    def _check_scans(
+        self,
+        shard: int,
+        ranges: Sequence[tuple[int, int]],
+        scans: Sequence[RangeScan],
+        names: Mapping[Stored, str],
+    ) -> None:
+        found = dict(zip(ranges, scans, strict=True))
+        for stored, key in names.items():
+            range_scan = found.get((stored.offset, stored.length))
+            if stored.shard == shard and range_scan is not None:
+                self._check_checksum(stored, range_scan.crc32c, key)
+
+    def _check_checksum(self, stored: Stored, checksum: int, key: str) -> None:
         if masked(checksum) != stored.checksum:
             raise self._wrong_checksum(stored, key)
 
@@ -212,7 +256,7 @@ class Reading:
         offset = stored.offset + first
         if length <= INLINE_BYTES:
             return shard.read(offset, length)
-        digest = self._scans[stored.shard, offset, length].digest
+        digest = self._digests[stored.shard, offset, length]
         return TensorRef(digest, plan.dtype, box_shape(plan.box), shard.location(offset, length))
 
     def _assembled(self, plan: Plan, shape: tuple[int, ...]) -> TensorRef | bytes:
@@ -260,6 +304,10 @@ class Reading:
             elements.append(data[head : head + length])
             head += length
         return tuple(elements)
+
+
+def _digest_of(pending: Pending[tuple[list[RangeScan], Digest]], number: int) -> str:
+    return pending.result()[0][number].digest.hex
 
 
 def _large_ranges(plan: Plan) -> Iterator[tuple[int, int, int]]:

@@ -24,6 +24,7 @@ from freezeflow.graph.storage import decode_model, encode_model
 from freezeflow.graph.verify import check, remembering
 from freezeflow.params import params_to_json
 from freezeflow.stages.stage import Outcome, Stage, StageInput, WrittenFile
+from freezeflow.store.background import background
 from freezeflow.store.files import remove_tree
 from freezeflow.values import ModelSource
 
@@ -76,6 +77,7 @@ def run_chain(
     try:
         with (
             interruptible(),
+            background(),
             remembering(),
             _no_collection(),
             open(os.devnull, "w") as log,

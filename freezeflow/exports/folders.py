@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from freezeflow.errors import StageFailed
+from freezeflow.store.background import settle
 from freezeflow.store.files import sync_folder, writing_failed
 
 
@@ -35,6 +36,7 @@ def published_folder(target: Path, *, belongs: str) -> Iterator[Path]:
         made = aside / target.name
         made.mkdir()
         yield made
+        settle()
         try:
             _publish(made, target, aside)
         except OSError as error:

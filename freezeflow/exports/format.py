@@ -92,6 +92,8 @@ class ExportFormat:
         runtime_tools: Packages that checking takes beside them.
         in_tensorflow: Writing takes a process with TensorFlow, which the format confines.
         problems: Further checks of its parameters: (parameter's name or "", message) for each mistake.
+        streams: It may copy weights that are still being checked: it publishes nothing but by
+            `publication`, `write_atomically` or `published_folder`, which wait for the checks.
     """
 
     name: str
@@ -105,6 +107,7 @@ class ExportFormat:
     runtime_tools: tuple[str, ...] = ()
     in_tensorflow: bool = False
     problems: Callable[[Any], list[tuple[str, str]]] = lambda params: []
+    streams: bool = False
 
     def is_checked(self, params: Any) -> bool:
         """Whether the export is checked by the format's runtime."""

@@ -82,7 +82,7 @@ def write(request: ExportRequest) -> Export:
     published = {to.name: written, manifest_path(to).name: beside, **weights}
     return Export(
         tuple(ExportedFile(to.parent / name, found) for name, found in published.items()),
-        {"weight_files": len(weights)},
+        {"weight_files": len(weights)} if weights else {},
     )
 
 
@@ -156,4 +156,5 @@ FORMAT = ExportFormat(
     write=write,
     params=Params,
     suffixes=(".pb", ".pbtxt"),
+    streams=True,
 )

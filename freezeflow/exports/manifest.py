@@ -48,7 +48,7 @@ def manifest_bytes(
             name: {"sha256": written.sha256, "bytes": written.nbytes}
             for name, written in files.items()
         },
-        "source": {"digest": model.source_digest, "kind": model.source_kind},
+        "source": {"digest": str(model.source_digest or ""), "kind": model.source_kind},
         "recipe": None if recipe_digest is None else {"digest": recipe_digest},
         "freezeflow": VERSION,
         **({"bound": dict(model.bound)} if model.bound else {}),

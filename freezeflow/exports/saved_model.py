@@ -73,7 +73,7 @@ def write(request: ExportRequest) -> Export:
         manifest = manifest_bytes(model, files, request.recipe_digest)
         files[MANIFEST] = write_atomically(folder / MANIFEST, [manifest])
     published = (_published(request.to, name, written) for name, written in files.items())
-    return Export(tuple(published), {"variables": len(model.variables)})
+    return Export(tuple(published), {"variables": len(model.variables)} if model.variables else {})
 
 
 def _with_weights(model: Model, weights: str | None) -> tuple[Saver, list[Piece]]:
@@ -177,4 +177,5 @@ FORMAT = ExportFormat(
     summary="A SavedModel folder, for whatever loads SavedModels.",
     write=write,
     params=Params,
+    streams=True,
 )

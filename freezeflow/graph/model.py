@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from freezeflow.graph.graph import Graph, Node
-from freezeflow.values import Signature, TensorRef
+from freezeflow.values import Digest, Signature, TensorRef
 
 # What an input can be bound to.
 Scalar = bool | int | float | str
@@ -43,7 +43,7 @@ class Model:
         writes_dropped: Writes of variables, in words, that an output of the source sees and that were
             taken out by wish: with them the source may answer otherwise.
         source_kind: Which reader it came from: ``saved_model`` and so on.
-        source_digest: Digest of the source's files.
+        source_digest: Digest of the source's files; None for a graph that comes from none.
     """
 
     graph: Graph
@@ -54,4 +54,4 @@ class Model:
     bound: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     writes_dropped: tuple[str, ...] = ()
     source_kind: str = ""
-    source_digest: str = ""
+    source_digest: Digest | None = None

@@ -47,7 +47,7 @@ def encode_model(model: Model) -> tuple[bytes, bytes, tuple[TensorRef, ...]]:
             name: ops.to_message(definition).SerializeToString(deterministic=True).hex()
             for name, definition in sorted(model.graph.op_defs.items())
         },
-        "source": {"kind": model.source_kind, "digest": model.source_digest},
+        "source": {"kind": model.source_kind, "digest": str(model.source_digest or "")},
         "tensors": sorted(str(digest) for digest in tensors),
     }
     # Few models have them.
@@ -116,8 +116,12 @@ def decode_model(graph: bytes, record: bytes, locations: Mapping[Digest, Locatio
         bound=data.get("bound", {}),
         writes_dropped=tuple(data.get("writes_dropped", ())),
         source_kind=data["source"]["kind"],
-        source_digest=data["source"]["digest"],
+        source_digest=_digest(data["source"]["digest"]),
     )
+
+
+def _digest(text: str) -> Digest | None:
+    return Digest.parse(text) if text else None
 
 
 def _value(graph: Graph, handle: str) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from freezeflow.checkpoint import open_checkpoint
 from freezeflow.context import Context
 from freezeflow.errors import UsageError
 from freezeflow.graph.model import Model
+from freezeflow.store.background import PendingDigest, present
 from freezeflow.store.hashing import hash_file
 from freezeflow.values import Digest, ModelSource, SourceKind
 
@@ -53,7 +55,7 @@ def load_source(source: ModelSource, context: Context) -> Model:
     """
     _check_weights(source)
     model: Model = _function(source, "load")(source, context)
-    return dataclasses.replace(model, source_digest=str(source_digest(source)))
+    return dataclasses.replace(model, source_digest=source_digest(source))
 
 
 def _check_weights(source: ModelSource) -> None:
@@ -85,8 +87,18 @@ def source_files(source: ModelSource) -> tuple[Path, ...]:
 def source_digest(source: ModelSource) -> Digest:
     """The digest of a source: of its files' names, relative to the model, and contents."""
     root = source.path if source.path.is_dir() else source.path.parent
-    lines = [f"{hash_file(path)} {_label(path, root)}\n" for path in source_files(source)]
-    return Digest.of(("freezeflow.source/1\n" + "".join(lines)).encode())
+    beside = present()
+    # What is being hashed anyway is not hashed twice; files that are left are small, mostly.
+    files = {
+        path: (beside and beside.files.get(path.absolute())) or hash_file(path)
+        for path in source_files(source)
+    }
+
+    def find() -> Digest:
+        lines = [f"{digest} {_label(path, root)}\n" for path, digest in files.items()]
+        return Digest.of(("freezeflow.source/1\n" + "".join(lines)).encode())
+
+    return find() if beside is None else PendingDigest(functools.cache(lambda: find().hex))
 
 
 def _label(path: Path, root: Path) -> str:

@@ -15,6 +15,7 @@ from freezeflow.graph.canonical import canonical
 from freezeflow.graph.verify import check, unknown_ops
 from freezeflow.params import OutputPath, param
 from freezeflow.stages.stage import Choice, Demands, Outcome, Stage, StageInput, WrittenFile
+from freezeflow.store.background import settle
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,10 @@ def run(given: StageInput, params: Params, context: Context) -> Outcome:
         source=given.source,
         context=context,
     )
-    published = format_named(params.format).write(request)
+    chosen = format_named(params.format)
+    if not chosen.streams:
+        settle()
+    published = chosen.write(request)
     files = tuple(
         WrittenFile(path=path, sha256=written.sha256, nbytes=written.nbytes)
         for path, written in published.files

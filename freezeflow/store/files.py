@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from freezeflow.errors import FreezeflowError
 from freezeflow.store import kernel
+from freezeflow.store.background import settle
 from freezeflow.store.hashing import FileIdentity, changed_while_read, reading_failed
 from freezeflow.values import Location
 
@@ -31,6 +32,9 @@ _COPY_BYTES = 8 * 1024 * 1024
 
 # A file of at least this size gets its space beforehand, and is written to the disk as it grows.
 _LARGE_BYTES = 4 * 1024 * 1024
+
+# Hashing takes longer than copying: a writer that is so far ahead leaves the core to others.
+_LEAD_BYTES = 64 * 1024 * 1024
 
 _BUFFER_BYTES = 512 * 1024
 
@@ -102,6 +106,7 @@ class Publication:
 
     def __init__(self) -> None:
         self._parts: list[_Part] = []
+        self._made: list[Path] = []
 
     def write(
         self,
@@ -114,7 +119,7 @@ class Publication:
         """Writes one of the files beside its final path; arguments as for `write_atomically`."""
         target = Path(os.path.abspath(path))
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(target.parent)
             part = _Part(target)
             self._parts.append(part)
             return part.fill(pieces, mode, checksums)
@@ -122,12 +127,21 @@ class Publication:
             raise writing_failed(error, target) from error
 
     def discard(self) -> None:
-        """Removes whatever has not taken its place."""
+        """Removes whatever has not taken its place, and folders that were made for it."""
         for part in self._parts:
             part.discard()
+        for folder in reversed(self._made):
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+    def _make_folder(self, folder: Path) -> None:
+        missing = [above for above in (folder, *folder.parents) if not above.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        self._made += reversed(missing)
 
     def publish(self) -> None:
-        """Gives all files their final names, or none."""
+        """Gives all files their final names, or none; first waits for checks that are going on."""
+        settle()
         alone = len(self._parts) == 1
         done: list[_Part] = []
         try:
@@ -254,6 +268,7 @@ class _Writer:
     def _advance(self, count: int) -> None:
         self._written += count
         self._follower.advance(self._written)
+        self._follower.wait_within(_LEAD_BYTES)
         waiting = self._written - self._started
         if waiting >= _LARGE_BYTES:
             kernel.start_writing(self._descriptor, self._started, waiting)
@@ -319,6 +334,15 @@ class _Follower:
             self._thread = threading.Thread(target=self._follow, daemon=True)
             self._thread.start()
 
+    def wait_within(self, lead: int) -> None:
+        """Waits until no more than so many bytes are left to hash."""
+        if self._thread is None or self._available - self._hashed <= lead:
+            return
+        with self._grown:
+            self._grown.wait_for(
+                lambda: self._available - self._hashed <= lead or self._failure is not None
+            )
+
     def finish(self) -> str:
         """The digest of everything that was written."""
         if self._thread is None:
@@ -347,7 +371,9 @@ class _Follower:
                         return
                 self._hash_available()
         except OSError as error:
-            self._failure = error
+            with self._grown:
+                self._failure = error
+                self._grown.notify()
 
     def _hash_available(self) -> None:
         buffer = memoryview(bytearray(min(_BUFFER_BYTES, max(self._available, 1))))
@@ -359,7 +385,9 @@ class _Follower:
             self._hasher.update(buffer[:count])
             if self._checksums is not None:
                 self._checksums.add(buffer[:count])
-            self._hashed += count
+            with self._grown:
+                self._hashed += count
+                self._grown.notify()
 
 
 class _Sources:

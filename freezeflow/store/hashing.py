@@ -90,6 +90,51 @@ def scan(
     return [RangeScan(*pair) for pair in zip(digests, checksums, strict=True)]
 
 
+def scan_whole(
+    path: str | Path, ranges: Sequence[tuple[int, int]], proceed: Callable[[], None]
+) -> tuple[list[RangeScan], Digest]:
+    """BLAKE3 and CRC-32C of ranges of a file, and BLAKE3 of all of it, in one pass.
+
+    Args:
+        path: The file.
+        ranges: (offset, length) of each range; none over another.
+        proceed: Called now and then; what it raises ends the pass.
+
+    Raises:
+        FreezeflowError: As for `scan`.
+    """
+    scans = [RangeScan(_NO_DIGEST, 0)] * len(ranges)
+    digests: list[Digest] = []
+
+    def run(descriptor: int, buffer: memoryview) -> None:
+        whole = blake3()
+        places = sorted(range(len(ranges)), key=lambda index: ranges[index])
+        size = os.fstat(descriptor).st_size
+        at = 0
+        for index in places:
+            offset, length = ranges[index]
+            _feed(descriptor, at, offset - at, buffer, (whole.update,), proceed)
+            part = _RangeHasher()
+            _feed(descriptor, offset, length, buffer, (whole.update, part.add), proceed)
+            scans[index] = part.finish()
+            at = offset + length
+        _feed(descriptor, at, size - at, buffer, (whole.update,), proceed)
+        digests.append(Digest(whole.hexdigest()))
+
+    _run_on_file(path, [run], 1)
+    return scans, digests[0]
+
+
+def disjoint(ranges: Iterable[tuple[int, int]]) -> bool:
+    """Whether no range (offset, length) lies over another."""
+    end = 0
+    for offset, length in sorted(ranges):
+        if offset < end:
+            return False
+        end = offset + length
+    return True
+
+
 def hash_ranges(
     path: str | Path,
     ranges: Sequence[tuple[int, int]],
@@ -167,6 +212,24 @@ def changed_while_read(path: str | Path) -> FreezeflowError:
         where=str(path),
         hint="run again when nothing writes to it any more",
     )
+
+
+class _RangeHasher:
+    """Digest and checksum of a range whose bytes come piece by piece."""
+
+    def __init__(self) -> None:
+        from crc32c import crc32c
+
+        self._crc32c = crc32c
+        self._hasher = blake3()
+        self._checksum = 0
+
+    def add(self, piece: memoryview) -> None:
+        self._hasher.update(piece)
+        self._checksum = self._crc32c(piece, self._checksum)
+
+    def finish(self) -> RangeScan:
+        return RangeScan(Digest(self._hasher.hexdigest()), self._checksum)
 
 
 _Job = Callable[[int, memoryview], None]
@@ -266,14 +329,18 @@ def _feed(
     length: int,
     buffer: memoryview,
     sinks: Iterable[Callable[[memoryview], object]],
+    proceed: Callable[[], None] = lambda: None,
 ) -> None:
     """Reads a range piece by piece into the buffer and gives each piece to all sinks.
+
+    Before each piece, `proceed` is called.
 
     Raises:
         EOFError: The file ends before the range does.
     """
     end = offset + length
     while offset < end:
+        proceed()
         count = os.preadv(descriptor, [buffer[: end - offset]], offset)
         if count == 0:
             raise EOFError

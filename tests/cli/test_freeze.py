@@ -95,6 +95,17 @@ def test_a_damaged_model_is_refused_and_leaves_nothing(cli: Cli, folder: Path) -
     assert not (folder / "out").exists()
 
 
+def test_a_wrong_byte_is_found_while_the_weights_are_copied(cli: Cli, folder: Path) -> None:
+    data = folder / "model/variables/variables.data-00000-of-00001"
+    changed = bytearray(data.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    data.write_bytes(changed)
+    done = cli("freeze", "model", "-o", "out/x.pb")
+    assert done.returncode == 5
+    assert "do not have the checksum" in done.stderr
+    assert not (folder / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -7,7 +7,7 @@ import struct
 from freezeflow.exports.format import ExportRequest
 from freezeflow.graph import attrs
 from freezeflow.graph.model import Asset
-from freezeflow.values import DType
+from freezeflow.values import Digest, DType
 from tests.graphs import const, function, graph, large_const, model, node, placeholder, spec
 
 F = DType.FLOAT
@@ -35,7 +35,7 @@ def dense(folder, **fields):
         {"x": spec("x", F, (None, 4))},
         {"y": spec("y", F, (None, 100))},
         source_kind="saved_model",
-        source_digest="blake3:" + "0" * 64,
+        source_digest=Digest("0" * 64),
         **fields,
     )
 

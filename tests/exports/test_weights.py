@@ -240,8 +240,12 @@ def test_a_failure_leaves_graph_and_weights_as_they_were(tmp_path, monkeypatch):
     external(dense(tmp_path / "in"), out)
     before = {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()}
 
+    publish = Publication.publish
+
     def fails(self):
-        raise FreezeflowError("no space")
+        if any(part.target.suffix == ".pb" for part in self._parts):
+            raise FreezeflowError("no space")
+        publish(self)
 
     monkeypatch.setattr(Publication, "publish", fails)
     with pytest.raises(FreezeflowError, match="no space"):
@@ -249,7 +253,7 @@ def test_a_failure_leaves_graph_and_weights_as_they_were(tmp_path, monkeypatch):
     assert {p: p.read_bytes() for p in out.parent.rglob("*") if p.is_file()} == before
     with pytest.raises(FreezeflowError, match="no space"):
         external(dense(tmp_path / "in2"), tmp_path / "new" / "m.pb")
-    assert list((tmp_path / "new").iterdir()) == []
+    assert list(tmp_path.glob("new/*")) == []
 
 
 def test_weights_that_are_not_there_or_others(tmp_path):

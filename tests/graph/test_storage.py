@@ -37,7 +37,7 @@ def full_model(folder):
         assets=(Asset(name="words.txt", tensor="file", content=TensorRef(
             Digest.of(b"words"), DType.UINT8, (5,), location)),),
         source_kind="saved_model",
-        source_digest=str(Digest.of(b"source")),
+        source_digest=Digest.of(b"source"),
     )  # fmt: skip
 
 
