@@ -33,7 +33,14 @@ from freezeflow.graph.graph import (
 )
 from freezeflow.graph.model import Model
 from freezeflow.graph.node_types import NodeTypes
+from freezeflow.graph.rewrites.batch_norms import (
+    FoldedNorms,
+    drop_zero_additions,
+    fold_batch_norms,
+)
+from freezeflow.graph.rewrites.body import Body
 from freezeflow.graph.rewrites.simplify import simplify
+from freezeflow.graph.shape_rules import infer
 from freezeflow.graph.walk import (
     prune,
     reached_functions,
@@ -85,12 +92,14 @@ class Folding:
         put: Keeps the bytes of a large result.
         max_bytes: No tensor over this size is computed, in bytes.
         max_growth: Bytes by which the whole model may grow.
+        batch_norms: Fold batch norms into the weights before them, which changes how results round.
     """
 
     evaluate: Evaluate
     put: Put
     max_bytes: int
     max_growth: int
+    batch_norms: bool = False
 
 
 class Folded(NamedTuple):
@@ -101,12 +110,14 @@ class Folded(NamedTuple):
         nodes_folded: How many nodes were replaced.
         nodes_left: How many are constant and stay: too large, of unknown size, or failing.
         bytes_folded: Bytes of the constants that were made.
+        norms: What became of batch norms, if they were to be folded.
     """
 
     model: Model
     nodes_folded: int
     nodes_left: int
     bytes_folded: int
+    norms: FoldedNorms
 
 
 def fold(model: Model, folding: Folding) -> Folded:
@@ -128,7 +139,7 @@ def fold(model: Model, folding: Folding) -> Folded:
         functions[name] = _fold_body(kept, functions[name], folder)
     kept = without_unused(dataclasses.replace(kept, functions=functions))
     model = dataclasses.replace(model, graph=kept)
-    return Folded(model, folder.nodes_folded, folder.nodes_left, folder.bytes_folded)
+    return Folded(model, folder.nodes_folded, folder.nodes_left, folder.bytes_folded, folder.norms)
 
 
 def _wanted(model: Model) -> frozenset[str]:
@@ -190,8 +201,36 @@ class _Folder:
         self.nodes_folded = 0
         self.nodes_left = 0
         self.bytes_folded = 0
+        self.norms = FoldedNorms(0, {}, 0, 0)
 
     def fold(self, graph: Graph, scope: Scope) -> dict[str, Node]:
+        """The folded nodes of a scope, batch norms included if they are to be folded."""
+        nodes = self._fold_exactly(graph, scope)
+        while self._folding.batch_norms:
+            rewritten, count = self._fold_norms(graph, scope._replace(nodes=nodes))
+            nodes = self._fold_exactly(graph, scope._replace(nodes=rewritten))
+            if not count:
+                break
+        return nodes
+
+    def _fold_norms(self, graph: Graph, scope: Scope) -> tuple[dict[str, Node], int]:
+        """The nodes with batch norms scheduled to be folded, and how many these are."""
+        body = Body(graph, scope, self._types)
+        shapes = infer(body)
+        found = fold_batch_norms(body, shapes)
+        dropped = drop_zero_additions(body, shapes)
+        self._budget += _total(scope.nodes) - _total(body.nodes) + found.copied
+        # What stays is only certain once nothing more can be folded.
+        left = {} if found.folded or found.joined else found.left
+        self.norms = FoldedNorms(
+            self.norms.folded + found.folded,
+            {**self.norms.left, **left},
+            self.norms.joined + found.joined,
+            self.norms.copied + found.copied,
+        )
+        return body.nodes, found.folded + found.joined + dropped
+
+    def _fold_exactly(self, graph: Graph, scope: Scope) -> dict[str, Node]:
         """The folded nodes of a scope, simplified before and after each time something was folded."""
         while True:
             nodes = simplify(graph, scope, self._types)

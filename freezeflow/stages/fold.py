@@ -13,6 +13,7 @@ from freezeflow.graph.model import Model
 from freezeflow.graph.walk import function_order
 from freezeflow.params import param
 from freezeflow.stages.stage import Outcome, Stage, StageInput
+from freezeflow.values import Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +31,16 @@ class Params:
         default=1024**3,
         minimum=0,
     )
+    batch_norms: bool = param(
+        "Fold batch norms into the weights before them (Conv2D, Conv3D, depthwise and transposed "
+        "convolutions, MatMul). Results then differ by rounding: validate with `level: served`. "
+        "Weights that others use as well are copied.",
+        default=False,
+    )
 
 
 def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
-    """Folds with TensorFlow's own kernels, so that no bit of any output changes.
+    """Folds with TensorFlow's own kernels, so that no bit changes but where batch norms are folded.
 
     Raises:
         ModelRefused: Functions call each other in a circle, or the graph has a cycle.
@@ -54,12 +61,20 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
             put=context.put_tensor,
             max_bytes=params.max_bytes,
             max_growth=params.max_growth,
+            batch_norms=params.batch_norms,
         ),
     )
-    return Outcome(model=folded.model, facts=_facts(model, folded))
+    facts = _facts(model, folded)
+    if params.batch_norms:
+        facts["batch_norms_folded"] = folded.norms.folded
+        facts["batch_norms_left"] = dict(sorted(folded.norms.left.items()))
+        facts["bytes_copied"] = folded.norms.copied
+        for name, reason in sorted(folded.norms.left.items()):
+            context.log(f"batch norm {name} stays: {reason}")
+    return Outcome(model=folded.model, facts=facts)
 
 
-def _facts(before: Model, folded: folding.Folded) -> dict[str, int]:
+def _facts(before: Model, folded: folding.Folded) -> dict[str, Json]:
     after = folded.model
     return {
         "nodes_before": _count(before.graph),
