@@ -200,6 +200,9 @@ _DATA_SETS = """
     UnwrapDatasetVariant WindowDataset WindowOp WrapDatasetVariant ZipDataset
 """
 
+# What may answer otherwise each time (those with a seed of their own do not).
+RANDOM = frozenset(_RANDOM.split())
+
 # What may run when a model is validated.
 RUNNABLE = FOLDABLE | frozenset(
     " ".join(

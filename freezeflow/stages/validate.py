@@ -114,7 +114,7 @@ def _check_may_run(original: Original, model: Model, params: Params) -> None:
 
 def _trial(params: Params, base: Path) -> Trial:
     from freezeflow.proof.compare import Tolerance
-    from freezeflow.tf.inputs import Wish
+    from freezeflow.proof.seeded import Wish
     from freezeflow.tf.validate import Trial
 
     return Trial(

@@ -17,6 +17,7 @@ from freezeflow.graph.model import Model, Scalar
 from freezeflow.graph.original import Original
 from freezeflow.graph.restore import SavedTensor
 from freezeflow.graph.write import graph_def_pieces, materialise, read_range, size_of
+from freezeflow.proof.judge import Refusal
 from freezeflow.values import Signature
 
 v1 = tf.compat.v1
@@ -31,12 +32,6 @@ _MESSAGES = {
 }
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
-
-
-class Refusal(NamedTuple):
-    """A call that the model answered with an error, by its first line."""
-
-    message: str
 
 
 class Side(NamedTuple):

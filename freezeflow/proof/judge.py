@@ -1,0 +1,247 @@
+"""What two sides answered, judged: output by output, over all calls."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from freezeflow.errors import StageFailed
+from freezeflow.proof.calls import Call
+from freezeflow.proof.compare import Comparison, Tolerance, accuracy, compare, to_json, worse
+from freezeflow.proof.dtypes import Array
+from freezeflow.values import Json
+
+# Calls that both sides refused and that a verdict names.
+_NAMED_REFUSALS = 5
+
+
+class Refusal(NamedTuple):
+    """A call that a side answered with an error, by its first line."""
+
+    message: str
+
+
+Answer = Mapping[str, Array] | Refusal
+
+
+class Answers(NamedTuple):
+    """What was answered to each call.
+
+    Args:
+        first: By the original.
+        second: By the original, asked again in a fresh session.
+        result: By the result.
+    """
+
+    first: Sequence[Answer]
+    second: Sequence[Answer]
+    result: Sequence[Answer]
+
+
+class Measure(NamedTuple):
+    """What counts as equal: every byte, or every element within a tolerance."""
+
+    exact: bool
+    tolerance: Tolerance
+
+    def passes(self, comparison: Comparison) -> bool:
+        return comparison.equal if self.exact else comparison.within
+
+    def compare(self, original: Array, result: Array) -> Comparison:
+        return compare(original, result, Tolerance(0.0, 0.0) if self.exact else self.tolerance)
+
+
+def check_answered(calls: Sequence[Call], answers: Sequence[Answer]) -> None:
+    """Refuses to judge a signature that the original answers with errors alone.
+
+    Raises:
+        StageFailed: There is one.
+    """
+    answered = {
+        c.signature for c, a in zip(calls, answers, strict=True) if not isinstance(a, Refusal)
+    }
+    for call, answer in zip(calls, answers, strict=True):
+        if call.signature not in answered and isinstance(answer, Refusal):
+            raise StageFailed(
+                f"the original refuses every input that was tried: {answer.message}",
+                where=call.signature,
+                hint="Say what its inputs look like (validate: {random: {KEY: {shape: ..., low: ..., "
+                "high: ...}}}), or give a file with `inputs`.",
+            )
+
+
+def judge_signature(
+    name: str, calls: Sequence[Call], answers: Answers, measure: Measure
+) -> dict[str, Json]:
+    """The verdict on one signature: calls, refusals, and every output with its metrics."""
+    mine = [index for index, call in enumerate(calls) if call.signature == name]
+    outputs: dict[str, dict[str, Json]] = {}
+    refused: list[str] = []
+    disagreements: list[str] = []
+    for index in mine:
+        first, second, found = (side[index] for side in answers)
+        if isinstance(first, Refusal) or isinstance(found, Refusal):
+            refused.append(calls[index].origin)
+            if not (isinstance(first, Refusal) and isinstance(found, Refusal)):
+                disagreements.append(_disagreement(calls[index], first, found))
+            continue
+        again = first if isinstance(second, Refusal) else second
+        for key, value in first.items():
+            judged = _judge(value, again[key], found[key], measure)
+            if not judged["equal"]:
+                judged["call"] = _told(calls[index])
+            outputs[key] = _merge(outputs[key], judged) if key in outputs else judged
+    return {
+        "equal": not disagreements and all(o["equal"] for o in outputs.values()),
+        "calls": len(mine),
+        "kinds": dict(Counter(calls[index].kind for index in mine)),
+        "refused": len(refused),
+        "refused_calls": refused[:_NAMED_REFUSALS],
+        "disagreements": disagreements,
+        "outputs": {key: to_json(output) for key, output in outputs.items()},
+    }
+
+
+def first_failure(calls: Sequence[Call], answers: Answers, measure: Measure) -> int | None:
+    """The first call in which the sides give outputs that differ, by its number."""
+    for index, (first, second, found) in enumerate(zip(*answers, strict=True)):
+        if isinstance(first, Refusal) or isinstance(found, Refusal):
+            continue
+        again = first if isinstance(second, Refusal) else second
+        if any(not _judge(v, again[k], found[k], measure)["equal"] for k, v in first.items()):
+            return index
+    return None
+
+
+def failing_outputs(index: int, answers: Answers, measure: Measure) -> list[str]:
+    """The keys of the outputs that differ in a call."""
+    first, second, found = (side[index] for side in answers)
+    assert not isinstance(first, Refusal)
+    assert not isinstance(found, Refusal)
+    again = first if isinstance(second, Refusal) else second
+    return [k for k, v in first.items() if not _judge(v, again[k], found[k], measure)["equal"]]
+
+
+def _told(call: Call) -> str:
+    return f"{call.kind}: {call.origin}"
+
+
+def _disagreement(call: Call, first: Answer, found: Answer) -> str:
+    if isinstance(first, Refusal):
+        what = f"the original refuses an input that the result takes: {first.message}"
+    else:
+        assert isinstance(found, Refusal)
+        what = f"the result refuses an input that the original takes: {found.message}"
+    return f"{what} ({_told(call)})"
+
+
+def _judge(original: Array, again: Array, result: Array, measure: Measure) -> dict[str, Json]:
+    """One output of one call: ``equal`` (passed), ``random``, and the metrics."""
+    if not measure.passes(measure.compare(original, again)):
+        same_kind = original.dtype == result.dtype and original.ndim == result.ndim
+        return {"equal": same_kind, "random": True}
+    comparison = measure.compare(original, result)
+    return {"equal": measure.passes(comparison), "random": False, **comparison.metrics}
+
+
+def _merge(one: dict[str, Json], other: dict[str, Json]) -> dict[str, Json]:
+    figures = [
+        {key: value for key, value in side.items() if key not in ("equal", "random", "call")}
+        for side in (one, other)
+    ]
+    merged = worse(*figures)
+    merged = {
+        "equal": one["equal"] and other["equal"],
+        "random": one["random"] or other["random"],
+        **merged,
+    }
+    call = one.get("call") or other.get("call")
+    return {**merged, "call": call} if call else merged
+
+
+# ---------------------------------------------------------------- accuracy
+
+
+def accuracies(
+    name: str,
+    calls: Sequence[Call],
+    answers: Answers,
+    labels: str,
+    scores: str | None,
+) -> dict[str, Json] | None:
+    """Accuracy of both sides on a file's labels; None where no file covers a signature.
+
+    Args:
+        name: The signature.
+        calls: All calls.
+        answers: What was answered to them.
+        labels: Name of the file's array with the right classes.
+        scores: The output that they belong to; None for the only one that fits.
+
+    Raises:
+        StageFailed: The file has no such array, or it is not clear what belongs to it.
+    """
+    mine = [i for i, call in enumerate(calls) if call.signature == name and call.kind == "file"]
+    found = [index for index in mine if labels in calls[index].beside]
+    if mine and not found:
+        raise StageFailed(f"holds no array named {labels!r}", where=calls[mine[0]].origin)
+    for index in found:
+        right, first, result = calls[index].beside[labels], answers.first[index], answers.result[index]
+        if isinstance(first, Refusal) or isinstance(result, Refusal):
+            continue
+        key = scores or _scores(first, right)
+        if key not in first:
+            raise StageFailed(f"no output is named {key!r}", hint=f"There are: {', '.join(first)}.")
+        return {
+            "output": key,
+            "labels": len(right),
+            "original": accuracy(first[key], right),
+            "result": accuracy(result[key], right),
+        }
+    return None
+
+
+def _scores(outputs: Mapping[str, Array], labels: Array) -> str:
+    """The only output with a row of scores, or else a class, for each label."""
+    for rank, kinds in ((2, "fV"), (1, "iu")):
+        fitting = [
+            key
+            for key, value in outputs.items()
+            if value.ndim == rank
+            and value.shape[0] == labels.shape[0]
+            and value.dtype.kind in kinds
+        ]
+        if len(fitting) == 1:
+            return fitting[0]
+    raise StageFailed(
+        "it is not clear which output the labels belong to",
+        hint=f"Name it: validate: {{scores: OUTPUT}}. There are: {', '.join(outputs)}.",
+    )
+
+
+# ---------------------------------------------------------------- in words
+
+
+def figures(verdict: Mapping[str, Json]) -> str:
+    """The metrics of an output that did not pass, in one line."""
+    if "problem" in verdict:
+        return str(verdict["problem"])
+    shown = []
+    names = ("max_abs", "max_rel", "max_ulp", "bad_share", "nan_differ", "inf_differ", "atol_needed")
+    for key in names:
+        value: Any = verdict.get(key)
+        if value:
+            shown.append(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}")
+    return ", ".join(shown) or "the bytes differ, the numbers do not (-0.0, NaN)"
+
+
+def severity(verdict: Mapping[str, Json]) -> tuple[bool, float, float]:
+    """Orders outputs from good to bad."""
+    return (
+        "problem" in verdict,
+        float(verdict.get("bad_share") or 0.0),
+        float(np.nan_to_num(verdict.get("max_abs") or 0.0)),
+    )
