@@ -7,7 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from freezeflow.values import DType, Json, TensorRef
+from freezeflow.values import Digest, DType, Json, TensorRef
+
+# What a step that fails leaves in this folder of its scratch folder is shown to the user.
+EVIDENCE = "evidence"
+
+# What a proof leaves there, or in the scratch folder: the verdict, and the inputs of all calls.
+VERDICT_FILE = "verdict.json"
+INPUTS_FILE = "inputs.tfrecord"
 
 
 class Context(Protocol):
@@ -27,6 +34,9 @@ class Context(Protocol):
 
     def put_tensor(self, data: memoryview, dtype: DType, shape: tuple[int, ...]) -> TensorRef:
         """Gives new bytes (row-major, little-endian) to the tensor store."""
+
+    def keep(self, path: Path) -> Digest:
+        """Keeps a file of the scratch folder beside the step's result; its bytes' digest."""
 
     def confined(self, work: Callable[..., Json], *given: object) -> Json:
         """Runs a function in a confined process of its own, which may write in `scratch` only.

@@ -2,7 +2,7 @@
 
 The dataclass is the only source: the recipe schema, the defaults, the reference page and the
 command line's help all come from it. Field types that are understood: bool, int, float, str,
-Literal, InputPath, OutputPath, ``tuple[T, ...]``, ``tuple[A, B]``, ``Mapping[str, T]``, unions of
+Literal, InputPath, InputTree, OutputPath, ``tuple[T, ...]``, ``tuple[A, B]``, ``Mapping[str, T]``, unions of
 these that JSON can tell apart (``T | None``, ``float | Mapping[str, float]``), and nested
 dataclasses made the same way.
 """
@@ -24,6 +24,9 @@ T = TypeVar("T")
 # A file that the stage reads, in a recipe relative to the recipe's folder; its content's digest is
 # part of the step's key.
 InputPath = NewType("InputPath", str)
+
+# A file or a folder that the stage reads, the same way; of a folder, every file below it counts.
+InputTree = NewType("InputTree", str)
 
 # A file that the stage writes, in a recipe relative to the recipe's folder; it may not leave the
 # project unless the recipe says so.
@@ -74,11 +77,13 @@ class PathParam(NamedTuple):
         path: Where it stands: the parameter's name, and keys or numbers in it.
         output: Whether it is an OutputPath.
         text: What it says.
+        tree: Whether it may be a folder.
     """
 
     path: tuple[str | int, ...]
     output: bool
     text: str
+    tree: bool = False
 
 
 @functools.cache
@@ -177,6 +182,7 @@ def with_paths(
 
 # ---------------------------------------------------------------- one type of parameter
 
+_PATHS: tuple[Any, ...] = (InputPath, InputTree, OutputPath)
 _WORDS: Mapping[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
 
@@ -194,7 +200,7 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 def _schema(kind: Any, bounds: Mapping[str, float]) -> dict[str, Json]:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if kind in (InputPath, OutputPath):
+    if kind in _PATHS:
         return {"type": "string", "minLength": 1}
     if kind is type(None):
         return {"type": "null"}
@@ -255,7 +261,7 @@ def _fits(kind: Any, value: Json) -> bool:
         return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if kind is float:
         return isinstance(value, (int, float)) and math.isfinite(value)
-    if kind in (str, InputPath, OutputPath):
+    if kind is str or kind in _PATHS:
         return isinstance(value, str)
     if kind is type(None):
         return value is None
@@ -337,8 +343,8 @@ def _walk(
 ) -> Json:
     if _members(kind):
         kind = _member(kind, value)
-    if kind in (InputPath, OutputPath):
-        return change(PathParam(path, kind is OutputPath, value))
+    if kind in _PATHS:
+        return change(PathParam(path, kind is OutputPath, value, kind is InputTree))
     args = typing.get_args(kind)
     if isinstance(value, list):
         return [_walk(_item_kind(args, i), v, (*path, i), change) for i, v in enumerate(value)]

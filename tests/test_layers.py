@@ -24,6 +24,9 @@ MODULES = sorted((ROOT / "freezeflow").rglob("*.py"))
 # They come with TensorFlow, which names the versions that go with it; tf_keras is an extra.
 WITH_TENSORFLOW = {"h5py", "keras", "ml_dtypes", "tf_keras"}
 
+# Brought by an extra.
+OPTIONAL = {"PIL"}
+
 # Modules that are not called like their package.
 PACKAGES = {"google": "protobuf", "yaml": "pyyaml"}
 
@@ -101,7 +104,7 @@ def test_every_import_is_a_declared_dependency():
         PACKAGES.get(name, name)
         for path in MODULES
         for name in imported(path)
-        if name not in sys.stdlib_module_names | WITH_TENSORFLOW | {"freezeflow"}
+        if name not in sys.stdlib_module_names | WITH_TENSORFLOW | OPTIONAL | {"freezeflow"}
     }
     assert used == declared
 

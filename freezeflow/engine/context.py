@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from freezeflow.engine.orders import Limits
+from freezeflow.engine.orders import KEPT, Limits
+from freezeflow.store.hashing import hash_file
 from freezeflow.values import Digest, DType, Json, Location, TensorRef
 
 
@@ -50,6 +51,14 @@ class StepContext:
         size = status.st_size
         place = Location(str(path), 0, size, status.st_mtime_ns, size, status.st_ino)
         return TensorRef(digest, dtype, shape, place)
+
+    def keep(self, path: Path) -> Digest:
+        """Puts a file where the engine finds what is to be kept."""
+        digest = hash_file(path)
+        folder = self.scratch / KEPT
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / digest.hex)
+        return digest
 
     def confined(self, work: Callable[..., Json], *given: object) -> Json:
         """Runs a function in a confined process of its own, which may write in `scratch` only."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from freezeflow.engine.executors import Executor
-from freezeflow.engine.orders import NewModel, Report, StoredModel
+from freezeflow.engine.orders import KEPT, NewModel, Report, StoredModel
 from freezeflow.store.actions import Outputs
 from freezeflow.store.blobs import BlobLost
 from freezeflow.store.store import Store
-from freezeflow.values import Digest
+from freezeflow.values import Digest, Location
 
 
 class Lost(Exception):
@@ -103,7 +104,20 @@ class Keeper:
         else:
             outputs = self._keep_model(report.model, given, scratch, log_digest)
         self._executor.adopt(scratch.name, outputs.model)
-        return outputs
+        return dataclasses.replace(outputs, kept=self._keep_findings(scratch))
+
+    def _keep_findings(self, scratch: Path) -> tuple[Digest, ...]:
+        folder = scratch / KEPT
+        if not folder.is_dir():
+            return ()
+        kept = tuple(Digest(path.name) for path in sorted(folder.iterdir()))
+        for digest in kept:
+            path = folder / digest.hex
+            status = path.stat()
+            size = status.st_size
+            place = Location(str(path), 0, size, status.st_mtime_ns, size, status.st_ino)
+            self._store.blobs.put_range(digest, place)
+        return kept
 
     def _keep_model(
         self, model: NewModel, given: Outputs | None, scratch: Path, log: Digest | None

@@ -69,16 +69,31 @@ class _Files(NamedTuple):
 
 
 # Raised whenever a source lists its files by other rules.
-_LISTED_BY = 1
+_LISTED_BY = 2
 
 _Listing = tuple[Path, ...] | FreezeflowError
 
 
 def _files_of(step: Step, listings: Mapping[ModelSource, _Listing]) -> _Files | FreezeflowError:
     if not _reads_source(step):
-        return _Files((), step.input_files)
+        return _Files((), _expanded(step.input_files))
     found = listings[step.source]
-    return found if isinstance(found, FreezeflowError) else _Files(found, step.input_files)
+    if isinstance(found, FreezeflowError):
+        return found
+    return _Files(found, _expanded(step.input_files))
+
+
+def _expanded(files: Mapping[str, Path]) -> Mapping[str, Path]:
+    """With every file of a folder in the folder's place."""
+    if not any(path.is_dir() for path in files.values()):
+        return files
+    found = {}
+    for name, path in files.items():
+        below = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in below:
+            if file == path or file.is_file():
+                found[name if file == path else f"{name}/{file.relative_to(path)}"] = file
+    return found
 
 
 def _listings(sources: Collection[ModelSource], known: Listings) -> dict[ModelSource, _Listing]:

@@ -17,6 +17,9 @@ _GRAPH = "graph.pb"
 _RECORD = "record.json"
 LOG_NAME = "log.txt"
 
+# The folder of what is kept beside a result; its files are named by their digests.
+KEPT = "kept"
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StoredModel:

@@ -64,6 +64,7 @@ class StepResult:
         error: Why it failed.
         log_end: The last lines of its log, when it failed.
         log: The file that holds its log, or None.
+        evidence: The folder that explains its failure, or None.
     """
 
     ref: StepRef
@@ -76,6 +77,7 @@ class StepResult:
     error: FreezeflowError | None = None
     log_end: str = ""
     log: Path | None = None
+    evidence: Path | None = None
 
     @property
     def facts(self) -> Mapping[str, Json]:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from freezeflow.context import EVIDENCE
 from freezeflow.engine.events import (
     CacheShared,
     OnEvent,
@@ -22,6 +23,7 @@ from freezeflow.engine.events import (
     StepWarned,
     ignore,
 )
+from freezeflow.engine.evidence import evidence_facts, file_name
 from freezeflow.engine.executors import LocalExecutor, Work
 from freezeflow.engine.interruption import interruptible
 from freezeflow.engine.keeping import Keeper, Lost
@@ -295,7 +297,7 @@ class _Run:
             failure = self._crashed(task, report.crash)
         failure = failure or self._changed_meanwhile(task)
         if failure is not None:
-            self._fail(task, failure, log)
+            self._fail(task, failure, log, scratch / EVIDENCE)
         else:
             self._keep(task, scratch, report, keeper, log)
         remove_tree(scratch)
@@ -323,6 +325,7 @@ class _Run:
         )
         self._store.stats.remember_written((Path(path), sha) for path, sha, _ in report.files)
         self._share(task, action)
+        self._store.failures.forget(file_name(task.ref))
         task.ran = True
         self._made[action.key] = task
         self._done(task, action, "ran")
@@ -371,9 +374,18 @@ class _Run:
         self._schedule.done(task)
         self._end(task, task.ended(status, self._store.blobs))
 
-    def _fail(self, task: Task, error: FreezeflowError, log: bytes = b"") -> None:
+    def _fail(
+        self,
+        task: Task,
+        error: FreezeflowError,
+        log: bytes = b"",
+        evidence: Path | None = None,
+    ) -> None:
         if not error.where:
             error.where = str(task.ref)
+        kept = self._keep_evidence(task, evidence)
+        if kept is not None:
+            error.hint = f"{error.hint}\n  Replay it: freezeflow replay {kept}".strip()
         failed = StepResult(
             ref=task.ref,
             stage=task.step.stage,
@@ -382,6 +394,8 @@ class _Run:
             error=error,
             log_end="\n".join(log.decode(errors="replace").splitlines()[-_LOG_LINES:]),
             log=self._keep_log(task.ref, log),
+            facts_json=evidence_facts(kept),
+            evidence=kept,
         )
         self._end(task, failed)
         self._end_skipped(self._schedule.failed(task))
@@ -401,10 +415,18 @@ class _Run:
         task.result = result
         self._tell(StepEnded(result=result))
 
+    def _keep_evidence(self, task: Task, evidence: Path | None) -> Path | None:
+        if evidence is None or evidence.is_symlink() or not evidence.is_dir():
+            return None
+        recipe, step = task.ref.place
+        return self._store.failures.keep(
+            file_name(task.ref), evidence, recipe=recipe, step=step, key=task.key
+        )
+
     def _keep_log(self, ref: StepRef, log: bytes) -> Path | None:
         if not log:
             return None
-        path = self._store.folder / "logs" / f"{ref.recipe.stem}-{ref.plan}-{ref.step}.txt"
+        path = self._store.folder / "logs" / f"{file_name(ref)}.txt"
         write_atomically(path, [log])
         return path
 

@@ -83,7 +83,9 @@ def make_calls(signatures: Signatures, wanted: Wanted) -> list[Call]:
         covered = any(call.kind in ("file", "pictures") for call in mine)
         usual = 0 if covered else wanted.usual
         calls += mine
-        calls += _seeded(name, signature, wanted, usual if wanted.samples is None else wanted.samples)
+        calls += _seeded(
+            name, signature, wanted, usual if wanted.samples is None else wanted.samples
+        )
         calls += _edges(name, signature, wanted)
     if wanted.pictures is not None and not any(call.kind == "pictures" for call in calls):
         raise StageFailed(
@@ -120,9 +122,7 @@ def _from_files(signatures: Signatures, wanted: Wanted) -> list[Call]:
     return found + of_files
 
 
-def _placed(
-    request: Request, signatures: Signatures, kind: str, where: str
-) -> Iterator[Call]:
+def _placed(request: Request, signatures: Signatures, kind: str, where: str) -> Iterator[Call]:
     """A request as calls of the signatures that can take it."""
     for name, signature in signatures.items():
         arrays = _named(request, name, signature)
@@ -157,7 +157,9 @@ def _from_pictures(name: str, signature: Signature, wanted: Wanted) -> Iterator[
     for number, (origin, pictures) in enumerate(picture_inputs(wanted.pictures, signature)):
         count = len(next(iter(pictures.values())))
         inputs = {
-            key: pictures[key] if key in pictures else _beside(key, signature, wanted, number, count)
+            key: pictures[key]
+            if key in pictures
+            else _beside(key, signature, wanted, number, count)
             for key in signature.inputs
         }
         yield Call(name, inputs, "pictures", origin)
@@ -177,9 +179,7 @@ def _beside(key: str, signature: Signature, wanted: Wanted, number: int, count: 
 def _seeded(name: str, signature: Signature, wanted: Wanted, samples: int) -> Iterator[Call]:
     for number in range(samples):
         size = wanted.sizes[number % len(wanted.sizes)]
-        inputs = seeded_inputs(
-            signature, wanted.wishes, seed=wanted.seed, number=number, size=size
-        )
+        inputs = seeded_inputs(signature, wanted.wishes, seed=wanted.seed, number=number, size=size)
         yield Call(name, inputs, "seeded", f"call {number}")
 
 
@@ -189,5 +189,3 @@ def _edges(name: str, signature: Signature, wanted: Wanted) -> Iterator[Call]:
     size = wanted.sizes[0]
     for origin, inputs in edge_inputs(signature, wanted.wishes, seed=wanted.seed, size=size):
         yield Call(name, inputs, "edge", origin)
-
-

@@ -53,7 +53,8 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
         StageFailed: It has no values that can be fed (resource, variant).
     """
     if dtype in _PLAIN:
-        return np.dtype(_PLAIN[dtype])
+        plain: np.dtype[Any] = np.dtype(_PLAIN[dtype])
+        return plain
     if not dtype.item_bytes:
         raise StageFailed(
             f"an input of dtype {dtype.tf_name} cannot be fed",
@@ -61,7 +62,8 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
         )
     import ml_dtypes
 
-    return np.dtype(getattr(ml_dtypes, dtype.tf_name))
+    small: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype.tf_name))
+    return small
 
 
 def range_of(dtype: DType) -> tuple[float, float]:
@@ -71,12 +73,12 @@ def range_of(dtype: DType) -> tuple[float, float]:
     kind = numpy_dtype(dtype)
     if dtype in QUANTISED:
         kind = kind[0]
-    if dtype in _PLAIN:
-        info: Any = np.iinfo(kind) if kind.kind in "iu" else np.finfo(kind)
-    else:
+    limits: Any = np
+    if dtype not in _PLAIN:
         import ml_dtypes
 
-        info = ml_dtypes.iinfo(kind) if dtype in INTEGERS else ml_dtypes.finfo(kind)
+        limits = ml_dtypes
+    info = limits.finfo(kind) if dtype in FLOATS else limits.iinfo(kind)
     return (int(info.min), int(info.max)) if dtype not in FLOATS else (info.min, info.max)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -65,14 +66,14 @@ def edge_inputs(
     dtypes = {spec.dtype for key, spec in signature.inputs.items() if suite.is_free(key)}
     if dtypes & (_REAL | COMPLEX):
         for name, value in _NUMBERS.items():
-            yield name, suite.inputs(lambda spec, w, v=value: _number(spec.dtype, w, v))
+            yield name, suite.inputs(functools.partial(_number, value))
     if dtypes & (FLOATS | COMPLEX):
         for name, values in _SPECIAL.items():
-            yield name, suite.inputs(lambda spec, w, v=values: _special(spec.dtype, v))
-        yield "denormals", suite.inputs(lambda spec, w: _denormal(spec.dtype))
+            yield name, suite.inputs(functools.partial(_special, values))
+        yield "denormals", suite.inputs(_denormal)
     if DType.STRING in dtypes:
         for name, words in _STRINGS.items():
-            yield name, suite.inputs(lambda spec, w, v=words: v if _is_text(spec) else None)
+            yield name, suite.inputs(functools.partial(_text, words))
     yield from _shapes(suite)
 
 
@@ -83,7 +84,7 @@ def _shapes(suite: _Suite) -> Iterator[tuple[str, dict[str, Array]]]:
         sizes = _BATCHES if axis == 0 else (1, suite.size + 3)
         for size in sizes:
             name = f"batch of {size}" if axis == 0 else f"dimension {axis} of {size}"
-            yield name, suite.inputs(lambda spec, w: None, {axis: size})
+            yield name, suite.inputs(_as_seeded, {axis: size})
 
 
 class _Suite:
@@ -138,11 +139,16 @@ class _Suite:
         )
 
 
-def _is_text(spec: TensorSpec) -> bool:
-    return spec.dtype is DType.STRING
+def _as_seeded(spec: TensorSpec, wish: Wish) -> None:
+    return None
 
 
-def _number(dtype: DType, wish: Wish, value: Callable[[DType], Any]) -> tuple[Any, ...] | None:
+def _text(words: tuple[bytes, ...], spec: TensorSpec, wish: Wish) -> tuple[Any, ...] | None:
+    return words if spec.dtype is DType.STRING else None
+
+
+def _number(value: Callable[[DType], Any], spec: TensorSpec, wish: Wish) -> tuple[Any, ...] | None:
+    dtype = spec.dtype
     if dtype in COMPLEX:
         parts = DType.FLOAT if dtype is DType.COMPLEX64 else DType.DOUBLE
         return (value(parts) * (1 + 1j),)
@@ -154,13 +160,14 @@ def _number(dtype: DType, wish: Wish, value: Callable[[DType], Any]) -> tuple[An
     return (found if wish.high is None else min(found, wish.high),)
 
 
-def _special(dtype: DType, values: tuple[float, ...]) -> tuple[Any, ...] | None:
-    if dtype in COMPLEX:
+def _special(values: tuple[float, ...], spec: TensorSpec, wish: Wish) -> tuple[Any, ...] | None:
+    if spec.dtype in COMPLEX:
         return tuple(complex(value, -value) for value in values)
-    return values if dtype in FLOATS else None
+    return values if spec.dtype in FLOATS else None
 
 
-def _denormal(dtype: DType) -> tuple[Any, ...] | None:
+def _denormal(spec: TensorSpec, wish: Wish) -> tuple[Any, ...] | None:
+    dtype = spec.dtype
     if dtype not in FLOATS | COMPLEX:
         return None
     kind = numpy_dtype(dtype)

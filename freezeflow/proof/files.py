@@ -14,7 +14,7 @@ import numpy as np
 
 from freezeflow.errors import StageFailed
 from freezeflow.proof.dtypes import Array, numpy_dtype, strings
-from freezeflow.proof.requests import SUFFIX, WARMUP_FILE, Request, read_requests
+from freezeflow.proof.requests import SUFFIX, WARMUP_NAME, Request, read_requests
 from freezeflow.values import DType, Json, Signature, TensorSpec
 
 Signatures = Mapping[str, Signature]
@@ -83,7 +83,7 @@ def _column(path: Path) -> list[Path]:
 
 
 def _reader(path: Path) -> Callable[[Path, Signatures], list[Request]]:
-    if path.name == WARMUP_FILE.name or path.suffix == SUFFIX:
+    if path.name == WARMUP_NAME or path.suffix == SUFFIX:
         return lambda path, signatures: read_requests(path)
     if path.suffix == ".json":
         return _json_calls

@@ -73,7 +73,7 @@ def picture_inputs(
         StageFailed: There are no pictures, one cannot be read, or they do not fit the input.
     """
     key = pictures.key or _picture_key(signature)
-    if key not in signature.inputs:
+    if key is None or key not in signature.inputs:
         return
     spec = signature.inputs[key]
     if spec.dtype is not DType.UINT8 and spec.dtype not in FLOATS:
@@ -154,8 +154,7 @@ def _pixels(path: Path, size: tuple[int, int], channels: int, resize: Resize) ->
                 raise StageFailed(
                     f"has {file.width} x {file.height} pixels, which is too many", where=str(path)
                 )
-            upright: Image.Image = ImageOps.exif_transpose(file) or file
-            return _resized(upright.convert(_MODES[channels]), size, resize)
+            return _resized(ImageOps.exif_transpose(file).convert(_MODES[channels]), size, resize)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         raise StageFailed(f"cannot be read as a picture: {error}", where=str(path)) from None
 

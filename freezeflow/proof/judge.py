@@ -189,7 +189,11 @@ def accuracies(
     if mine and not found:
         raise StageFailed(f"holds no array named {labels!r}", where=calls[mine[0]].origin)
     for index in found:
-        right, first, result = calls[index].beside[labels], answers.first[index], answers.result[index]
+        right, first, result = (
+            calls[index].beside[labels],
+            answers.first[index],
+            answers.result[index],
+        )
         if isinstance(first, Refusal) or isinstance(result, Refusal):
             continue
         key = scores or _scores(first, right)
@@ -230,7 +234,15 @@ def figures(verdict: Mapping[str, Json]) -> str:
     if "problem" in verdict:
         return str(verdict["problem"])
     shown = []
-    names = ("max_abs", "max_rel", "max_ulp", "bad_share", "nan_differ", "inf_differ", "atol_needed")
+    names = (
+        "max_abs",
+        "max_rel",
+        "max_ulp",
+        "bad_share",
+        "nan_differ",
+        "inf_differ",
+        "atol_needed",
+    )
     for key in names:
         value: Any = verdict.get(key)
         if value:

@@ -24,7 +24,7 @@ from freezeflow.proof.dtypes import Array, numpy_dtype, strings
 from freezeflow.proof.serving import prediction_log
 from freezeflow.values import DType
 
-WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
+WARMUP_NAME = "tf_serving_warmup_requests"
 SUFFIX = ".tfrecord"
 _DEFAULT_SIGNATURE = "serving_default"
 

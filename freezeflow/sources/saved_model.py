@@ -17,6 +17,8 @@ from freezeflow.sources.meta_graph import read_model
 from freezeflow.values import ModelSource
 
 GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
+# What TensorFlow Serving asks a model first; `validate` asks the same.
+WARMUP_REQUESTS = Path("assets.extra", "tf_serving_warmup_requests")
 _CHUNKED = "saved_model.cpb"
 
 
@@ -34,12 +36,14 @@ def load_saved_model(source: ModelSource, context: Context) -> Model:
 
 
 def saved_model_files(source: ModelSource) -> tuple[Path, ...]:
-    """Every file of a SavedModel that can change what comes out, sorted."""
+    """Every file of a SavedModel that can change what comes out or is asked of it, sorted."""
     folder = source.path
     found = [graph_file(folder)]
     for name in ("variables", "assets"):
         if (folder / name).is_dir():
             found += [path for path in (folder / name).rglob("*") if path.is_file()]
+    if (folder / WARMUP_REQUESTS).is_file():
+        found.append(folder / WARMUP_REQUESTS)
     return tuple(sorted(found))
 
 

@@ -43,6 +43,7 @@ class _File(NamedTuple):
     text: str
     path: Path
     output: bool
+    tree: bool
 
     @property
     def notes(self) -> Notes:
@@ -74,14 +75,14 @@ def _files(chain: Chain, recipe: Path) -> Iterator[_File]:
             place = place_of(placed, param.path, chain.notes)
             path = absolute(param.text, recipe)
             if not chain.notes.broken(place):
-                yield _File(chain, placed, place, param.text, path, param.output)
+                yield _File(chain, placed, place, param.text, path, param.output, param.tree)
 
 
 def _check_there(file: _File) -> None:
     if not exists(file.path, file.notes):
         hint = missing_hint(file.path)
         file.notes.add(file.place, f"there is no file {shown(file.text)}", hint)
-    elif os.path.isdir(file.path):
+    elif not file.tree and os.path.isdir(file.path):
         file.notes.add(file.place, f"{shown(file.text)} is a folder; it must be a file")
 
 

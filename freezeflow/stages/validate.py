@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from freezeflow.context import Context
+from freezeflow.context import EVIDENCE, INPUTS_FILE, VERDICT_FILE, Context
 from freezeflow.errors import StageFailed, ValidationFailed
 from freezeflow.graph.op_policy import check_runnable, uses_of
 from freezeflow.graph.walk import function_order
-from freezeflow.params import InputPath, param
+from freezeflow.params import InputTree, param
+from freezeflow.sources.saved_model import WARMUP_REQUESTS
 from freezeflow.stages.stage import Outcome, Stage, StageInput
-from freezeflow.values import Json
+from freezeflow.store.hashing import hash_file
+from freezeflow.values import Json, ModelSource
 
 if TYPE_CHECKING:
     from freezeflow.graph.model import Model
     from freezeflow.graph.original import Original
+    from freezeflow.proof.images import Pictures
     from freezeflow.tf.validate import Trial
 
 # Seeded calls of each signature where the recipe says nothing.
@@ -38,6 +42,33 @@ class Random:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Images:
+    """How pictures become inputs."""
+
+    folder: InputTree = param("The folder with the pictures; folders in it count, too.")
+    input: str | None = param(
+        "The input that takes them; by default the only one of four dimensions.", default=None
+    )
+    size: tuple[int, int] | None = param(
+        "Height and width; by default what the signature says.", default=None
+    )
+    resize: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = param(
+        "How they are resized.", default="bilinear"
+    )
+    scale: float = param("What each value from 0 to 255 is multiplied by.", default=1.0)
+    mean: tuple[float, ...] = param(
+        "What is subtracted then: one number, or one for each channel.", default=(0.0,)
+    )
+    std: tuple[float, ...] = param("What it is divided by then, the same.", default=(1.0,))
+    layout: Literal["NHWC", "NCHW"] = param("Where the input has its channels.", default="NHWC")
+    channels: int | None = param(
+        "1 (grey), 3 (colour) or 4 (with transparency); by default what the signature says, else 3.",
+        default=None,
+    )
+    batch: int = param("Pictures of one call.", default=8, minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Params:
     """How to validate."""
 
@@ -47,8 +78,21 @@ class Params:
         default="exact",
         shorthand=True,
     )
-    inputs: InputPath | None = param(
-        "An .npz file with one array for each input, under the signature's keys.", default=None
+    inputs: InputTree | Mapping[str, InputTree] | None = param(
+        "A file with inputs: .npz (arrays under the signature's keys), .npy, .json (as TensorFlow"
+        " Serving's REST takes it) or .tfrecord (PredictionLogs); a folder of such files; or input keys"
+        " with a .npy file, or a folder of them, for each.",
+        default=None,
+    )
+    images: Images | None = param("Pictures for one of the inputs.", default=None)
+    warmup: bool = param(
+        "Make the warm-up requests that a SavedModel brings for TensorFlow Serving, if it does.",
+        default=True,
+    )
+    edges: bool = param(
+        "Add calls at the edges: zeros, ones, extremes, NaN, infinities, -0.0, denormals; batches of"
+        " 0, 1, 2 and 3; each further unknown dimension at two sizes; empty and odd strings.",
+        default=False,
     )
     labels: str | None = param(
         "The array of that file with the right classes: the accuracy of both models is reported.",
@@ -59,7 +103,8 @@ class Params:
         default=None,
     )
     samples: int | None = param(
-        "How many calls with seeded inputs; by default 4, and none where `inputs` covers a signature.",
+        "How many calls with seeded inputs; by default 4, and none where `inputs` or `images` cover a"
+        " signature.",
         default=None,
         minimum=1,
     )
@@ -95,13 +140,25 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
         raise StageFailed("validate has no model to check", hint="put `load` before it")
     original = original_of(stage_input.source, context)
     _check_may_run(original, model, params)
-    trial = _trial(params, context.base)
-    run_here = right_process(exact=trial.exact)
+    trial = _trial(params, stage_input.source, context.base)
+    run_here = right_process(exact=trial.measure.exact)
     verdict = (validate if run_here else validate_apart)(original, model, trial, context.scratch)
+    verdict["allowed_ops"] = {op: params.allow_ops[op] for op in sorted(params.allow_ops)}
     _report(verdict, context)
-    _raise_if_different(verdict, model)
-    allowed = {op: params.allow_ops[op] for op in sorted(params.allow_ops)}
-    return Outcome(model=model, facts={"verdict": {**verdict, "allowed_ops": allowed}})
+    if not verdict["equal"]:
+        _leave_evidence(verdict, context)
+        raise _difference(verdict, model)
+    verdict["inputs"] = str(context.keep(context.scratch / INPUTS_FILE))
+    return Outcome(model=model, facts={"verdict": verdict})
+
+
+def _leave_evidence(verdict: dict[str, Json], context: Context) -> None:
+    """Puts aside what it takes to look into a difference, and to see it again."""
+    folder = context.scratch / EVIDENCE
+    folder.mkdir(exist_ok=True)
+    (context.scratch / INPUTS_FILE).rename(folder / INPUTS_FILE)
+    verdict["inputs"] = str(hash_file(folder / INPUTS_FILE))
+    (folder / VERDICT_FILE).write_text(json.dumps(verdict, indent=1))
 
 
 def _check_may_run(original: Original, model: Model, params: Params) -> None:
@@ -112,26 +169,62 @@ def _check_may_run(original: Original, model: Model, params: Params) -> None:
         check_runnable(uses_of(graph), graph.functions, params.allow_ops)
 
 
-def _trial(params: Params, base: Path) -> Trial:
+def _trial(params: Params, source: ModelSource, base: Path) -> Trial:
+    from freezeflow.proof.calls import Wanted
     from freezeflow.proof.compare import Tolerance
+    from freezeflow.proof.judge import Measure
     from freezeflow.proof.seeded import Wish
     from freezeflow.tf.validate import Trial
 
+    files = params.inputs
     return Trial(
-        exact=params.level == "exact",
-        tolerance=Tolerance(params.atol, params.rtol),
-        samples=_USUAL_SAMPLES if params.samples is None else params.samples,
-        samples_always=params.samples is not None,
-        seed=params.seed,
-        sizes=params.sizes,
-        wishes={
-            key: Wish(wish.shape, wish.low, wish.high, (*wish.values, *wish.vocabulary))
-            for key, wish in params.random.items()
-        },
-        file=None if params.inputs is None else base / params.inputs,
+        measure=Measure(params.level == "exact", Tolerance(params.atol, params.rtol)),
+        wanted=Wanted(
+            samples=params.samples,
+            usual=_USUAL_SAMPLES,
+            seed=params.seed,
+            sizes=params.sizes,
+            wishes={
+                key: Wish(wish.shape, wish.low, wish.high, (*wish.values, *wish.vocabulary))
+                for key, wish in params.random.items()
+            },
+            files=(
+                {key: base / path for key, path in files.items()}
+                if isinstance(files, Mapping)
+                else None
+                if files is None
+                else base / files
+            ),
+            pictures=None if params.images is None else _pictures(params.images, base),
+            warmup=_warmup(source) if params.warmup else None,
+            edges=params.edges,
+        ),
         labels=params.labels,
         scores=params.scores,
     )
+
+
+def _pictures(images: Images, base: Path) -> Pictures:
+    from freezeflow.proof.images import Pictures
+
+    return Pictures(
+        folder=base / images.folder,
+        key=images.input,
+        size=images.size,
+        resize=images.resize,
+        scale=images.scale,
+        mean=images.mean,
+        std=images.std,
+        layout=images.layout,
+        channels=images.channels,
+        batch=images.batch,
+    )
+
+
+def _warmup(source: ModelSource) -> Path | None:
+    """The source's own warm-up requests, if it brings some."""
+    path = source.path / WARMUP_REQUESTS
+    return path if source.kind == "saved_model" and path.is_file() else None
 
 
 def _report(verdict: dict[str, Json], context: Context) -> None:
@@ -148,29 +241,27 @@ def _report(verdict: dict[str, Json], context: Context) -> None:
             )
 
 
-def _raise_if_different(verdict: dict[str, Json], model: Model) -> None:
-    from freezeflow.tf.validate import figures, severity
+def _difference(verdict: dict[str, Json], model: Model) -> ValidationFailed:
+    """The error that tells of the worst difference."""
+    from freezeflow.proof.judge import figures, severity
 
     for name, found in verdict["signatures"].items():
         if found["disagreements"]:
-            raise ValidationFailed(found["disagreements"][0], where=name, hint=_dropped(model))
-    bad = [
+            return ValidationFailed(found["disagreements"][0], where=name, hint=_dropped(model))
+    _, name, key = max(
         (severity(output), name, key)
         for name, found in verdict["signatures"].items()
         for key, output in found["outputs"].items()
         if not output["equal"]
-    ]
-    if not bad:
-        return
-    _, name, key = max(bad)
+    )
     output = verdict["signatures"][name]["outputs"][key]
     claim = "equal to the byte" if verdict["level"] == "exact" else "within the tolerance"
     hint = (
         "The model was not exported. `validate: {level: served, atol: ..., rtol: ...}` states "
         "another tolerance."
     )
-    raise ValidationFailed(
-        f"output {key!r} is not {claim}: {figures(output)}",
+    return ValidationFailed(
+        f"output {key!r} is not {claim}: {figures(output)} ({output['call']})",
         where=name,
         hint=_dropped(model) or (hint if verdict["level"] == "exact" else ""),
     )
@@ -192,6 +283,8 @@ def _problems(params: Params) -> list[tuple[str, str]]:
     found = []
     if params.labels is not None and params.inputs is None:
         found.append(("labels", "labels come from the file that `inputs` names, and there is none"))
+    if params.images is not None:
+        found += _image_problems(params.images)
     if params.scores is not None and params.labels is None:
         found.append(("scores", "`scores` says what `labels` belong to, and there are none"))
     if not params.sizes or min(params.sizes) < 0:
@@ -202,10 +295,23 @@ def _problems(params: Params) -> list[tuple[str, str]]:
     return found
 
 
+def _image_problems(images: Images) -> list[tuple[str, str]]:
+    found = []
+    if images.size is not None and min(images.size) < 1:
+        found.append(("images", "`size` is a height and a width of at least 1"))
+    if images.channels not in (None, 1, 3, 4):
+        found.append(("images", "`channels` is 1, 3 or 4"))
+    if not all(images.std):
+        found.append(("images", "`std` divides, so it cannot be 0"))
+    if not {len(images.mean), len(images.std)} <= {1, images.channels or 3}:
+        found.append(("images", "`mean` and `std` have one number, or one for each channel"))
+    return found
+
+
 STAGE = Stage(
     name="validate",
     summary="Runs original and result on the same inputs and compares every output.",
-    version=1,
+    version=2,
     params=Params,
     run=run,
     role="check",

@@ -39,6 +39,7 @@ class Outputs:
         files: Files that it published, first the main one.
         owned: Tensors of the model that lie in blobs of the store.
         log: Blob of its log; None if it logged nothing.
+        kept: Blobs of what belongs to its findings (the inputs of a proof).
     """
 
     graph: Digest
@@ -46,6 +47,7 @@ class Outputs:
     files: tuple[PublishedFile, ...] = ()
     owned: tuple[Digest, ...] = ()
     log: Digest | None = None
+    kept: tuple[Digest, ...] = ()
 
     @functools.cached_property
     def model(self) -> Digest:
@@ -54,7 +56,7 @@ class Outputs:
 
     def blobs(self) -> Iterator[Digest]:
         """Every blob that the action needs."""
-        yield from (self.graph, self.record, *self.owned)
+        yield from (self.graph, self.record, *self.owned, *self.kept)
         if self.log is not None:
             yield self.log
 
@@ -65,6 +67,7 @@ class Outputs:
             "files": [[file.path, file.sha256, file.nbytes] for file in self.files],
             "owned": [digest.hex for digest in self.owned],
             "log": self.log.hex if self.log else None,
+            **({"kept": [digest.hex for digest in self.kept]} if self.kept else {}),
         }
 
     @staticmethod
@@ -78,6 +81,7 @@ class Outputs:
             ),
             owned=tuple(Digest(digits) for digits in data["owned"]),
             log=Digest(data["log"]) if data["log"] else None,
+            kept=tuple(Digest(digits) for digits in data.get("kept", ())),
         )
 
 

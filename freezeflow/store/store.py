@@ -15,6 +15,7 @@ from pathlib import Path
 from freezeflow.errors import FreezeflowError
 from freezeflow.store.actions import Actions
 from freezeflow.store.blobs import Blobs
+from freezeflow.store.failures import Failures
 from freezeflow.store.files import remove_tree, write_atomically, writing_failed
 from freezeflow.store.index import Index
 from freezeflow.store.listings import Listings
@@ -36,6 +37,7 @@ class Store:
         tensors: Where tensors' bytes lie.
         stats: Digests of files by path.
         listings: Which files models consist of.
+        failures: What failed steps left to explain themselves.
     """
 
     def __init__(self, folder: Path, index: Index) -> None:
@@ -46,6 +48,7 @@ class Store:
         self.tensors = Tensors(index, self.blobs)
         self.stats = StatCache(index)
         self.listings = Listings(index)
+        self.failures = Failures(folder / "failures")
 
     @staticmethod
     def open(cache_dir: str | Path) -> Store:

@@ -50,7 +50,7 @@ def validate_apart(
     order = (original, model, trial, scratch, confine.in_force())
     (scratch / _ORDER).write_bytes(pickle.dumps(order))
     command = [sys.executable, "-m", "freezeflow.tf.apart", str(scratch)]
-    environment = _environment(exact=trial.exact)
+    environment = _environment(exact=trial.measure.exact)
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
         raise StageFailed(

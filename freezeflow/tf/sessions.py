@@ -38,12 +38,14 @@ def settings(*, exact: bool) -> dict[str, Json]:
     """What belongs to a verdict: a result is only comparable under the same settings.
 
     Returns:
-        ``grappler``, ``threads`` (1 or ``"default"``), ``onednn`` (the flag's text), ``tensorflow``,
-        ``numpy``, ``python``, ``machine``, and ``confinement`` (null where the process was not).
+        ``grappler``, ``threads`` (1 or ``"default"``), ``cores`` (that the process may use), ``onednn``
+        (the flag's text), ``tensorflow``, ``numpy``, ``python``, ``machine``, and ``confinement`` (null
+        where the process was not).
     """
     return {
         "grappler": not exact,
         "threads": 1 if exact else "default",
+        "cores": len(os.sched_getaffinity(0)),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         "tensorflow": tf.__version__,
         "numpy": np.__version__,

@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from freezeflow.context import INPUTS_FILE
 from freezeflow.graph.model import Model
 from freezeflow.graph.op_policy import RANDOM, uses_of
 from freezeflow.graph.original import Original
 from freezeflow.proof.calls import Wanted, kept_requests, make_calls
+from freezeflow.proof.images import pillow_version
 from freezeflow.proof.judge import Answers, Measure, accuracies, check_answered, judge_signature
 from freezeflow.proof.requests import encode_requests
 from freezeflow.tf.sessions import exact_config, served_config, settings
@@ -20,9 +22,6 @@ from freezeflow.tf.sides import original_side, result_side
 from freezeflow.values import Json
 
 VERDICT_FORMAT = "freezeflow.verdict/1"
-
-# Where the inputs of all calls are left in the scratch folder.
-INPUTS_FILE = "inputs.tfrecord"
 
 # Random nodes that a verdict names.
 _NAMED_RANDOM = 10
@@ -86,9 +85,13 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
         "tolerance": None if measure.exact else measure.tolerance._asdict(),
         "seed": trial.wanted.seed,
         "signatures": signatures,
-        "settings": settings(exact=measure.exact),
+        "settings": {**settings(exact=measure.exact), **_pillow(trial)},
         **_random_ops(original, signatures),
     }
+
+
+def _pillow(trial: Trial) -> dict[str, Json]:
+    return {} if trial.wanted.pictures is None else {"pillow": pillow_version()}
 
 
 def _random_ops(original: Original, signatures: dict[str, dict[str, Json]]) -> dict[str, Json]:

@@ -1,6 +1,7 @@
 """The validate stage: it passes what is equal, catches what is not, and runs nothing it should not."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -12,8 +13,10 @@ from freezeflow.errors import ModelRefused, StageFailed, ValidationFailed
 from freezeflow.graph import attrs
 from freezeflow.graph.constants import const
 from freezeflow.graph.write import read_range
+from freezeflow.proof.requests import Request, encode_requests, read_requests
+from freezeflow.sources.registry import source_files
 from freezeflow.stages.stage import StageInput
-from freezeflow.stages.validate import STAGE, Params, Random
+from freezeflow.stages.validate import STAGE, Images, Params, Random
 from freezeflow.tf import apart
 from freezeflow.values import DType, ModelSource, Signature
 from tests.tf.built import FakeContext, model_of, run
@@ -194,6 +197,7 @@ def test_random_outputs_are_found_and_said(tmp_path):
     pair = pair_of(tmp_path, graph, {"x": x}, {"noisy": noisy, "calm": calm})
     outputs = pair.verdict()["signatures"]["serving_default"]["outputs"]
     assert outputs["noisy"] == {"equal": True, "random": True}
+    assert pair.verdict()["random_ops"] == ["random_uniform/RandomUniform (RandomUniform)"]
     assert outputs["calm"]["random"] is False
     assert any("noisy" in line for line in pair.context.warnings)
 
@@ -281,6 +285,69 @@ def test_sizes_of_unknown_dimensions_are_taken_in_turn(tmp_path):
         pair.validate(wrong)
 
 
+def test_the_inputs_are_kept_and_can_be_used_again(dense, tmp_path):
+    verdict = dense.verdict(edges=True)
+    found = verdict["signatures"]["serving_default"]
+    assert found["kinds"] == {"seeded": 4, "edge": 13}
+    assert found["refused"] == 0
+    kept = dense.context.scratch / verdict["inputs"].removeprefix("blake3:")
+    kept.rename(tmp_path / "again.tfrecord")
+    again = dense.verdict(inputs="again.tfrecord")
+    assert again["signatures"]["serving_default"]["calls"] == 17
+    assert again["signatures"]["serving_default"]["kinds"] == {"file": 17}
+
+
+def test_a_difference_leaves_evidence(dense):
+    wrong = changed_weight(dense, "bias", one_ulp_more)
+    with pytest.raises(ValidationFailed, match=r"\(seeded: call 0\)"):
+        dense.validate(wrong)
+    folder = dense.context.scratch / "evidence"
+    verdict = json.loads((folder / "verdict.json").read_text())
+    assert verdict["equal"] is False
+    scores = verdict["signatures"]["serving_default"]["outputs"]["scores"]
+    assert scores["call"] == "seeded: call 0"
+    assert len(read_requests(folder / "inputs.tfrecord")) == 4
+
+
+def test_edges_find_what_seeded_inputs_do_not(tmp_path):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None], name="x")
+        y = tf.maximum(x, tf.constant(-1e30, name="least"), name="y")
+    pair = pair_of(tmp_path, graph, {"x": x}, {"y": y})
+    wrong = pair.with_node(const("least", DType.FLOAT, (), np.float32(-1e37).tobytes()))
+    pair.validate(wrong)
+    with pytest.raises(ValidationFailed, match="edge: lowest"):
+        pair.validate(wrong, edges=True)
+
+
+def test_warmup_requests_of_the_saved_model_are_made(dense):
+    requests = [Request("serving_default", {"x": weights(5, 30)}, "")]
+    folder = dense.source.path / "assets.extra"
+    folder.mkdir()
+    (folder / "tf_serving_warmup_requests").write_bytes(encode_requests(requests))
+    found = dense.verdict()["signatures"]["serving_default"]
+    assert found["kinds"] == {"warmup": 1, "seeded": 4}
+    assert dense.verdict(warmup=False)["signatures"]["serving_default"]["calls"] == 4
+    assert folder / "tf_serving_warmup_requests" in source_files(dense.source)
+
+
+def test_pictures(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 4, 4, 3], name="x")
+        k = v1.placeholder(tf.float32, [None], name="k")
+        y = tf.reduce_sum(x, axis=[1, 2, 3]) * k
+    pair = pair_of(tmp_path, graph, {"x": x, "k": k}, {"y": y})
+    (tmp_path / "pictures").mkdir()
+    for name in "abc":
+        image.new("RGB", (8, 9), (ord(name), 2, 3)).save(tmp_path / "pictures" / f"{name}.png")
+    verdict = pair.verdict(images=Images(folder="pictures", batch=2))
+    assert verdict["signatures"]["serving_default"]["kinds"] == {"pictures": 2}
+    assert verdict["settings"]["pillow"]
+    with pytest.raises(StageFailed, match="not clear which input"):
+        pair.verdict(images=Images(folder="pictures", input="z"))
+
+
 def test_params_that_contradict_each_other():
     def named(**params):
         return [name for name, _ in STAGE.problems(Params(**params))]
@@ -289,6 +356,8 @@ def test_params_that_contradict_each_other():
     assert named(labels="labels") == ["labels"]
     assert named(scores="y") == ["scores"]
     assert named(sizes=()) == ["sizes"]
+    assert named(images=Images(folder="f", std=(0.0,), size=(0, 3))) == ["images", "images"]
+    assert named(images=Images(folder="f", mean=(1.0, 2.0))) == ["images"]
     assert named(allow_ops={"ReadFile": " "}) == ["allow_ops"]
 
 
