@@ -98,7 +98,7 @@ def _results(
         if step.error is not None:
             message = step.error.message.splitlines()[0]
             yield [paint(name, "red", color=color), message]
-        if "verdict" in facts[name]:
+        if "verdict" in facts[name] and step.error is None:
             yield [name, paint(verdict_line(facts[name]["verdict"]), "green", color=color)]
         for number, file in enumerate(step.files):
             where = f"{short_path(file.path)}  {size(file.nbytes)}"
