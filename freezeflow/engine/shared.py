@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from freezeflow.engine.keys import source_file
 from freezeflow.engine.results import ResultFile
@@ -45,9 +46,6 @@ from freezeflow.store.remote.transport import (
 )
 from freezeflow.store.store import Store
 from freezeflow.values import Digest, Location
-
-if TYPE_CHECKING:
-    import asyncio
 
 T = TypeVar("T")
 
@@ -99,7 +97,9 @@ class SharedCache:
         self._told: set[str] = set()
         self._transport: Transport | None = None
         self._uploads: list[Future[bool]] = []
-        self._objects: dict[str, asyncio.Future[bool]] = {}
+        self._objects: dict[str, Future[bool]] = {}
+        self._sizes: dict[str, int] = {}
+        self._lock = threading.Lock()
         # Entries that are there and do not count; one who may write replaces them.
         self._refused: set[Digest] = set()
         self.traffic = Traffic()
@@ -271,6 +271,9 @@ class SharedCache:
         for upload in self._uploads:
             self.traffic.pushed += self._attempt(partial(_result, upload), False)
         self._uploads.clear()
+        self.traffic.pushed_bytes = sum(
+            self._sizes[path] for path, upload in self._objects.items() if _was_written(upload)
+        )
 
     def close(self) -> None:
         """Gives up what is still on its way."""
@@ -278,27 +281,24 @@ class SharedCache:
             self._transport.close()
             self._transport = None
 
-    async def _push(self, path: str, data: bytes, objects: _Objects, replace: bool) -> bool:
-        import asyncio
-
+    def _push(self, path: str, data: bytes, objects: _Objects, replace: bool) -> bool:
+        """Runs beside the run, in a thread of the transport."""
         assert self._transport is not None
         try:
-            await asyncio.gather(*(self._put_once(wanted, read) for wanted, read in objects))
+            for upload in [self._put_once(wanted, read) for wanted, read in objects]:
+                upload.result()
         except (DoesNotMatch, FileNotFoundError):
             return False  # it changed meanwhile, and is not what the step gave any more
-        return await self._transport.create(path, data, replace=replace)
+        return self._transport.create(path, data, replace=replace)
 
-    async def _put_once(self, wanted: Wanted, read: _Read) -> None:
+    def _put_once(self, wanted: Wanted, read: _Read) -> Future[bool]:
         """Steps share weights: each goes over once, and all that need it wait for it."""
-        import asyncio
-
         assert self._transport is not None
-        if wanted.path not in self._objects:
-            self._objects[wanted.path] = asyncio.ensure_future(self._transport.put(wanted, read))
-            if await self._objects[wanted.path]:
-                self.traffic.pushed_bytes += wanted.nbytes
-        else:
-            await self._objects[wanted.path]
+        with self._lock:
+            if wanted.path not in self._objects:
+                self._objects[wanted.path] = self._transport.put(wanted, read)
+                self._sizes[wanted.path] = wanted.nbytes
+            return self._objects[wanted.path]
 
     def _entry(self, wish: Wish, action: Action) -> Entry | None:
         """The entry of an action; None where something of it is gone."""
@@ -365,6 +365,10 @@ class SharedCache:
         if message not in self._told:
             self._told.add(message)
             self._warn(f"the shared cache {self._options.url}: {message}")
+
+
+def _was_written(upload: Future[bool]) -> bool:
+    return upload.done() and not upload.cancelled() and not upload.exception() and upload.result()
 
 
 def _result(upload: Future[bool], transport: Transport) -> bool:

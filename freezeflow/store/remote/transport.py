@@ -1,20 +1,24 @@
 """Moves bytes to and from an object store, many at once, each within its time.
 
-Everything happens in a thread with an event loop of its own; callers of any kind wait for it. What an
-exchange may take grows with its bytes, so that a server that stalls or trickles is given up. Where
-something goes wrong that is not the fault of one object, `RemoteFailed` is raised.
+What an exchange may take grows with its bytes, so that a server that stalls or trickles is given up.
+Where something goes wrong that is not the fault of one object, `RemoteFailed` is raised.
+
+Exchanges run in threads and not in an event loop: the store's own threads must touch nothing of
+Python's when the interpreter ends.
 """
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import hashlib
 import os
-import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import timedelta
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -22,6 +26,7 @@ import blake3
 
 from freezeflow.errors import FreezeflowError, MissingExtra
 from freezeflow.store.remote.options import RemoteOptions
+from freezeflow.store.remote.pool import DaemonPool
 from freezeflow.values import Location
 
 if TYPE_CHECKING:
@@ -30,8 +35,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Exchanges at once.
-_SMALL_AT_ONCE = 32
+_SMALL_AT_ONCE = 16
 _LARGE_AT_ONCE = 4
+
+# Results that are written at once, each with all that belongs to it.
+_JOBS_AT_ONCE = 8
 
 # Bytes a second that an exchange must reach over its whole length.
 _SLOWEST = 250_000
@@ -44,7 +52,11 @@ ENTRY_BYTES = 64_000_000
 
 _CHUNK_BYTES = 1_000_000
 
+# What a list of all entries may take, as if it were so long.
+_LISTING_BYTES = 100_000_000
+
 Algorithm = Literal["blake3", "sha256"]
+Mode = Literal["create", "overwrite"]
 
 
 class RemoteFailed(FreezeflowError):
@@ -82,25 +94,29 @@ class Transport:
 
     def __init__(self, options: RemoteOptions) -> None:
         self._options = options
-        self._store, self._creator = _open(options)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._small = asyncio.Semaphore(_SMALL_AT_ONCE)
-        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._connect = _connector(options)
+        self._stores: dict[tuple[int, bool], ObjectStore] = {}
+        self._store_for(0)
+        self._small = DaemonPool(_SMALL_AT_ONCE)
+        self._large = DaemonPool(_LARGE_AT_ONCE)
+        self._jobs = DaemonPool(_JOBS_AT_ONCE)
 
     def close(self) -> None:
-        """Gives up whatever is still going on."""
-        self._loop.call_soon_threadsafe(self._cancel_all)
-        self._thread.join()
-        self._loop.close()
+        """Gives up whatever has not begun."""
+        for pool in (self._jobs, self._small, self._large):
+            pool.close()
 
     # ------------------------------------------------------------ reading
 
     def read(self, paths: Sequence[str]) -> dict[str, bytes]:
         """Small objects, those that are there, by path; unchecked."""
-        got = self._wait(_gather(self._read(path) for path in paths))
+        got = self._all([self._small.submit(self._body, path, ENTRY_BYTES, 0) for path in paths])
         return {path: data for path, data in zip(paths, got, strict=True) if data is not None}
+
+    def sizes(self, paths: Sequence[str]) -> dict[str, int]:
+        """How long objects are, those that are there, by path."""
+        got = self._all([self._small.submit(self._size, path) for path in paths])
+        return {path: size for path, size in zip(paths, got, strict=True) if size is not None}
 
     def fetch(self, wanted: Sequence[Wanted], folder: Path) -> dict[Wanted, bytes | Path]:
         """Objects with the contents that they should have; the others are left out.
@@ -109,179 +125,184 @@ class Transport:
             wanted: Which.
             folder: Takes those that are large, as files.
         """
-        targets = [folder / f"{number}.part" for number in range(len(wanted))]
-        got = self._wait(
-            _gather(self._fetch(w, target) for w, target in zip(wanted, targets, strict=True))
+        got = self._all(
+            [
+                self._pool(each.nbytes).submit(self._fetch, each, folder / f"{number}.part")
+                for number, each in enumerate(wanted)
+            ],
+            sum(each.nbytes for each in wanted),
         )
-        return {w: data for w, data in zip(wanted, got, strict=True) if data is not None}
-
-    def sizes(self, paths: Sequence[str]) -> dict[str, int]:
-        """How long objects are, those that are there, by path."""
-        got = self._wait(_gather(self._guarded(self._size(path), 0) for path in paths))
-        return {path: size for path, size in zip(paths, got, strict=True) if size is not None}
+        return {each: data for each, data in zip(wanted, got, strict=True) if data is not None}
 
     def names(self, folder: str) -> list[str]:
         """The paths of all objects below a folder."""
-        return self._wait(self._guarded(self._names(folder), None))
+        return self._exchange(partial(_names, folder=folder), _LISTING_BYTES)
 
     # ------------------------------------------------------------ writing
 
-    def start(self, job: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-        """Begins some writing; it goes on while the caller does other things."""
-        return asyncio.run_coroutine_threadsafe(job(), self._loop)
+    def start(self, job: Callable[[], T]) -> Future[T]:
+        """Begins some writing, which may use `put` and `create`, beside what the caller does."""
+        return self._jobs.submit(job)
 
-    async def put(self, wanted: Wanted, pieces: Callable[[], Iterable[bytes]]) -> bool:
-        """Writes an object under its digest, if it is not there; whether it had to.
+    def put(self, wanted: Wanted, pieces: Callable[[], Iterable[bytes]]) -> Future[bool]:
+        """Begins to write an object under its digest, if it is not there; gives whether it had to.
 
-        Raises:
-            DoesNotMatch: The pieces do not have the digest; nothing was written.
+        The future raises `DoesNotMatch` when the pieces do not have the digest; nothing was written.
         """
-        async with self._slot(wanted.nbytes):
-            found = await self._guarded(self._size(wanted.path), 0)
-            if found == wanted.nbytes:
-                return False
-            await self._guarded(self._put(wanted, pieces), wanted.nbytes)
-            return True
+        return self._pool(wanted.nbytes).submit(self._put, wanted, pieces)
 
-    async def create(self, path: str, data: bytes, *, replace: bool = False) -> bool:
+    def create(self, path: str, data: bytes, *, replace: bool = False) -> bool:
         """Writes an object if there is none; whether it was written."""
-        async with self._small:
-            return await self._guarded(self._create(path, data, replace), len(data))
+        if replace:
+            self._exchange(partial(_write, path=path, data=data, mode="overwrite"), len(data))
+            return True
+        if self._is_http and self._size(path) is not None:
+            return False
+        mode: Mode = "overwrite" if self._is_http else "create"
+        write = partial(_write, path=path, data=data, mode=mode)
+        return self._exchange(write, len(data), create=True)
 
     # ------------------------------------------------------------ single exchanges
 
-    async def _read(self, path: str) -> bytes | None:
-        async with self._small:
-            return await self._guarded(self._body(path, ENTRY_BYTES), 0)
+    def _body(self, path: str, limit: int, nbytes: int) -> bytes | None:
+        body = bytearray()
 
-    async def _body(self, path: str, limit: int) -> bytes | None:
-        import obstore
+        def take(chunk: bytes) -> bool:
+            body.extend(chunk)
+            return len(body) <= limit
 
-        try:
-            result = await obstore.get_async(self._store, path)
-            if result.meta["size"] > limit:
-                return None
-            body = bytearray()
-            async for chunk in result.stream(min_chunk_size=_CHUNK_BYTES):
-                body += chunk
-                if len(body) > limit:
-                    return None
-        except FileNotFoundError:
-            return None
-        return bytes(body)
+        whole = self._exchange(partial(_receive, path=path, take=take), nbytes)
+        return bytes(body) if whole else None
 
-    async def _fetch(self, wanted: Wanted, target: Path) -> bytes | Path | None:
-        async with self._slot(wanted.nbytes):
-            if wanted.nbytes > _IN_MEMORY_BYTES:
-                whole = await self._guarded(self._to_file(wanted, target), wanted.nbytes)
-                return target if whole else None
-            data = await self._guarded(self._body(wanted.path, wanted.nbytes), wanted.nbytes)
-            return (
-                data
-                if data is not None and _digits(wanted.algorithm, [data]) == wanted.digits
-                else None
-            )
+    def _fetch(self, wanted: Wanted, target: Path) -> bytes | Path | None:
+        if wanted.nbytes > _IN_MEMORY_BYTES:
+            return target if self._to_file(wanted, target) else None
+        data = self._body(wanted.path, wanted.nbytes, wanted.nbytes)
+        right = data is not None and _digits(wanted.algorithm, data) == wanted.digits
+        return data if right else None
 
-    async def _to_file(self, wanted: Wanted, target: Path) -> bool:
+    def _to_file(self, wanted: Wanted, target: Path) -> bool:
         """Writes an object into a file, as far as it is what it should be."""
-        import obstore
-
         hasher, count = _hasher(wanted.algorithm), 0
-        try:
-            result = await obstore.get_async(self._store, wanted.path)
-            with open(target, "wb") as file:
-                async for chunk in result.stream(min_chunk_size=_CHUNK_BYTES):
-                    data = bytes(chunk)
-                    count += len(data)
-                    if count > wanted.nbytes:
-                        return False
-                    hasher.update(data)
-                    file.write(data)
-        except FileNotFoundError:
+        with open(target, "wb") as file:
+
+            def take(chunk: bytes) -> bool:
+                nonlocal count
+                count += len(chunk)
+                hasher.update(chunk)
+                file.write(chunk)
+                return count <= wanted.nbytes
+
+            whole = self._exchange(partial(_receive, path=wanted.path, take=take), wanted.nbytes)
+        return whole and bool(hasher.hexdigest() == wanted.digits)
+
+    def _size(self, path: str) -> int | None:
+        return self._exchange(partial(_head, path=path), 0)
+
+    def _put(self, wanted: Wanted, pieces: Callable[[], Iterable[bytes]]) -> bool:
+        if self._size(wanted.path) == wanted.nbytes:
             return False
-        return bool(hasher.hexdigest() == wanted.digits)
-
-    async def _names(self, folder: str) -> list[str]:
-        import obstore
-
-        found = []
-        async for batch in obstore.list(self._store, folder):
-            found += [meta["path"] for meta in batch]
-        return sorted(found)
-
-    async def _size(self, path: str) -> int | None:
-        import obstore
-
-        try:
-            size: int = (await obstore.head_async(self._store, path))["size"]
-        except FileNotFoundError:
-            return None
-        return size
-
-    async def _put(self, wanted: Wanted, pieces: Callable[[], Iterable[bytes]]) -> None:
-        import obstore
-
         checked = _checked(wanted, pieces)
-        if wanted.nbytes <= _IN_MEMORY_BYTES or self._creator is not None:
-            data = b"".join(checked)
-            await obstore.put_async(self._store, wanted.path, data, use_multipart=False)
-        else:
-            await obstore.put_async(self._store, wanted.path, checked, max_concurrency=3)
-
-    async def _create(self, path: str, data: bytes, replace: bool) -> bool:
-        import obstore
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
-
-        store, mode = self._store, "overwrite" if replace else "create"
-        if self._creator is not None and not replace:  # HTTP: a header says it
-            if await self._size(path) is not None:
-                return False
-            store, mode = self._creator, "overwrite"
-        try:
-            await obstore.put_async(store, path, data, mode=mode, use_multipart=False)  # type: ignore[arg-type]
-        except (AlreadyExistsError, PreconditionError):
-            return False
+        at_once = wanted.nbytes <= _IN_MEMORY_BYTES or self._is_http
+        data = b"".join(checked) if at_once else checked
+        self._exchange(
+            partial(_write, path=wanted.path, data=data, mode="overwrite"), wanted.nbytes
+        )
         return True
 
     # ------------------------------------------------------------ waiting
 
-    def _slot(self, nbytes: int) -> asyncio.Semaphore:
+    @property
+    def _is_http(self) -> bool:
+        return self._options.url.startswith(("http://", "https://"))
+
+    def _pool(self, nbytes: int) -> DaemonPool:
         return self._large if nbytes > _IN_MEMORY_BYTES else self._small
 
-    async def _guarded(self, exchange: Coroutine[Any, Any, T], nbytes: int | None) -> T:
-        """An exchange within its time; what goes wrong becomes a `RemoteFailed`."""
+    def _exchange(
+        self, exchange: Callable[[ObjectStore], T], nbytes: int, *, create: bool = False
+    ) -> T:
+        """Does something with the store; what goes wrong becomes a `RemoteFailed`."""
         from obstore.exceptions import BaseError
 
-        timeout = self._options.timeout
-        seconds = timeout * 60 if nbytes is None else timeout + nbytes / _SLOWEST
         try:
-            return await asyncio.wait_for(exchange, seconds)
-        except (asyncio.TimeoutError, TimeoutError):
-            raise self._failed(f"no answer within {seconds:.3g} s") from None
+            return exchange(self._store_for(nbytes, create=create))
         except (BaseError, NotImplementedError, OSError) as error:
-            raise self._failed(_first_line(error)) from error
+            raise RemoteFailed(_first_line(error), where=self._options.url) from error
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _store_for(self, nbytes: int, *, create: bool = False) -> ObjectStore:
+        """The store, for requests of about so many bytes: these decide how long one may take."""
+        doublings = (nbytes // _IN_MEMORY_BYTES).bit_length()
+        key = (doublings, create)
+        if key not in self._stores:
+            most = _IN_MEMORY_BYTES * 2**doublings if nbytes else 0
+            self._stores[key] = self._connect(self._seconds(most), create)
+        return self._stores[key]
 
-    def _failed(self, message: str) -> RemoteFailed:
-        return RemoteFailed(message, where=self._options.url)
+    def _seconds(self, nbytes: int) -> float:
+        return self._options.timeout + nbytes / _SLOWEST
 
-    def _cancel_all(self) -> None:
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.call_soon(self._loop.stop)
+    def _all(self, futures: Sequence[Future[T]], nbytes: int = 0) -> list[T]:
+        """All results; when one fails, or all take too long, the others are given up.
+
+        A request has its own limit; this one is for what has none, such as a folder that hangs.
+        """
+        rounds = 1 + len(futures) / _SMALL_AT_ONCE
+        deadline = time.monotonic() + 4 * rounds * self._seconds(0) + 4 * nbytes / _SLOWEST
+        try:
+            return [future.result(max(0.0, deadline - time.monotonic())) for future in futures]
+        except FutureTimeout:
+            raise RemoteFailed("does not answer", where=self._options.url) from None
+        finally:
+            for future in futures:
+                future.cancel()
 
 
-async def _gather(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results; when one fails, the others are given up."""
-    tasks = [asyncio.ensure_future(each) for each in work]
+def _receive(store: ObjectStore, *, path: str, take: Callable[[bytes], bool]) -> bool:
+    """Gives the pieces of an object to `take` until that has enough; whether it took all."""
+    import obstore
+
     try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for chunk in obstore.get(store, path).stream(min_chunk_size=_CHUNK_BYTES):
+            if not take(bytes(chunk)):
+                return False
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _head(store: ObjectStore, *, path: str) -> int | None:
+    import obstore
+
+    try:
+        return obstore.head(store, path)["size"]
+    except FileNotFoundError:
+        return None
+
+
+def _write(
+    store: ObjectStore,
+    *,
+    path: str,
+    data: bytes | Iterator[bytes],
+    mode: Mode,
+) -> bool:
+    """Writes an object; False where there is one, and it may only be created."""
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    parts = not isinstance(data, bytes)
+    try:
+        obstore.put(store, path, data, mode=mode, use_multipart=parts, max_concurrency=3)
+    except (AlreadyExistsError, PreconditionError):
+        return False
+    return True
+
+
+def _names(store: ObjectStore, *, folder: str) -> list[str]:
+    import obstore
+
+    return sorted(meta["path"] for batch in obstore.list(store, folder) for meta in batch)
 
 
 def location_pieces(location: Location) -> Iterator[bytes]:
@@ -304,10 +325,9 @@ def _checked(wanted: Wanted, pieces: Callable[[], Iterable[bytes]]) -> Iterator[
         raise DoesNotMatch(wanted.path)
 
 
-def _digits(algorithm: Algorithm, pieces: Iterable[bytes]) -> str:
+def _digits(algorithm: Algorithm, data: bytes) -> str:
     hasher = _hasher(algorithm)
-    for piece in pieces:
-        hasher.update(piece)
+    hasher.update(data)
     return str(hasher.hexdigest())
 
 
@@ -315,40 +335,46 @@ def _hasher(algorithm: Algorithm) -> Any:
     return blake3.blake3() if algorithm == "blake3" else hashlib.sha256()
 
 
-def _open(options: RemoteOptions) -> tuple[ObjectStore, ObjectStore | None]:
-    """The store, and for HTTP a second one that writes only what is not there."""
-    try:
-        from obstore.exceptions import BaseError
-        from obstore.store import HTTPStore, LocalStore, from_url
-    except ModuleNotFoundError:
+def _connector(options: RemoteOptions) -> Callable[[float, bool], ObjectStore]:
+    """What opens the store with a limit for each request, in seconds, and, over HTTP, for writing only
+    what is not there."""
+    if find_spec("obstore") is None:
         hint = "pip install 'freezeflow[remote]'"
-        raise MissingExtra("it needs the package obstore", hint=hint) from None
+        raise MissingExtra("it needs the package obstore", hint=hint)
+    return partial(_open, options)
+
+
+def _open(options: RemoteOptions, seconds: float, create: bool) -> ObjectStore:
+    from obstore.exceptions import BaseError
+    from obstore.store import HTTPStore, LocalStore, from_url
 
     url = options.url
     try:
         if "://" not in url:
-            return LocalStore(url, mkdir=options.push), None
+            return LocalStore(url, mkdir=options.push)
         if url.startswith("file://"):
-            return from_url(url, mkdir=options.push), None
-        more: Any = {"client_options": _client(options), "retry_config": _retries(options)}
-        if url.startswith(("http://", "https://")):
-            create = {**more, "client_options": _client(options, {"If-None-Match": "*"})}
-            return HTTPStore(url, **more), HTTPStore(url, **create)
-        return from_url(url, **more), None
+            return from_url(url, mkdir=options.push)
+        more: Any = {
+            "client_options": _client(options, seconds, create),
+            "retry_config": _retries(options),
+        }
+        return (HTTPStore if url.startswith("http") else from_url)(url, **more)
     except (BaseError, OSError, ValueError) as error:
         raise RemoteFailed(_first_line(error), where=url) from error
 
 
-def _client(options: RemoteOptions, headers: dict[str, str] | None = None) -> dict[str, object]:
-    headers = dict(headers or {})
-    if options.token and options.url.startswith("http"):
-        headers["Authorization"] = f"Bearer {options.token}"
+def _client(options: RemoteOptions, seconds: float, create: bool) -> dict[str, object]:
+    headers = {}
+    if options.url.startswith("http"):
+        if create:
+            headers["If-None-Match"] = "*"
+        if options.token:
+            headers["Authorization"] = f"Bearer {options.token}"
     endpoints = [options.url, *(os.environ.get(name, "") for name in _ENDPOINTS)]
     client: dict[str, object] = {
         "allow_http": any(endpoint.startswith("http://") for endpoint in endpoints),
         "connect_timeout": timedelta(seconds=options.timeout),
-        # Exchanges have limits of their own, which grow with their bytes.
-        "timeout": timedelta(days=1),
+        "timeout": timedelta(seconds=seconds),
     }
     if headers:
         client["default_headers"] = headers

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,11 +42,11 @@ def blob(data: bytes) -> Wanted:
 
 def put(transport: Transport, wanted: Wanted, data: bytes) -> bool:
     pieces = [data[:1000], data[1000:]]
-    return transport.start(lambda: transport.put(wanted, lambda: pieces)).result()
+    return transport.put(wanted, lambda: pieces).result()
 
 
 def create(transport: Transport, path: str, data: bytes, *, replace: bool = False) -> bool:
-    return transport.start(lambda: transport.create(path, data, replace=replace)).result()
+    return transport.start(partial(transport.create, path, data, replace=replace)).result()
 
 
 def test_what_was_put_is_there(transport: Transport, tmp_path: Path) -> None:
@@ -65,8 +65,7 @@ def test_large_objects_go_through_files(transport: Transport, tmp_path: Path) ->
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     wanted = Wanted(path="v1/files/large", nbytes=20_000_000, algorithm="sha256", digits=sha256)
     whole = Location(str(path), 0, 20_000_000, 0, 0, 0)
-    job = transport.start(lambda: transport.put(wanted, lambda: location_pieces(whole)))
-    assert job.result()
+    assert transport.put(wanted, lambda: location_pieces(whole)).result()
     got = transport.fetch([wanted], tmp_path)[wanted]
     assert isinstance(got, Path)
     assert got.read_bytes() == path.read_bytes()
@@ -122,11 +121,8 @@ def test_names(transport: Transport) -> None:
 
 def test_many_at_once(transport: Transport) -> None:
     names = [f"v1/many/{number}" for number in range(60)]
-
-    async def write() -> None:
-        await asyncio.gather(*(transport.create(name, name.encode()) for name in names))
-
-    transport.start(write).result()
+    jobs = [transport.start(partial(transport.create, name, name.encode())) for name in names]
+    assert all(job.result() for job in jobs)
     assert transport.read(names) == {name: name.encode() for name in names}
 
 
