@@ -39,6 +39,7 @@ from freezeflow.graph.rewrites.batch_norms import (
     fold_batch_norms,
 )
 from freezeflow.graph.rewrites.body import Body
+from freezeflow.graph.rewrites.settle import settle
 from freezeflow.graph.rewrites.simplify import simplify
 from freezeflow.graph.shape_rules import infer
 from freezeflow.graph.walk import (
@@ -78,6 +79,9 @@ class Evaluation(Protocol):
     def values(self, tensors: Iterable[str]) -> Iterator[tuple[str, Value | None]]:
         """Computes tensors; None for one whose kernel fails."""
 
+
+# Each round leaves fewer branches, arguments and results; nesting is never that deep.
+_MAX_ROUNDS = 10
 
 Evaluate = Callable[[Graph, Candidates], Evaluation]
 Put = Callable[[memoryview, DType, tuple[int, ...]], TensorRef]
@@ -129,8 +133,20 @@ def fold(model: Model, folding: Folding) -> Folded:
     Raises:
         ModelRefused: The graph has a cycle.
     """
+    folder = _Folder(folding)
+    for _ in range(_MAX_ROUNDS):
+        model = _fold_scopes(model, folder)
+        settled = settle(model, _wanted(model), _fed(model))
+        if settled is model:
+            break
+        model = settled
+    return Folded(model, folder.nodes_folded, folder.nodes_left, folder.bytes_folded, folder.norms)
+
+
+def _fold_scopes(model: Model, folder: _Folder) -> Model:
+    """Folds the main graph, then each function's body; prunes what is left over."""
     graph = model.graph
-    folder = _Folder(folding, NodeTypes(graph))
+    folder.begin(graph)
     scope = Scope(graph.nodes, _wanted(model), _fed(model))
     nodes = folder.fold(graph, scope)
     kept = prune(dataclasses.replace(graph, nodes=nodes), scope.wanted | scope.fed)
@@ -138,8 +154,7 @@ def fold(model: Model, folding: Folding) -> Folded:
     for name in sorted(reached_functions(kept, kept.nodes.values())):
         functions[name] = _fold_body(kept, functions[name], folder)
     kept = without_unused(dataclasses.replace(kept, functions=functions))
-    model = dataclasses.replace(model, graph=kept)
-    return Folded(model, folder.nodes_folded, folder.nodes_left, folder.bytes_folded, folder.norms)
+    return dataclasses.replace(model, graph=kept)
 
 
 def _wanted(model: Model) -> frozenset[str]:
@@ -194,14 +209,18 @@ def _kept_anyway(function: Function, nodes: Mapping[str, Node]) -> list[str]:
 class _Folder:
     """Folds scopes one after the other out of one budget of bytes."""
 
-    def __init__(self, folding: Folding, types: NodeTypes) -> None:
+    def __init__(self, folding: Folding) -> None:
         self._folding = folding
-        self._types = types
         self._budget = folding.max_growth
         self.nodes_folded = 0
         self.nodes_left = 0
         self.bytes_folded = 0
         self.norms = FoldedNorms(0, {}, 0, 0)
+
+    def begin(self, graph: Graph) -> None:
+        """Begins a round over all scopes of a graph."""
+        self._types = NodeTypes(graph)
+        self.nodes_left = 0
 
     def fold(self, graph: Graph, scope: Scope) -> dict[str, Node]:
         """The folded nodes of a scope, batch norms included if they are to be folded."""
