@@ -28,7 +28,9 @@ def fold(tmp_path):
             x = v1.placeholder(tf.float32, [None, 2], name="x")
             n = v1.placeholder(tf.int32, [], name="n")
             built = build(x, n)
-            ends = {f"y{i}": y for i, y in enumerate(built if isinstance(built, tuple) else (built,))}
+            ends = {
+                f"y{i}": y for i, y in enumerate(built if isinstance(built, tuple) else (built,))
+            }
         model = model_of(graph, {"x": x, "n": n}, ends, tmp_path)
         given = StageInput(model=model, source=None)
         folded = STAGE.run(given, Params(), FakeContext(tmp_path)).model
