@@ -117,7 +117,7 @@ def freeze(
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
     bind: Mapping[str, bool | int | float | str] | None = None,
-    written: Literal["error", "drop"] = "error",
+    written: Literal["error", "keep", "drop"] = "error",
     tables: Literal["init", "inline"] = "init",
 ) -> Model:
     """Loads, freezes and strips a model; without TensorFlow (but for Keras files).
@@ -176,7 +176,7 @@ def freeze_to(
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
     bind: Mapping[str, bool | int | float | str] | None = None,
-    written: Literal["error", "drop"] = "error",
+    written: Literal["error", "keep", "drop"] = "error",
     tables: Literal["init", "inline"] = "init",
 ) -> FrozenFiles:
     """Freezes a model into a ``.pb`` (or ``.pbtxt``) file with its manifest beside it.

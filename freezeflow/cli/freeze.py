@@ -22,9 +22,10 @@ FORMAT = "freezeflow.freeze/1"
 @click.option("--bind", multiple=True, callback=values, metavar="NAME=VALUE", help="Fix an input.")
 @click.option(
     "--written",
-    type=click.Choice(["error", "drop"]),
+    type=click.Choice(["error", "keep", "drop"]),
     default="error",
-    help="A variable that is written and seen: refuse, or drop the write.",
+    help="A variable that is written and seen: refuse, keep (a recipe can export a SavedModel), or"
+    " drop the write.",
 )
 @click.option(
     "--tables",
@@ -38,7 +39,7 @@ def command(
     source: ModelSource,
     to: str | None,
     bind: dict[str, Scalar],
-    written: Literal["error", "drop"],
+    written: Literal["error", "keep", "drop"],
     tables: Literal["init", "inline"],
     print_recipe: bool,
     as_json: bool,

@@ -57,7 +57,8 @@ def check_self_contained(model: Model, what: str) -> None:
         raise ModelRefused(
             f"the model has {len(model.variables)} variables, which {what} cannot hold",
             where=first,
-            hint="Put `freeze` before the export.",
+            hint="Put `freeze` before the export. Variables that it keeps (written: keep) need a"
+            " SavedModel.",
         )
 
 

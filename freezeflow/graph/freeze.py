@@ -14,12 +14,14 @@ that analysis: upstream ``compiler/mlir/tensorflow/transforms/tf_saved_model_fre
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Iterable, Iterator, Mapping
-from typing import NamedTuple
+import math
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, walk
 from freezeflow.graph.colocation import drop_dangling
+from freezeflow.graph.constants import const
 from freezeflow.graph.effects import Effects, awaited, drop_idle_control, order_matters
 from freezeflow.graph.freeze_scope import Rules, Scope, Touch
 from freezeflow.graph.graph import ControlResult, Function, Graph, Node, node_of
@@ -28,6 +30,7 @@ from freezeflow.graph.initial import initial_values
 from freezeflow.graph.model import Model
 from freezeflow.graph.specialise import Specialiser
 from freezeflow.graph.variables import HANDLES, IGNORED, PYTHON_CALLS, RESOURCE_HANDLE, WRITES
+from freezeflow.values import DType
 
 _TABLE_WRITES = ("InitializeTable", "LookupTableImport", "LookupTableInsert")
 
@@ -36,8 +39,8 @@ class Frozen(NamedTuple):
     """A frozen model, with figures for the report.
 
     Args:
-        model: The model; it has no variables.
-        variables: How many variables outputs or initializers still read.
+        model: The model; its only variables are those that were kept.
+        variables: How many variables outputs or initializers still read as constants.
         writes_dropped: How many writes were taken out.
         seen_writes: Those of them that an output sees, in words.
     """
@@ -48,41 +51,93 @@ class Frozen(NamedTuple):
     seen_writes: tuple[str, ...]
 
 
-def freeze_variables(model: Model, *, drop_writes: bool = False) -> Frozen:
+# What to do about a variable that is written while an output sees it.
+Written = Literal["error", "keep", "drop"]
+
+
+def freeze_variables(model: Model, *, written: Written = "error") -> Frozen:
     """Turns a model's variables into constants.
 
     Args:
         model: A loaded model.
-        drop_writes: Take out also writes that an output sees, instead of refusing.
+        written: What to do about variables whose writes an output sees: refuse the model, keep them
+            as variables, or take out the writes, too.
 
     Raises:
         ModelRefused: An output sees a write, a variable that is read has no value, or an op does
             something with a variable that is not known.
     """
-    signatures = model.signatures.values()
-    outputs = [spec.tensor for signature in signatures for spec in signature.outputs.values()]
-    inputs = [spec.tensor for signature in signatures for spec in signature.inputs.values()]
-    called = walk.reached_nodes(model.graph.nodes, outputs)
-    freezer = _Freezer(model, called)
-    scope = Scope(freezer, model.graph.nodes, {}, called)
-    rewritten = scope.run()
-    init = freezer.initializers(rewritten, model.init, walk.reached_nodes(rewritten, outputs))
-    nodes = freezer.cleaned(rewritten, [*outputs, *inputs, *init])
-    _check_values(nodes, model)
-    reads = [touch for name, touches in scope.reads.items() if name in nodes for touch in touches]
-    seen = _seen_writes(scope.writes, reads)
-    if seen and not drop_writes:
-        raise _written(*seen[0])
-    graph = walk.without_unused(
-        dataclasses.replace(model.graph, nodes=nodes, functions=freezer.functions)
-    )
-    _check_portable(graph)
-    return Frozen(
-        dataclasses.replace(model, graph=graph, variables={}, init=init),
-        len({variable for read in reads for variable in read.variables}),
-        len(scope.writes),
-        tuple(f"{write.op} at {' > '.join(write.path)} ({name})" for name, write, _ in seen),
-    )
+    kept: set[str] = set()
+    while True:
+        attempt = _Attempt(model, kept)
+        seen = attempt.seen_writes()
+        if seen and written == "error":
+            raise _written(*seen[0])
+        if not seen or written == "drop":
+            return attempt.finished(seen)
+        # A kept variable may be written from another one, whose writes are then seen as well.
+        kept = attempt.with_aliases({*kept, *(variable for variable, _, _ in seen)})
+
+
+class _Attempt:
+    """A model with all variables frozen but those that are to be kept."""
+
+    def __init__(self, model: Model, kept: Collection[str]) -> None:
+        signatures = model.signatures.values()
+        outputs = [spec.tensor for signature in signatures for spec in signature.outputs.values()]
+        inputs = [spec.tensor for signature in signatures for spec in signature.inputs.values()]
+        called = walk.reached_nodes(model.graph.nodes, outputs)
+        self._model = model
+        self._freezer = _Freezer(model, called, kept)
+        self._scope = Scope(self._freezer, model.graph.nodes, {}, called)
+        nodes = self._scope.run()
+        needed = walk.reached_nodes(nodes, [*outputs, *kept])
+        self._init = self._freezer.initializers(nodes, model.init, needed)
+        self._nodes = self._freezer.cleaned(nodes, [*outputs, *inputs, *self._init, *kept])
+        self._reads = [
+            touch
+            for name, touches in self._scope.reads.items()
+            if name in self._nodes
+            for touch in touches
+        ]
+
+    def seen_writes(self) -> list[tuple[str, Touch, Touch]]:
+        """Variable, write and read, for each write of a frozen variable that is still read."""
+        read_by = {variable: read for read in self._reads for variable in read.variables}
+        return [
+            (variable, write, read_by[variable])
+            for write in self._scope.writes
+            for variable in write.variables
+            if variable in read_by
+        ]
+
+    def with_aliases(self, kept: set[str]) -> set[str]:
+        """The variables with those that meet them where a handle may be one of several."""
+        groups = [h.variables for h in self._scope.handles.values() if len(h.variables) > 1]
+        groups += self._freezer.met
+        grown = {v for group in groups if kept.intersection(group) for v in group} | kept
+        return grown if grown == kept else self.with_aliases(grown)
+
+    def finished(self, seen: list[tuple[str, Touch, Touch]]) -> Frozen:
+        """The frozen model.
+
+        Args:
+            seen: Writes that an output sees, and that were taken out by wish.
+        """
+        _check_values(self._nodes, self._model)
+        graph = walk.without_unused(
+            dataclasses.replace(
+                self._model.graph, nodes=self._nodes, functions=self._freezer.functions
+            )
+        )
+        variables = self._freezer.kept_values(self._nodes)
+        _check_portable(graph, with_variables=bool(variables))
+        return Frozen(
+            dataclasses.replace(self._model, graph=graph, variables=variables, init=self._init),
+            len({variable for read in self._reads for variable in read.variables}),
+            len(self._scope.writes),
+            tuple(f"{write.op} at {' > '.join(write.path)} ({name})" for name, write, _ in seen),
+        )
 
 
 class _Freezer(Specialiser):
@@ -90,41 +145,66 @@ class _Freezer(Specialiser):
 
     rules = Rules(handles=HANDLES, reads=READS, writes=WRITES, ignored=IGNORED)
 
-    def __init__(self, model: Model, called: Container[str]) -> None:
+    def __init__(self, model: Model, called: Container[str], kept: Collection[str]) -> None:
         super().__init__(model.graph)
         self._values = model.variables
+        self._kept = kept
         self._initial = initial_values(model)
         self._effects = Effects(
             Graph(nodes={}, functions=self.functions, op_defs=model.graph.op_defs)
         )
         variable_ops = {n.op for n in _all_nodes(model.graph) if _is_on_variables(n.op)}
-        counts = order_matters(model.graph, self._effects, called=called, without=variable_ops)
-        # A write that is still there gives an output; it stays only for who takes that.
-        self._counts = lambda node: not WRITES.match(node.op) and counts(node)
-        self._by_identity = {
-            _identity(node): name
-            for name, node in model.graph.nodes.items()
-            if node.op in HANDLES and name in model.variables
-        }
+        counts = order_matters(
+            model.graph, self._effects, called=called, without=() if kept else variable_ops
+        )
+        # A write of a frozen variable that is still there gives an output; it stays only for who
+        # takes that.
+        self._counts = lambda node: (bool(kept) or not WRITES.match(node.op)) and counts(node)
+        self._names = _names_by_identity(model)
 
     def constant(self, node: Node) -> tuple[Node | None, Handle] | None:
         """The node that a variable becomes, None if it has no value, and its handle."""
+        name = self._name(node)
+        if name in self._kept:
+            return None
         dtype = attrs.to_type(node.attrs["dtype"])
-        if node.name in self._initial and self.graph.nodes.get(node.name) is node:
-            value = Node(
-                node.name, "Identity", (self._initial[node.name],), {"T": attrs.of_type(dtype)}
-            )
-            return value, Handle(dtype, None, (node.name,))
-        is_main = self.graph.nodes.get(node.name) is node
-        name = node.name if is_main and node.name in self._values else None
-        # In a function's body a node's name says nothing: what it shares with the main graph does.
-        name = name or self._by_identity.get(_identity(node))
-        if name is None:
+        if name in self._initial:
+            made = {"T": attrs.of_type(dtype)}
+            value = Node(node.name, "Identity", (self._initial[name],), made)
+            # The tensor that the initializer assigns is one of the main graph.
+            if self._is_main(node):
+                return value, Handle(dtype, None, (name,))
+        own = node.name if self._is_main(node) and node.name in self._values else name
+        if own not in self._values:
             shape = attrs.to_shape(node.attrs["shape"]) if "shape" in node.attrs else None
-            return None, Handle(dtype, shape, (node.name,))
-        value = self._values[name]
+            return None, Handle(dtype, shape, (name,))
+        value = self._values[own]
         shape = attrs.read_shape(attrs.message(value.attrs["value"]).tensor.tensor_shape)
         return value._replace(name=node.name), Handle(dtype, shape, (name,))
+
+    def _is_main(self, node: Node) -> bool:
+        return self.graph.nodes.get(node.name) is node
+
+    def _name(self, node: Node) -> str:
+        """What a variable is called here: the first of the nodes that are the same variable.
+
+        In a function's body a node's name says nothing: what it shares with the main graph does.
+        """
+        shared = self._names.get(_identity(node), ())
+        if self._is_main(node):
+            mine = self._values.get(node.name)
+            same = [name for name in shared if _same_value(mine, self._values.get(name))]
+            return same[0] if same else node.name
+        return shared[0] if shared else node.name
+
+    def kept_values(self, nodes: Mapping[str, Node]) -> dict[str, Node]:
+        """The value of each handle of a variable that stays, by the handle's name.
+
+        Raises:
+            ModelRefused: One has none, and its shape is not known.
+        """
+        handles = [node for node in nodes.values() if node.op in HANDLES]
+        return {node.name: self._values.get(node.name) or _zeros(node) for node in handles}
 
     def body_of(
         self, function: Function, nodes: Mapping[str, Node]
@@ -175,33 +255,78 @@ def _identity(node: Node) -> tuple[bytes, bytes]:
     return container, shared or node.name.encode()
 
 
-def _initialises_needed(node: Node, nodes: Mapping[str, Node], needed: set[str]) -> bool:
-    """Whether an initialiser matters: what it fills, if it is a table's, is needed by a call."""
-    if not node.op.startswith(_TABLE_WRITES):
+def _names_by_identity(model: Model) -> dict[tuple[bytes, bytes], list[str]]:
+    """The handles of the main graph that are one variable by their names, those with a value first."""
+    names: dict[tuple[bytes, bytes], list[str]] = {}
+    for name, node in sorted(model.graph.nodes.items()):
+        if node.op in HANDLES:
+            names.setdefault(_identity(node), []).append(name)
+    return {
+        key: sorted(same, key=lambda n: n not in model.variables) for key, same in names.items()
+    }
+
+
+def _same_value(a: Node | None, b: Node | None) -> bool:
+    """Whether two values are one: TensorFlow 2 has different variables under one shared name."""
+    if a is None or b is None:
         return True
-    table = node_of(node.inputs[0])
-    while nodes[table].op == "Identity":
-        table = node_of(nodes[table].inputs[0])
-    return table in needed
+    tensors = [node.tensor and (node.tensor.digest, node.tensor.shape) for node in (a, b)]
+    return a.attrs == b.attrs and tensors[0] == tensors[1]
 
 
-def _check_portable(graph: Graph) -> None:
-    """Refuses what only works in the process that built the graph, and reads of what is not there."""
+def _zeros(handle: Node) -> Node:
+    """What the checkpoint holds for a kept variable that only the initializer gives a value."""
+    dtype = attrs.to_type(handle.attrs["dtype"])
+    shape = attrs.to_shape(handle.attrs["shape"]) if "shape" in handle.attrs else None
+    sizes = [size for size in shape or () if size is not None]
+    if shape is None or len(sizes) != len(shape):
+        raise ModelRefused(
+            f"variable {handle.name!r} is to be kept, but has no value in the checkpoint and no"
+            " known shape",
+            where=handle.name,
+            hint="Save the model after the variable was initialised.",
+        )
+    count = math.prod(sizes)
+    content = [b""] * count if dtype is DType.STRING else bytes(count * dtype.item_bytes)
+    return const(handle.name, dtype, tuple(sizes), content)
+
+
+def _initialises_needed(node: Node, nodes: Mapping[str, Node], needed: set[str]) -> bool:
+    """Whether an initialiser matters: what it fills, a table or a variable, is needed by a call."""
+    if not node.op.startswith(_TABLE_WRITES) and not WRITES.match(node.op):
+        return True
+    filled = node_of(node.inputs[0])
+    while nodes[filled].op in ("Identity", "RefIdentity"):
+        filled = node_of(nodes[filled].inputs[0])
+    return filled in needed
+
+
+def _check_portable(graph: Graph, *, with_variables: bool) -> None:
+    """Refuses what only works in the process that built the graph, and uses of what is not there."""
     scopes = {"": graph.nodes, **{name: f.nodes for name, f in graph.functions.items()}}
     for scope, nodes in scopes.items():
         for node in nodes.values():
+            where = f"{scope} > {node.name}" if scope else node.name
             if node.op in PYTHON_CALLS:
                 raise ModelRefused(
                     f"op {node.op} calls Python code, which is not in the graph",
-                    where=f"{scope} > {node.name}" if scope else node.name,
+                    where=where,
                     hint="Rewrite tf.py_function or tf.numpy_function with TensorFlow ops, then save"
                     " the model again.",
                 )
+            if with_variables:
+                continue
             if node.op in READS or node.op == RESOURCE_HANDLE:
                 raise ModelRefused(
                     f"op {node.op} takes a variable from where it cannot be followed",
-                    where=f"{scope} > {node.name}" if scope else node.name,
+                    where=where,
                     hint="The model has an op of its own that hands on variables, or it is damaged.",
+                )
+            if WRITES.match(node.op):
+                raise ModelRefused(
+                    f"op {node.op} cannot do without its write",
+                    where=where,
+                    hint="Keep the variable (written: keep), or freeze outputs that do not need it.",
                 )
 
 
@@ -219,17 +344,6 @@ def _check_values(nodes: Mapping[str, Node], model: Model) -> None:
                 )
 
 
-def _seen_writes(writes: Iterable[Touch], reads: Iterable[Touch]) -> list[tuple[str, Touch, Touch]]:
-    """Variable, write and read, for each write of a variable that is still read."""
-    read_by = {variable: read for read in reads for variable in read.variables}
-    return [
-        (variable, write, read_by[variable])
-        for write in writes
-        for variable in write.variables
-        if variable in read_by
-    ]
-
-
 def _written(variable: str, write: Touch, read: Touch) -> ModelRefused:
     return ModelRefused(
         f"variable {variable!r} is written by {write.op} while the signature runs,"
@@ -237,5 +351,5 @@ def _written(variable: str, write: Touch, read: Touch) -> ModelRefused:
         where=" > ".join(write.path),
         hint="Its value changes from call to call, so it is no constant. Freeze a signature that"
         " does not write it, bind the input that switches training on (bind: {training: false}),"
-        " or drop the write (written: drop).",
+        " keep the variable in a SavedModel (written: keep), or drop the write (written: drop).",
     )

@@ -12,7 +12,13 @@ from freezeflow.graph import attrs, ops, walk
 from freezeflow.graph.effects import V1_CONTROL_FLOW
 from freezeflow.graph.graph import Function, Graph, Node, data_inputs, join
 from freezeflow.graph.handles import Handle, Read, meet
-from freezeflow.graph.variables import FUNCTION_USES, REF_TWINS, REF_VARIABLES, FunctionUse
+from freezeflow.graph.variables import (
+    FUNCTION_USES,
+    OLD_VALUE_WRITES,
+    REF_TWINS,
+    REF_VARIABLES,
+    FunctionUse,
+)
 from freezeflow.values import DType
 
 # Says which inputs are handles that only get read; wrong once they are values.
@@ -227,6 +233,9 @@ class Scope:
             )
             self.handles[node.name] = handle
             return
+        if node.op in OLD_VALUE_WRITES:
+            made = {"T": attrs.of_type(given[0].dtype)}
+            node = Node(node.name, "Identity", (node.inputs[0], *_controls(node)), made)
         self._out[node.name] = node
         self.reads[node.name] = [Touch(variables, node.op, (node.name,))]
 
@@ -418,6 +427,10 @@ def _placed(
             hint="The file is damaged or was edited; write the model again.",
         )
     return (*(None,) * before, *handles, *(None,) * after)
+
+
+def _controls(node: Node) -> tuple[str, ...]:
+    return tuple(tensor for tensor in node.inputs if tensor.startswith("^"))
 
 
 def _with_type(data: bytes, position: int, dtype: DType) -> bytes:

@@ -131,8 +131,17 @@ class _Naming:
             for name in self._model.signatures
         }
         graph = dataclasses.replace(self._model.graph, nodes=nodes)
-        init = tuple(moved(name) for name in self._model.init)
-        model = dataclasses.replace(self._model, graph=graph, signatures=signatures, init=init)
+        variables = {
+            names.get(handle, handle): value._replace(name=names.get(handle, handle))
+            for handle, value in self._model.variables.items()
+        }
+        model = dataclasses.replace(
+            self._model,
+            graph=graph,
+            signatures=signatures,
+            init=tuple(moved(name) for name in self._model.init),
+            variables=variables,
+        )
         return _pruned(model)
 
     def _all_names(self) -> dict[str, str]:
@@ -175,5 +184,5 @@ def _pruned(model: Model) -> Model:
         for side in (signature.inputs, signature.outputs)
         for spec in side.values()
     ]
-    graph = walk.prune(model.graph, [*map(node_of, ends), *model.init])
+    graph = walk.prune(model.graph, [*map(node_of, ends), *model.init, *model.variables])
     return dataclasses.replace(model, graph=graph)

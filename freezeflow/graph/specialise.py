@@ -19,6 +19,10 @@ class Specialiser:
 
     Args:
         graph: The graph as it was.
+
+    Attributes:
+        functions: The rewritten functions.
+        met: In their bodies, the resources of each handle that may be one of several.
     """
 
     rules: Rules
@@ -26,6 +30,7 @@ class Specialiser:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.functions: dict[str, Function] = {}
+        self.met: list[tuple[str, ...]] = []
         self._made: dict[tuple[str, tuple[Handle | None, ...]], Specialised] = {}
 
     def specialise(self, name: str, given: tuple[Handle | None, ...]) -> Specialised:
@@ -53,6 +58,7 @@ class Specialiser:
         handles = {arg.name: handle for arg, handle in args if handle is not None}
         scope = Scope(self, function.nodes, dict(handles))
         nodes = scope.run()
+        self.met += [h.variables for h in scope.handles.values() if len(h.variables) > 1]
         results = tuple(scope.handles.get(result.tensor) for result in function.results)
         kept, control = self.body_of(function, nodes)
         name = self._emit(_with_values(function, kept, control, handles, results))

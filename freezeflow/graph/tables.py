@@ -139,7 +139,9 @@ def _inlined(model: Model, plans: Mapping[str, _Plan], columns: Mapping[str, Col
         for side in (signature.inputs, signature.outputs)
         for spec in side.values()
     ]
-    return dataclasses.replace(model, graph=walk.prune(graph, [*ends, *init]), init=init)
+    return dataclasses.replace(
+        model, graph=walk.prune(graph, [*ends, *init, *model.variables]), init=init
+    )
 
 
 class _Inliner(Specialiser):

@@ -24,6 +24,9 @@ WRITES = re.compile(
     r"|DestroyResourceOp|DestroyTemporaryVariable)$"
 )
 
+# Those that give the value from before the write.
+OLD_VALUE_WRITES = frozenset({"CountUpTo", "ResourceCountUpTo", "RngReadAndSkip"})
+
 # Ops on a handle that neither read nor write the value, and have no outputs.
 IGNORED = frozenset({"DisableCopyOnRead"})
 

@@ -145,6 +145,9 @@ def saved_values(
     tables = {name: saved for name, saved in restored.tables.items() if name in nodes}
     if not (handles or tables):
         return None
+    filled = tables or any(handle in restored.variables for handle in handles)
+    if not filled and source.weights is None and _is_empty(prefix.parent):
+        return None  # all variables are local ones, which the initialiser sets
     checkpoint = open_checkpoint(prefix)
     lost = [handle for handle in handles if handle not in restored.variables]
     found = captured_variables(
@@ -157,6 +160,10 @@ def saved_values(
     if source.averages:
         saved = averaged_keys(saved, checkpoint, prefix)
     return Saved(checkpoint, prefix, saved, tables, frozenset(found))
+
+
+def _is_empty(folder: Path) -> bool:
+    return not folder.is_dir() or not any(folder.iterdir())
 
 
 def fill(model: Model, saved: Saved, context: Context) -> Model:

@@ -30,9 +30,10 @@ class Params:
         " branches that this rules out are left out.",
         default_factory=dict,
     )
-    written: Literal["error", "drop"] = param(
+    written: Literal["error", "keep", "drop"] = param(
         "What to do about a variable that a signature writes and an output sees: refuse the model,"
-        " or drop the write, so that the variable keeps its saved value (this changes the meaning).",
+        " keep the variable alive, so that only a SavedModel can hold the result, or drop the write, so"
+        " that the variable keeps its saved value (this changes the meaning).",
         default="error",
     )
     tables: Literal["init", "inline"] = param(
@@ -53,7 +54,7 @@ def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
     assert given.model is not None
     loaded = inline_model(given.model)
     loaded = bind_inputs(loaded, params.bind) if params.bind else settle_branches(loaded)
-    frozen = freeze_variables(loaded, drop_writes=params.written == "drop")
+    frozen = freeze_variables(loaded, written=params.written)
     for write in frozen.seen_writes:
         context.warn(f"dropped a write that an output sees: {write}")
     dropped = (*loaded.writes_dropped, *frozen.seen_writes)
@@ -68,6 +69,7 @@ def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
         model=model,
         facts={
             "variables_frozen": frozen.variables,
+            "variables_kept": sorted(model.variables),
             "writes_dropped": frozen.writes_dropped,
             "tables_inlined": inlined,
             "init": list(model.init),

@@ -163,7 +163,11 @@ def _leave_evidence(verdict: dict[str, Json], context: Context) -> None:
 
 def _check_may_run(original: Original, model: Model, params: Params) -> None:
     if model.variables:
-        raise StageFailed("the model still has variables", hint="put `freeze` before `validate`")
+        raise StageFailed(
+            "the model still has variables",
+            hint="put `freeze` before `validate`; variables that it keeps (written: keep) change from"
+            " call to call, so there is nothing to compare with",
+        )
     for graph in (original.graph, model.graph):
         function_order(graph)
         check_runnable(uses_of(graph), graph.functions, params.allow_ops)

@@ -217,7 +217,7 @@ def test_a_write_that_nobody_sees():
 
 def test_a_write_that_is_dropped_when_asked():
     made = counter(read("y", "v", "^write"))
-    result = frozen(made, drop_writes=True)
+    result = frozen(made, written="drop")
     assert result.model.graph.nodes["y"].inputs == ("v",)
     assert len(result.seen_writes) == 1
 
