@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from freezeflow.graph.inspection import Inspection
     from freezeflow.graph.model import Model
-    from freezeflow.releases import check_lock, diff, lock
+    from freezeflow.releases import check_lock, diff, lock, release, sign, verify
 
 __all__ = [
     "FreezeflowError",
@@ -63,7 +63,10 @@ __all__ = [
     "load_plans",
     "load_recipes",
     "lock",
+    "release",
     "run",
+    "sign",
+    "verify",
 ]
 
 # Each name and the module that it comes from; the others are from `freezeflow.api`.
@@ -81,7 +84,9 @@ _HOMES = {
         "freezeflow.errors",
     ),
     **dict.fromkeys(("RunResult", "StepResult"), "freezeflow.engine.results"),
-    **dict.fromkeys(("check_lock", "diff", "lock"), "freezeflow.releases"),
+    **dict.fromkeys(
+        ("check_lock", "diff", "lock", "release", "sign", "verify"), "freezeflow.releases"
+    ),
     "Inspection": "freezeflow.graph.inspection",
     "Model": "freezeflow.graph.model",
 }

@@ -28,7 +28,12 @@ WITH_TENSORFLOW = {"h5py", "keras", "ml_dtypes", "tf_keras"}
 OPTIONAL = {"PIL"}
 
 # Modules that are not called like their package.
-PACKAGES = {"google": "protobuf", "yaml": "pyyaml"}
+PACKAGES = {
+    "OpenSSL": "pyopenssl",
+    "google": "protobuf",
+    "model_signing": "model-signing",
+    "yaml": "pyyaml",
+}
 
 
 def lint_imports(folder):
@@ -98,7 +103,9 @@ def test_the_proof_room_needs_numpy_alone():
 
 def test_every_import_is_a_declared_dependency():
     extras = PROJECT["project"]["optional-dependencies"]
-    requirements = PROJECT["project"]["dependencies"] + extras["remote"]
+    requirements = PROJECT["project"]["dependencies"]
+    for extra in ("model-signing", "remote", "sign"):
+        requirements = requirements + extras[extra]
     declared = {normal(requirement) for requirement in requirements}
     used = {
         PACKAGES.get(name, name)

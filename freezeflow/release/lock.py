@@ -15,7 +15,7 @@ from typing import NamedTuple
 from freezeflow.engine.keys import KeyInput, Preimage, preimages
 from freezeflow.errors import FreezeflowError, UsageError
 from freezeflow.plan import Plan, Step
-from freezeflow.release.lock_file import LockText, read_lock_file, write_lock_file
+from freezeflow.release.lock_file import LockText, parse_lock_text, read_lock_file, write_lock_file
 from freezeflow.store.actions import key_of
 from freezeflow.store.store import Store
 from freezeflow.values import Digest, Json
@@ -169,8 +169,11 @@ class Lock:
         Raises:
             FreezeflowError: It cannot be written.
         """
+        write_lock_file(self.path, self.to_json())
+
+    def to_json(self) -> Json:
         models = {name: model.to_json() for name, model in self.models.items()}
-        write_lock_file(self.path, {"format": FORMAT, "models": models})
+        return {"format": FORMAT, "models": models}
 
     def line_of(self, model: str, field: Sequence[str]) -> int:
         """The line at which a field of a model stands, or what holds it where it is not there."""
@@ -187,7 +190,23 @@ def read_lock(path: Path) -> Lock:
     Raises:
         UsageError: There is none, or it is damaged or of another format.
     """
-    text = read_lock_file(path)
+    return _parsed(read_lock_file(path), path)
+
+
+def parse_lock(text: str, path: Path) -> Lock:
+    """Reads a lock's text.
+
+    Args:
+        text: The text.
+        path: Its file, for errors.
+
+    Raises:
+        UsageError: It is damaged or of another format.
+    """
+    return _parsed(parse_lock_text(text, path), path)
+
+
+def _parsed(text: LockText, path: Path) -> Lock:
     try:
         if text.data["format"] != FORMAT:
             raise ValueError(f"its format is {text.data['format']!r}")

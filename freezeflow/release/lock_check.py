@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -280,7 +280,7 @@ class LockGuard:
             self._check(event.result)
 
     def _check(self, result: StepResult) -> None:
-        plan = plan_of(result, self._plans.values())
+        plan = self._plans[result.ref.recipe, result.ref.plan]
         lock = self._locks[plan.recipe]
         step = lock.models[plan.name].steps[result.ref.step]
         files = relative_files(plan.recipe.parent, result.files)
@@ -315,9 +315,3 @@ def _output_changes(
             line = lock.line_of(name, (*place, "sha256"))
             locked, now = (found and found.sha256 for found in (locked_file, file))
             yield Mismatch(name, place, line, locked, now, _why(place))
-
-
-def plan_of(result: StepResult, plans: Iterable[Plan]) -> Plan:
-    """The plan that a step's result belongs to."""
-    place = (result.ref.recipe, result.ref.plan)
-    return next(plan for plan in plans if (plan.recipe, plan.name) == place)

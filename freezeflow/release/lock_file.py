@@ -71,10 +71,8 @@ def read_lock_file(path: Path) -> LockText:
         UsageError: There is none, or it is damaged.
         FreezeflowError: It cannot be read.
     """
-    import yaml
-
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse_lock_text(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
         raise UsageError(
             "the recipe has no lock", where=str(path), hint="Write one: freezeflow lock RECIPE."
@@ -83,6 +81,20 @@ def read_lock_file(path: Path) -> LockText:
         raise _damaged(path, 1, "is not UTF-8") from None
     except OSError as error:
         raise reading_failed(error, path) from error
+
+
+def parse_lock_text(text: str, path: Path) -> LockText:
+    """Reads a lock's text.
+
+    Args:
+        text: The text.
+        path: Its file, for errors.
+
+    Raises:
+        UsageError: It is damaged.
+    """
+    import yaml
+
     try:
         root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:

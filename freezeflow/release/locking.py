@@ -18,7 +18,7 @@ from freezeflow.release.lock import (
     read_lock,
     relative_files,
 )
-from freezeflow.release.lock_check import LockGuard, check_lock, plan_of
+from freezeflow.release.lock_check import LockGuard, check_lock
 from freezeflow.release.lock_file import lock_path
 from freezeflow.store.store import Store
 
@@ -50,11 +50,10 @@ def locks_of(plans: Sequence[Plan], result: RunResult, store: Store) -> dict[Pat
     """
     outputs: dict[tuple[Path, str], dict[str, StepOutput]] = {}
     for step in result.steps:
-        plan = plan_of(step, plans)
+        recipe, plan_name, name = step.ref
         assert step.model is not None
-        files = relative_files(plan.recipe.parent, step.files)
-        output = StepOutput(step.model, files)
-        outputs.setdefault((plan.recipe, plan.name), {})[step.ref.step] = output
+        output = StepOutput(step.model, relative_files(recipe.parent, step.files))
+        outputs.setdefault((recipe, plan_name), {})[name] = output
     found: dict[Path, dict[str, LockedModel]] = {}
     for plan in plans:
         locked = lock_model(plan, outputs[plan.recipe, plan.name], store)

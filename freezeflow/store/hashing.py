@@ -7,6 +7,7 @@ interpreter's lock, so two threads keep two cores busy.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import threading
@@ -196,6 +197,26 @@ def hash_open_file(
 
     identity = _run_on_file(path, [run], 1)
     return digests[0], identity
+
+
+def sha256_of(data: bytes) -> str:
+    """SHA-256 of some bytes, 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """SHA-256 of a whole file, 64 hex digits.
+
+    Raises:
+        FreezeflowError: The file cannot be read, or changed while it was read.
+    """
+    hasher = hashlib.sha256()
+
+    def run(descriptor: int, buffer: memoryview) -> None:
+        _feed(descriptor, 0, os.fstat(descriptor).st_size, buffer, (hasher.update,))
+
+    _run_on_file(path, [run], 1)
+    return hasher.hexdigest()
 
 
 def reading_failed(error: OSError, path: str | Path) -> FreezeflowError:

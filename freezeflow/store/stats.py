@@ -15,7 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from freezeflow.store.hashing import FileIdentity, hash_open_file, reading_failed
+from freezeflow.store.hashing import (
+    FileIdentity,
+    changed_while_read,
+    hash_open_file,
+    reading_failed,
+)
 from freezeflow.store.index import Index
 from freezeflow.values import Digest
 
@@ -83,6 +88,21 @@ class StatCache:
         return {
             path for path in identities if (known.get(path) or self._sha256(path)) == files[path][0]
         }
+
+    def sha256s(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """SHA-256 of each file; those that are not known are hashed now.
+
+        Raises:
+            FreezeflowError: A file cannot be read, or changed while it was read.
+        """
+        known = self._known({path: _identity(path) for path in paths}, "sha256")
+        found: dict[Path, str] = {}
+        for path in paths:
+            digest = known.get(path) or self._sha256(path)
+            if digest is None:
+                raise changed_while_read(path)
+            found[path] = digest
+        return found
 
     def remember_written(self, files: Iterable[tuple[Path, str]]) -> None:
         """Takes over the SHA-256 of files that have just been written."""
