@@ -150,14 +150,20 @@ CHANGES = {
 def test_which_line_does_not_hold_and_why(cli, folder, lock, why):
     where, before, after = CHANGES[why]
     edit(lock if where == "lock" else folder / "small.yaml", before, after)
+    done = cli("lock", "--check", "small.yaml")
+    assert done.returncode == 4, done.stderr
+    assert why in done.stderr
+    assert re.search(r"^small\.yaml\.lock:\d+:\d+: ", done.stderr)
+    assert "write the lock anew: freezeflow lock" in done.stderr
+
+
+def test_a_locked_run_refuses_before_anything_runs(cli, folder, lock):
+    edit(folder / "small.yaml", "- freeze", "- freeze: {written: drop}")
     shutil.rmtree(folder / "build")
-    for words in (("lock", "--check"), ("run", "--locked")):
-        done = cli(*words, "small.yaml")
-        assert done.returncode == 4, done.stderr
-        assert why in done.stderr
-        assert re.search(r"^small\.yaml\.lock:\d+:\d+: ", done.stderr)
-        assert "write the lock anew: freezeflow lock" in done.stderr
-        assert not (folder / "build").exists()
+    done = cli("run", "--locked", "small.yaml")
+    assert done.returncode == 4
+    assert "parameter written of freeze: locked error, now drop" in done.stderr
+    assert not (folder / "build").exists()
 
 
 def test_the_line_is_the_right_one(cli, folder, lock):

@@ -337,6 +337,7 @@ def test_a_clean_tree_has_nothing_to_be_said(project, tmp_path):
     assert digests(tmp_path / "r") == before
 
 
+@pytest.mark.slow
 def test_no_repository_no_lock_no_validation_and_allowed_ops(folder, tmp_path, cli):
     recipe = folder / "small.yaml"
     recipe.write_text(
