@@ -74,6 +74,10 @@ class ValidationFailed(FreezeflowError):
     exit_code = 4
 
 
+class RuntimeRefused(ValidationFailed):
+    """A runtime does not load an exported file, or does not answer a call: exit code 4."""
+
+
 class ModelRefused(FreezeflowError):
     """The model is damaged, or cannot be frozen with its meaning kept: exit code 5."""
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from freezeflow.context import Context
 from freezeflow.graph.model import Model
+from freezeflow.graph.original import Original
 from freezeflow.installed import version_of
 from freezeflow.params import param
 from freezeflow.store.files import Written
-from freezeflow.values import ModelSource
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,8 @@ class ExportRequest:
         to: The file or folder, absolute.
         recipe_digest: Digest of the recipe, for the manifest; None without one.
         params: The export's parameters, an instance of the format's ``params``.
-        source: The original model, which a check compares with.
+        original: Reads what it takes to run the original model, which a check compares with; only a
+            confined process may ask for it.
         context: What the step may use of the house.
     """
 
@@ -51,7 +52,7 @@ class ExportRequest:
     to: Path
     recipe_digest: str | None
     params: Any
-    source: ModelSource
+    original: Callable[[], Original]
     context: Context
 
 

@@ -14,6 +14,7 @@ from freezeflow.exports.format import ExportFormat
 FORMATS = {
     "frozen_graph": "freezeflow.exports.frozen_graph",
     "saved_model": "freezeflow.exports.saved_model",
+    "onnx": "freezeflow.exports.onnx",
 }
 
 ENTRY_POINTS = "freezeflow.exports"

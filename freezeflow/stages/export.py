@@ -12,10 +12,12 @@ from freezeflow.errors import StageFailed, UsageError
 from freezeflow.exports.format import ExportRequest, GraphForm
 from freezeflow.exports.registry import FORMATS, format_named, format_names
 from freezeflow.graph.canonical import canonical
+from freezeflow.graph.original import Original
 from freezeflow.graph.verify import check, unknown_ops
 from freezeflow.params import OutputPath, param
 from freezeflow.stages.stage import Choice, Demands, Outcome, Stage, StageInput, WrittenFile
 from freezeflow.store.background import settle
+from freezeflow.values import ModelSource
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ def run(given: StageInput, params: Params, context: Context) -> Outcome:
         to=Path(context.base, params.to),
         recipe_digest=context.recipe_digest,
         params=params,
-        source=given.source,
+        original=functools.partial(_original, given.source, context),
         context=context,
     )
     chosen = format_named(params.format)
@@ -127,6 +129,12 @@ def run(given: StageInput, params: Params, context: Context) -> Outcome:
             **published.facts,
         },
     )
+
+
+def _original(source: ModelSource, context: Context) -> Original:
+    from freezeflow.sources.original import original_of
+
+    return original_of(source, context)
 
 
 STAGE = Stage(

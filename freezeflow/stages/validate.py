@@ -13,6 +13,7 @@ from freezeflow.errors import StageFailed, ValidationFailed
 from freezeflow.graph.op_policy import check_runnable, uses_of
 from freezeflow.graph.walk import function_order
 from freezeflow.params import InputTree, param
+from freezeflow.proof.wishes import Random
 from freezeflow.sources.saved_model import WARMUP_REQUESTS
 from freezeflow.stages.stage import Outcome, Stage, StageInput
 from freezeflow.store.hashing import hash_file
@@ -26,19 +27,6 @@ if TYPE_CHECKING:
 
 # Seeded calls of each signature where the recipe says nothing.
 _USUAL_SAMPLES = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Random:
-    """What seeded inputs of one key look like."""
-
-    shape: tuple[int, ...] | None = param("Its shape, in place of the signature's.", default=None)
-    low: float | None = param("The smallest number.", default=None)
-    high: float | None = param(
-        "The largest number: included for integers, excluded for floats.", default=None
-    )
-    values: tuple[float, ...] = param("Numbers to choose from, in place of a range.", default=())
-    vocabulary: tuple[str, ...] = param("Strings to choose from.", default=())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,5 +87,5 @@ def with_asset(folder):
 
 def asked(model, to, recipe_digest=None, **more):
     """A request to write a model; what frozen graphs and SavedModels do not use is left out."""
-    request = {"params": None, "source": None, "context": None, **more}
+    request = {"params": None, "original": None, "context": None, **more}
     return ExportRequest(model=model, to=to, recipe_digest=recipe_digest, **request)

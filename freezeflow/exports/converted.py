@@ -1,0 +1,195 @@
+"""What the formats of other runtimes share: one signature, a look, a converter apart, a check, files.
+
+Nothing appears at the final path before the runtime has answered as the original does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from freezeflow.errors import ModelRefused
+from freezeflow.exports.check import Check, Subject, checked
+from freezeflow.exports.folders import published_folder
+from freezeflow.exports.format import Export, ExportedFile, ExportRequest
+from freezeflow.exports.limits import check_self_contained
+from freezeflow.exports.manifest import manifest_bytes, manifest_path
+from freezeflow.graph.model import Model
+from freezeflow.graph.profile import Profile, look
+from freezeflow.graph.single import with_one_signature, with_shapes
+from freezeflow.graph.write import graph_def_pieces
+from freezeflow.installed import version_of
+from freezeflow.params import param
+from freezeflow.runtimes.runtime import Names, Precision, Runtime
+from freezeflow.store.files import publication, write_atomically
+from freezeflow.values import Json, Location, Signature
+
+MANIFEST = "freezeflow.manifest.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneSignature:
+    """Parameters of formats that hold one signature, with inputs of fixed shape if need be."""
+
+    signature: str | None = param(
+        "Which signature to export; by default serving_default, else the only one.", default=None
+    )
+    batch: int | None = param(
+        "Fixes an unknown first dimension of every input.", default=None, minimum=1
+    )
+    shapes: Mapping[str, tuple[int, ...]] = param(
+        "Input key to its whole shape, where it has to be fixed.", default_factory=dict
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Single:
+    """A model with one signature, ready for a converter.
+
+    Args:
+        model: The model.
+        name: Its signature's name.
+        signature: Its signature.
+        folder: Where the converter writes; what it leaves there is published.
+    """
+
+    model: Model
+    name: str
+    signature: Signature
+    folder: Path
+
+    @property
+    def nodes(self) -> Names:
+        """Nodes of the graph by the signature's keys."""
+        ends = self.signature
+        return Names(
+            {key: spec.tensor for key, spec in ends.inputs.items()},
+            {key: spec.tensor for key, spec in ends.outputs.items()},
+        )
+
+    @property
+    def keys(self) -> Names:
+        """For formats that call inputs and outputs as the signature does."""
+        return Names(
+            {key: key for key in self.signature.inputs},
+            {key: key for key in self.signature.outputs},
+        )
+
+
+def single(request: ExportRequest, profile: Profile) -> Single:
+    """The part of the model that is exported, after a look whether the target takes it.
+
+    Raises:
+        UsageError: There is no such signature or input, or a shape does not fit.
+        ModelRefused: The target does not take it.
+    """
+    check_self_contained(request.model, profile.target)
+    params: OneSignature = request.params
+    model = with_one_signature(request.model, params.signature)
+    model = with_shapes(model, params.batch, params.shapes)
+    for asset in model.assets:
+        raise ModelRefused(
+            f"the graph reads the file {asset.name!r}, which {profile.target} cannot hold",
+            where=asset.tensor,
+        )
+    look(model, profile)
+    ((name, signature),) = model.signatures.items()
+    folder = request.context.scratch / "out"
+    folder.mkdir()
+    return Single(model=model, name=name, signature=signature, folder=folder)
+
+
+def graph_file(request: ExportRequest, model: Model) -> Path:
+    """The model as a GraphDef file in the step's scratch folder."""
+    path = request.context.scratch / "graph.pb"
+    write_atomically(path, graph_def_pieces(model.graph))
+    return path
+
+
+def finished(
+    request: ExportRequest,
+    made: Single,
+    runtime: Runtime,
+    *,
+    main: str,
+    names: Names,
+    precision: Precision,
+    tools: tuple[str, ...],
+    facts: Mapping[str, Json],
+) -> Export:
+    """Checks what a converter has left in the folder, and publishes it with its manifest.
+
+    Args:
+        request: The request.
+        made: What was converted.
+        runtime: What checks it.
+        main: The main file's name in the folder.
+        names: What inputs and outputs are called there.
+        precision: Of the file's numbers.
+        tools: Packages whose versions the manifest names.
+        facts: What the converter tells.
+
+    Raises:
+        ValidationFailed: The runtime refuses it or answers otherwise; nothing is published.
+        FreezeflowError: The files cannot be written.
+    """
+    verdict: Json = None
+    params = request.params
+    if params.check is not False:
+        subject = Subject(
+            file=made.folder / main,
+            names=names,
+            signature_name=made.name,
+            signature=made.signature,
+            bound=made.model.bound,
+            precision=precision,
+        )
+        wish = params.check if isinstance(params.check, Check) else Check()
+        verdict = checked(subject, runtime, wish, request.original, request.context)
+    told = {
+        "format": params.format,
+        "precision": precision.name,
+        "inputs": dict(names.inputs),
+        "outputs": dict(names.outputs),
+        "tools": {name: version_of(name) for name in sorted(tools)},
+    }
+    files = published(request, made.model, made.folder, main, export=told)
+    return Export(files, {"check": verdict, **facts})
+
+
+def published(
+    request: ExportRequest, model: Model, folder: Path, main: str, **told: Json
+) -> tuple[ExportedFile, ...]:
+    """Publishes a folder's files, first the main one, with a manifest beside or among them.
+
+    A format whose main file has the export's own name is published as files side by side, any other
+    one as a folder.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    pieces = {path.relative_to(folder).as_posix(): _whole(path) for path in found}
+    order = [main, *(name for name in pieces if name != main)]
+    if main == request.to.name:
+        with publication() as files:
+            written = {
+                name: files.write(request.to.parent / name, [pieces[name]]) for name in order
+            }
+            beside = manifest_path(request.to)
+            data = manifest_bytes(model, written, request.recipe_digest, **told)
+            manifest = ExportedFile(beside, files.write(beside, [data]))
+        root = request.to.parent
+    else:
+        with published_folder(request.to, belongs=MANIFEST) as root:
+            written = {name: write_atomically(root / name, [pieces[name]]) for name in order}
+            data = manifest_bytes(model, written, request.recipe_digest, **told)
+            manifest = ExportedFile(
+                request.to / MANIFEST, write_atomically(root / MANIFEST, [data])
+            )
+        root = request.to
+    return (*(ExportedFile(root / name, what) for name, what in written.items()), manifest)
+
+
+def _whole(path: Path) -> Location:
+    status = os.stat(path)
+    return Location(str(path), 0, status.st_size, status.st_mtime_ns, status.st_size, status.st_ino)

@@ -1,0 +1,81 @@
+"""ONNX by tf2onnx, checked by the onnx checker and ONNX Runtime.
+
+Weights lie in one file beside the model (``x.onnx.data``) where the model would be too large for one
+protobuf message, or on request. Inputs and outputs are called as the signature calls them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from freezeflow.exports.check import Checked, check_problems
+from freezeflow.exports.converted import OneSignature, finished, single
+from freezeflow.exports.format import Export, ExportFormat, ExportRequest
+from freezeflow.graph.profile import FUNCTIONAL, Profile
+from freezeflow.graph.storage import model_tensors
+from freezeflow.params import param
+from freezeflow.runtimes.onnx_runtime import RUNTIME
+from freezeflow.runtimes.runtime import FLOAT32
+
+# Below what a protobuf message can hold, with room for what the converter adds.
+_INLINE_BYTES = 1_500_000_000
+
+TOOLS = ("tf2onnx", "onnx")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Params(OneSignature, Checked):
+    """Parameters of ``format: onnx``."""
+
+    opset: int = param("Version of ONNX's operator set.", default=17, minimum=11, maximum=18)
+    external_data: Literal["auto", "always"] = param(
+        "Weights in a file of their own beside the model: where it is too large for one, or always.",
+        default="auto",
+    )
+
+
+PROFILE = Profile(
+    target="ONNX",
+    # That depends on the opset: before it converts, `tf.to_onnx` asks the converter's own table.
+    ops=None,
+    control_flow=FUNCTIONAL,
+)
+
+
+def write(request: ExportRequest) -> Export:
+    """Converts, checks and publishes; see `freezeflow.exports.converted`."""
+    from freezeflow.tf.to_onnx import to_onnx
+
+    params: Params = request.params
+    made = single(request, PROFILE)
+    nbytes = sum({t.digest: t.nbytes for t in model_tensors(made.model)}.values())
+    external = params.external_data == "always" or nbytes > _INLINE_BYTES
+    main = request.to.name
+    facts = request.context.confined(
+        to_onnx, made.model, made.nodes, PROFILE, made.folder / main, params.opset, external
+    )
+    return finished(
+        request,
+        made,
+        RUNTIME,
+        main=main,
+        names=made.keys,
+        precision=FLOAT32,
+        tools=TOOLS,
+        facts={**facts, "external_data": external},
+    )
+
+
+FORMAT = ExportFormat(
+    name="onnx",
+    summary="ONNX, for ONNX Runtime and whatever else reads it; needs `freezeflow[onnx]`.",
+    write=write,
+    suffixes=(".onnx",),
+    params=Params,
+    extra="onnx",
+    tools=TOOLS,
+    runtime_tools=RUNTIME.tools,
+    in_tensorflow=True,
+    problems=check_problems,
+)

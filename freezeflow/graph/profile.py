@@ -1,0 +1,178 @@
+"""What a target takes, as data, and the look at a graph that comes before any converter.
+
+A converter's own report comes too late and names its own things. The look names the model's nodes,
+and what helps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from typing import Literal, NamedTuple
+
+from freezeflow.errors import ModelRefused
+from freezeflow.graph import attrs
+from freezeflow.graph.graph import Graph, Node
+from freezeflow.graph.model import Model
+from freezeflow.graph.walk import reached_functions
+from freezeflow.values import DType, Shape
+
+FUNCTIONAL = frozenset(["If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase"])
+LOWERED = frozenset(["Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"])
+CALLS = frozenset(["PartitionedCall", "StatefulPartitionedCall"])
+
+# In every graph, and nothing to any target.
+_PLAIN = frozenset(["Const", "Identity", "NoOp", "Placeholder", "PlaceholderWithDefault"])
+
+_NAMED = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What a target takes.
+
+    Args:
+        target: What it is called.
+        ops: The ops that it takes; None where only its converter knows.
+        control_flow: Ops of control flow that it takes.
+        static: Which dimensions of inputs have to be known: none, or all.
+        dtypes: Element types of inputs and outputs that it takes; None for all.
+        layout: The layout of images that its kernels take (``NHWC``), empty for any.
+        helps: Op to what helps where the target does not take it.
+    """
+
+    target: str
+    ops: Collection[str] | None
+    control_flow: frozenset[str] = FUNCTIONAL
+    static: Literal["none", "all"] = "none"
+    dtypes: frozenset[DType] | None = None
+    layout: Literal["", "NHWC"] = ""
+    helps: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+class _Use(NamedTuple):
+    """A node and where it stands: its path, through the function that holds it."""
+
+    path: str
+    node: Node
+
+
+def look(model: Model, profile: Profile) -> None:
+    """Lets a model with one signature pass that a target takes.
+
+    Raises:
+        ModelRefused: It does not; the message names the ops and nodes, the hint what helps.
+    """
+    _look_at_ends(model, profile)
+    uses = list(_uses(model.graph))
+    _look_at_control_flow(uses, profile)
+    _look_at_ops(uses, profile)
+    _look_at_layout(uses, profile)
+
+
+def _uses(graph: Graph) -> Iterator[_Use]:
+    for node in graph.nodes.values():
+        yield _Use(node.name, node)
+    for name in reached_functions(graph, graph.nodes.values()):
+        for node in graph.functions[name].nodes.values():
+            yield _Use(f"{name}/{node.name}", node)
+
+
+def _look_at_ends(model: Model, profile: Profile) -> None:
+    ((name, signature),) = model.signatures.items()
+    for side, ends in (("input", signature.inputs), ("output", signature.outputs)):
+        for key, spec in ends.items():
+            if profile.dtypes is not None and spec.dtype not in profile.dtypes:
+                known = ", ".join(sorted(dtype.tf_name for dtype in profile.dtypes))
+                raise ModelRefused(
+                    f"{profile.target} has no {spec.dtype.tf_name} {side}s: {key!r}",
+                    where=name,
+                    hint=f"It takes {known}.",
+                )
+    if profile.static == "none":
+        return
+    for key, spec in signature.inputs.items():
+        if _is_open(spec.shape):
+            shown = "of unknown rank" if spec.shape is None else _shown(spec.shape)
+            raise ModelRefused(
+                f"{profile.target} takes known shapes only, and input {key!r} is {shown}",
+                where=name,
+                hint=f"`batch: N` fixes an open first dimension, `shapes: {{{key}: [...]}}` all of them.",
+            )
+
+
+def _look_at_control_flow(uses: list[_Use], profile: Profile) -> None:
+    for known, form, other in (
+        (LOWERED, "lowered", "functional"),
+        (FUNCTIONAL, "functional", "lowered"),
+    ):
+        met = [use for use in uses if use.node.op in known - profile.control_flow]
+        if not met:
+            continue
+        takes_other = bool(profile.control_flow & (FUNCTIONAL if form == "lowered" else LOWERED))
+        hint = (
+            f"It takes {other} control flow: export the model again from TensorFlow 2."
+            if takes_other
+            else "Unroll the loop (keras: `unroll=True`), or bind the input that decides a branch"
+            " (`freeze: {bind: ...}`)."
+        )
+        raise ModelRefused(
+            f"{profile.target} does not take {form} control flow: {_listed(met)}",
+            where=met[0].path,
+            hint=hint,
+        )
+
+
+def _look_at_ops(uses: list[_Use], profile: Profile) -> None:
+    if profile.ops is None:
+        return
+    known = {*profile.ops, *_PLAIN, *FUNCTIONAL, *LOWERED, *CALLS}
+    foreign = [use for use in uses if use.node.op not in known]
+    if not foreign:
+        return
+    helps = {profile.helps[use.node.op]: None for use in foreign if use.node.op in profile.helps}
+    raise ModelRefused(
+        f"{profile.target} does not take {_listed(foreign)}",
+        where=foreign[0].path,
+        hint=" ".join(helps)
+        or "`fold` before the export, or a signature without them, may leave them out.",
+    )
+
+
+def _look_at_layout(uses: list[_Use], profile: Profile) -> None:
+    if not profile.layout:
+        return
+    for use in uses:
+        data = use.node.attrs.get("data_format")
+        if data is not None and attrs.to_bytes(data) not in (
+            b"",
+            profile.layout.encode(),
+            b"NDHWC",
+        ):
+            found = attrs.to_bytes(data).decode()
+            raise ModelRefused(
+                f"{profile.target} takes images as {profile.layout} only, and {use.node.op} is {found}",
+                where=use.path,
+                hint="Export the model from TensorFlow with channels last.",
+            )
+
+
+def _listed(uses: list[_Use]) -> str:
+    """Ops with the number of their nodes and the name of the first."""
+    nodes: dict[str, list[str]] = {}
+    for use in uses:
+        nodes.setdefault(use.node.op, []).append(use.path)
+    shown = [
+        f"{op} ({paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''})"
+        for op, paths in sorted(nodes.items())
+    ]
+    more = len(shown) - _NAMED
+    return ", ".join(shown[:_NAMED]) + (f" and {more} more ops" if more > 0 else "")
+
+
+def _is_open(shape: Shape) -> bool:
+    return shape is None or None in shape
+
+
+def _shown(shape: tuple[int | None, ...]) -> str:
+    return f"[{', '.join('?' if dim is None else str(dim) for dim in shape)}]"

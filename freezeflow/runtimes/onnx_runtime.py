@@ -1,0 +1,51 @@
+"""ONNX Runtime on the processor, as it is by default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from freezeflow.errors import RuntimeRefused
+from freezeflow.proof.saved_calls import load_calls, save_calls
+from freezeflow.runtimes.runtime import Names, Runtime
+from freezeflow.values import Json
+
+# Errors only; a warning about every initializer helps nobody.
+_QUIET = 3
+
+
+def answer(file: Path, names: Names, calls: Path, answers: Path) -> Json:
+    """Answers saved calls with a model file."""
+    import onnx
+    import onnxruntime
+
+    try:
+        onnx.checker.check_model(str(file), full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise RuntimeRefused(f"the onnx checker: {_first_line(error)}") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _QUIET
+    failures = onnxruntime.capi.onnxruntime_pybind11_state
+    refusals = (RuntimeError, ValueError, failures.Fail, failures.InvalidArgument)
+    try:
+        session = onnxruntime.InferenceSession(
+            str(file), options, providers=["CPUExecutionProvider"]
+        )
+        save_calls(answers, [_answer(session, call, names) for call in load_calls(calls)])
+    except refusals as error:
+        raise RuntimeRefused(f"ONNX Runtime: {_first_line(error)}") from error
+    return {}
+
+
+def _answer(session: Any, call: Any, names: Names) -> dict[str, Any]:
+    keys = list(names.outputs)
+    feeds = {names.inputs[key]: value for key, value in call.items() if key in names.inputs}
+    found = session.run([names.outputs[key] for key in keys], feeds)
+    return dict(zip(keys, found, strict=True))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+RUNTIME = Runtime(name="onnxruntime", answer=answer, tools=("onnxruntime", "onnx"))

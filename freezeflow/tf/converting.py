@@ -1,0 +1,56 @@
+"""What converters have in common: they raise anything, and say it at length."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from freezeflow.errors import FreezeflowError, ModelRefused
+from freezeflow.graph.model import Model
+from freezeflow.graph.write import graph_def_bytes, read_range
+
+GraphDef = tf.compat.v1.GraphDef
+
+_MOST_CHARACTERS = 300
+
+
+@contextlib.contextmanager
+def converter(name: str, hint: str = "") -> Iterator[None]:
+    """Runs a converter; what it raises is kept in the step's log, and told in one line.
+
+    Raises:
+        ModelRefused: It cannot convert the model.
+    """
+    try:
+        yield
+    except FreezeflowError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        told = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
+        raise ModelRefused(
+            f"{name} cannot convert the model: {told[:_MOST_CHARACTERS]}",
+            hint=f"{hint or 'The whole report of the converter is in the log of the step.'}",
+        ) from error
+
+
+def graph_def_of(model: Model) -> Any:
+    """The model as a message of TensorFlow's; it may be larger than what can be serialised."""
+    graph_def = GraphDef.FromString(graph_def_bytes(model.graph, skeleton=True))
+    bodies = [(graph_def.node, model.graph.nodes)]
+    bodies += [
+        (function.node_def, model.graph.functions[function.signature.name].nodes)
+        for function in graph_def.library.function
+    ]
+    for written, nodes in bodies:
+        for node_def in written:
+            tensor = nodes[node_def.name].tensor
+            if tensor is not None:
+                node_def.attr["value"].tensor.tensor_content = read_range(tensor.location)
+            for key in [key for key in node_def.attr if key.startswith("_freezeflow")]:
+                del node_def.attr[key]
+    return graph_def

@@ -1,0 +1,66 @@
+import pytest
+
+from freezeflow.errors import ModelRefused
+from freezeflow.graph import attrs
+from freezeflow.graph.graph import Graph
+from freezeflow.graph.model import Model
+from freezeflow.graph.profile import LOWERED, Profile, look
+from freezeflow.values import DType, Signature, TensorSpec
+from tests.graphs import node
+
+F = DType.FLOAT
+
+
+def made(*nodes, shape=(None, 4), dtype=F):
+    x = node("x", "Placeholder", dtype=dtype, shape=attrs.of_shape(shape))
+    ends = Signature({"x": TensorSpec("x", dtype, shape)}, {"y": TensorSpec("y", dtype, shape)})
+    y = node("y", "Identity", nodes[-1].name if nodes else "x", T=dtype)
+    graph = Graph(nodes={each.name: each for each in (x, *nodes, y)})
+    return Model(graph=graph, signatures={"serving_default": ends})
+
+
+def refusal(found, **fields):
+    with pytest.raises(ModelRefused) as caught:
+        look(found, Profile(target="Toaster", **{"ops": None, **fields}))
+    return caught.value
+
+
+RELU = node("relu", "Relu", "x", T=F)
+AUDIO = [node(f"a{i}", "AudioSpectrogram", "x") for i in range(3)]
+
+
+def test_what_a_target_takes_passes():
+    look(made(RELU), Profile(target="Toaster", ops={"Relu"}, static="none"))
+    look(made(RELU, shape=(1, 4)), Profile(target="Toaster", ops=None, static="all"))
+
+
+def test_ops_are_named_with_their_nodes_and_what_helps():
+    error = refusal(made(RELU, *AUDIO), ops={"Relu"}, helps={"AudioSpectrogram": "Toast less."})
+    assert error.message == "Toaster does not take AudioSpectrogram (a0 and 2 more)"
+    assert error.where == "a0"
+    assert error.hint == "Toast less."
+
+
+def test_control_flow():
+    error = refusal(made(node("s", "Switch", "x", "x")))
+    assert "does not take lowered control flow: Switch (s)" in error.message
+    assert "functional" in error.hint
+    error = refusal(made(node("w", "While", "x")), control_flow=frozenset())
+    assert "functional control flow: While (w)" in error.message
+    assert "Unroll" in error.hint
+    look(made(node("s", "Switch", "x", "x")), Profile(target="T", ops=None, control_flow=LOWERED))
+
+
+def test_shapes_and_dtypes():
+    error = refusal(made(), static="all")
+    assert "input 'x' is [?, 4]" in error.message
+    assert "`batch: N`" in error.hint
+    error = refusal(made(dtype=DType.STRING), dtypes=frozenset([F]))
+    assert "has no string inputs: 'x'" in error.message
+
+
+def test_layout():
+    conv = node("c", "Conv2D", "x", "x", data_format=attrs.of_bytes(b"NCHW"))
+    error = refusal(made(conv), layout="NHWC")
+    assert error.where == "c"
+    assert "takes images as NHWC only, and Conv2D is NCHW" in error.message
