@@ -9,7 +9,7 @@ import yaml
 from freezeflow.engine.options import RunOptions
 from freezeflow.engine.run import run
 from freezeflow.plan import make_plan
-from freezeflow.spec.recipe import load_recipe
+from freezeflow.spec.recipe import load_recipes
 from freezeflow.store.store import Store
 
 DIGITS = Path(__file__).resolve().parents[2] / "pipelines" / "digits"
@@ -37,7 +37,7 @@ class Branches:
         data = {"version": 1, "model": {"saved_model": str(model)}, "stages": stages}
         recipe = folder / "r.yaml"
         recipe.write_text(yaml.safe_dump(data, sort_keys=False))
-        plan = make_plan(load_recipe(recipe))
+        plan = make_plan(load_recipes(recipe).recipes[0])
         options = RunOptions(jobs=jobs, keep_going=True)
         with contextlib.closing(Store.open(folder / "cache")) as store:
             result = run(plan, store, options)
