@@ -20,6 +20,7 @@ from freezeflow.runtimes.runtime import Names, Precision, Runtime
 from freezeflow.values import Json, Signature
 
 if TYPE_CHECKING:
+    from freezeflow.proof.calls import Wanted
     from freezeflow.proof.compare import Tolerance
     from freezeflow.proof.saved_calls import Array
 
@@ -31,7 +32,8 @@ class Check:
     """How an exported file is compared with the original."""
 
     inputs: InputPath | None = param(
-        "An .npz file with one array for each input, under the signature's keys.", default=None
+        "A file with inputs, as `validate` takes them: .npz with an array for each key, and so on.",
+        default=None,
     )
     samples: int = param("How many calls with seeded inputs.", default=4, minimum=0)
     seed: int = param("Seed of the inputs.", default=0, minimum=0)
@@ -130,11 +132,7 @@ def checked(
         signature_name=subject.signature_name,
         signature=subject.signature,
         bound=subject.bound,
-        file=None if check.inputs is None else Path(context.base, check.inputs),
-        samples=check.samples,
-        seed=check.seed,
-        sizes=check.sizes,
-        random=check.random,
+        wanted=_wanted(check, context.base),
         allow_ops=check.allow_ops,
     )
     context.confined(answer_original, original, inquiry, calls, (first, second))
@@ -143,6 +141,22 @@ def checked(
     verdict = _judged(subject, runtime, check, answers)
     context.log(f"{runtime.name}: within the tolerance in {verdict['calls']} calls")
     return {"format": FORMAT, "runtime": runtime.described(), **verdict}
+
+
+def _wanted(check: Check, base: Path) -> Wanted:
+    from freezeflow.proof.calls import Wanted
+    from freezeflow.proof.seeded import Wish
+
+    return Wanted(
+        samples=check.samples,
+        seed=check.seed,
+        sizes=check.sizes,
+        wishes={
+            key: Wish(wish.shape, wish.low, wish.high, (*wish.values, *wish.vocabulary))
+            for key, wish in check.random.items()
+        },
+        files=None if check.inputs is None else Path(base, check.inputs),
+    )
 
 
 def _judged(
