@@ -72,7 +72,7 @@ def test_a_failed_check_publishes_nothing(ran):
     [
         ("onnx-signature", UsageError, "no signature 'gone'"),
         ("onnx-shapes", UsageError, "no input 'gone'"),
-        ("onnx-random", StageFailed, "no input named 'gone'"),
+        ("onnx-random", StageFailed, "has an input named 'gone'"),
     ],
 )
 def test_what_does_not_fit_the_model(ran, name, kind, text):
