@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from freezeflow.errors import RuntimeRefused
-from freezeflow.proof.saved_calls import load_calls, save_calls
 from freezeflow.runtimes.runtime import Names, Runtime
 from freezeflow.values import Json
 
@@ -18,6 +17,8 @@ def answer(file: Path, names: Names, calls: Path, answers: Path) -> Json:
     """Answers saved calls with a model file."""
     import onnx
     import onnxruntime
+
+    from freezeflow.proof.saved_calls import load_calls, save_calls
 
     try:
         onnx.checker.check_model(str(file), full_check=True)
