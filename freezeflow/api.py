@@ -318,7 +318,7 @@ def run(
         KeyboardInterrupt: All processes are ended, nothing partial is left.
     """
     from freezeflow.engine.events import ignore
-    from freezeflow.engine.options import ALL_MEMORY, RunOptions
+    from freezeflow.engine.options import RunOptions
     from freezeflow.engine.run import run_plans
     from freezeflow.plan import Plan
 
@@ -339,7 +339,8 @@ def run(
         only=only,
         remote=settings.remote,
         step_seconds=settings.step_timeout,
-        memory_bytes=settings.mem_limit or ALL_MEMORY,
+        retries=settings.retries,
+        mem_limit=settings.mem_limit,
     )
     with open_store(settings.cache_dir) as store:
         listener = on_event or ignore

@@ -16,8 +16,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from freezeflow.engine.executors import killed
 from freezeflow.engine.orders import Limits
+from freezeflow.engine.processes import killed
 from freezeflow.errors import FreezeflowError, StageFailed
 from freezeflow.values import Json
 

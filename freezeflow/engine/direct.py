@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from freezeflow.engine.context import StepContext
-from freezeflow.engine.executors import LocalExecutor, Work
+from freezeflow.engine.executors import LocalExecutor
 from freezeflow.engine.interruption import interruptible
-from freezeflow.engine.orders import Limits, Order, StoredModel
+from freezeflow.engine.orders import Limits, Order, StoredModel, Work
 from freezeflow.graph.model import Model
 from freezeflow.graph.storage import decode_model, encode_model
 from freezeflow.graph.verify import check, remembering
@@ -76,7 +76,7 @@ def run_chain(
     outcomes: list[Outcome] = []
     try:
         with (
-            interruptible(),
+            interruptible(lambda: False),
             background(),
             remembering(),
             _no_collection(),
@@ -130,7 +130,7 @@ class _Apart:
     def run(self, stage: Stage, params: Any, given: StageInput, context: StepContext) -> Outcome:
         """The stage's outcome; raises what the stage raised."""
         if self._executor is None:
-            self._executor = LocalExecutor(1, self._folder)
+            self._executor = LocalExecutor(self._folder, apart=False)
         scratch = Path(tempfile.mkdtemp(prefix=f"{stage.name}-", dir=self._folder))
         order = Order(
             stage=stage.name,

@@ -179,7 +179,7 @@ class _Server:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for descriptor in self._inherited:
                 os.close(descriptor)
-            _redirect(scratch)
+            redirect(scratch)
             from freezeflow.engine.worker import perform_saved_order
 
             perform_saved_order(scratch)
@@ -204,12 +204,14 @@ class _Server:
         os.write(self._replies, f"{line}\n".encode())
 
 
-def _redirect(scratch: Path) -> None:
-    """Input from nowhere, output into the step's log."""
+def redirect(scratch: Path) -> None:
+    """Input from nowhere, output into the log of the step with this folder."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     log = os.open(scratch / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for descriptor, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(descriptor, target)
+    os.close(nothing)
+    os.close(log)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from freezeflow.store.actions import Outputs
 from freezeflow.store.blobs import BlobLost
 from freezeflow.store.store import Store
 from freezeflow.values import Digest, Location
+
+# Models whose tensors are remembered; a run has few chains at work at once.
+_KNOWN_MODELS = 64
 
 
 class Lost(Exception):
@@ -47,8 +51,8 @@ class Keeper:
         self._store = store
         self._executor = executor
         self._fetch_weights = fetch_weights
-        # Tensors of the models of this run, by the model's digest: these have a known place.
-        self._tensors: dict[Digest, Collection[Digest]] = {}
+        # Tensors of the models last handled, by the model's digest: these have a known place.
+        self._tensors: OrderedDict[Digest, Collection[Digest]] = OrderedDict()
 
     def stored_model(self, outputs: Outputs, *, in_tensorflow: bool) -> StoredModel | None:
         """The files of a model, checked; None when the executor still has it in memory.
@@ -78,7 +82,7 @@ class Keeper:
         for digest in digests:
             if digest not in locations:
                 raise Lost(f"the weight {digest.hex[:12]} is not where it was", by_load=True)
-        self._tensors[outputs.model] = frozenset(digests)
+        self._know(outputs.model, digests)
         return StoredModel(
             graph=blobs.path(outputs.graph), record=blobs.path(outputs.record), tensors=locations
         )
@@ -146,5 +150,11 @@ class Keeper:
             ),
             log=log,
         )
-        self._tensors[outputs.model] = frozenset(model.tensors)
+        self._know(outputs.model, model.tensors)
         return outputs
+
+    def _know(self, model: Digest, tensors: Collection[Digest]) -> None:
+        self._tensors[model] = frozenset(tensors)
+        self._tensors.move_to_end(model)
+        while len(self._tensors) > _KNOWN_MODELS:
+            self._tensors.popitem(last=False)

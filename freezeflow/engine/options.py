@@ -20,9 +20,12 @@ class RunOptions:
         keep_going: When a step fails, go on with those that do not need it.
         only: Run only the steps of this stage or with this id, and what they need.
         remote: The shared cache.
-        step_seconds: A step that runs in TensorFlow and takes longer is ended; None for no limit.
-        memory_bytes: Private memory that such a step's process may have; by default as much as the
-            machine has.
+        step_seconds: A step that runs in a process of its own and takes longer is ended; None for no
+            limit.
+        retries: How often a step is tried again whose process died, ran out of memory, or took too
+            long; a refusal never is.
+        mem_limit: Bytes of memory that running steps may take together, and a process with
+            TensorFlow alone; None for what the machine has.
     """
 
     jobs: int = 1
@@ -31,4 +34,5 @@ class RunOptions:
     only: str | None = None
     step_seconds: float | None = 4 * 3600.0
     remote: RemoteOptions = dataclasses.field(default_factory=RemoteOptions)
-    memory_bytes: int = ALL_MEMORY
+    retries: int = 0
+    mem_limit: int | None = None

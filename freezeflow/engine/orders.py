@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from freezeflow.errors import FreezeflowError
 from freezeflow.values import Digest, Json, Location, ModelSource
@@ -101,6 +101,32 @@ class Order:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A step that is to run.
+
+    Args:
+        name: Unique among the work of one executor; letters, digits and dashes.
+        order: What to do.
+        in_tensorflow: It needs a process with TensorFlow.
+        model_digest: Content digest of the order's model; None for ``load``.
+        seconds: It is ended after so long; None for no limit.
+    """
+
+    name: str
+    order: Order
+    in_tensorflow: bool
+    model_digest: Digest | None
+    seconds: float | None = None
+
+
+class Ended(NamedTuple):
+    """Work that has ended: its name, and what came of it."""
+
+    name: str
+    report: Report
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class NewModel:
     """A model that a step made: skeleton, record, and where its tensors lie."""
 
@@ -120,8 +146,11 @@ class Report:
         warnings: What the user should see.
         seconds: Wall time of the stage.
         peak_rss_bytes: Peak memory of the process.
+        own_peak_bytes: How much its memory grew over what the process had when the step began.
         failure: Why it failed.
         crash: The traceback of a bug.
+        lost: It failed because of what happened to its process, and may succeed when it is tried
+            again: the process died, ran out of memory, or took too long.
     """
 
     model: NewModel | None = None
@@ -130,8 +159,10 @@ class Report:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     peak_rss_bytes: int = 0
+    own_peak_bytes: int = 0
     failure: FreezeflowError | None = None
     crash: str | None = None
+    lost: Literal["", "died", "memory", "timeout"] = ""
 
     def save(self, scratch: Path) -> None:
         """Writes the report into the step's scratch folder, its main file last."""
@@ -147,6 +178,8 @@ class Report:
             "warnings": list(self.warnings),
             "seconds": self.seconds,
             "peak_rss_bytes": self.peak_rss_bytes,
+            "own_peak_bytes": self.own_peak_bytes,
+            "lost": self.lost,
             "failure": self.failure.to_data() if self.failure else None,
             "crash": self.crash,
         }
@@ -176,6 +209,8 @@ class Report:
             warnings=tuple(data["warnings"]),
             seconds=data["seconds"],
             peak_rss_bytes=data["peak_rss_bytes"],
+            own_peak_bytes=data["own_peak_bytes"],
+            lost=data["lost"],
             failure=FreezeflowError.from_data(data["failure"]) if data["failure"] else None,
             crash=data["crash"],
         )

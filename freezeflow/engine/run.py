@@ -6,12 +6,11 @@ import dataclasses
 import json
 import os
 import time
-from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from freezeflow.context import EVIDENCE
+from freezeflow.engine.admission import Answer, Queue, Room
 from freezeflow.engine.events import (
     CacheShared,
     OnEvent,
@@ -24,13 +23,14 @@ from freezeflow.engine.events import (
     ignore,
 )
 from freezeflow.engine.evidence import evidence_facts, file_name
-from freezeflow.engine.executors import LocalExecutor, Work
+from freezeflow.engine.executors import Executor, LocalExecutor
 from freezeflow.engine.interruption import interruptible
 from freezeflow.engine.keeping import Keeper, Lost
 from freezeflow.engine.keys import changes, preimages
 from freezeflow.engine.looking_up import cached, uncollected
-from freezeflow.engine.options import RunOptions
-from freezeflow.engine.orders import LOG_NAME, Limits, Order, Report, StoredModel
+from freezeflow.engine.memory import Memory
+from freezeflow.engine.options import ALL_MEMORY, RunOptions
+from freezeflow.engine.orders import LOG_NAME, Ended, Limits, Order, Report, StoredModel, Work
 from freezeflow.engine.results import RunResult, StepRef, StepResult
 from freezeflow.engine.schedule import Schedule, State
 from freezeflow.engine.tasks import Task, make_tasks
@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 
 # Lines of a failed step's log that are shown.
 _LOG_LINES = 20
+
+# Seconds after which is looked again: at what another run is making, and whether Ctrl-C was pressed.
+_PATIENCE = 0.02
+_WATCH = 0.5
 
 
 def run(
@@ -78,10 +82,12 @@ def run_plans(
     Raises:
         FreezeflowError: The store cannot be read or written.
         UsageError: `options.only` names no step.
-        KeyboardInterrupt: Ctrl-C or SIGTERM: all processes are ended, nothing partial is left.
+        KeyboardInterrupt: Ctrl-C or SIGTERM: nothing partial is left. Where steps run in other
+            processes, the first Ctrl-C lets those finish that have begun.
     """
-    with interruptible(), store.in_use():
-        return _Run(plans, store, options, on_event).go()
+    going = _Run(plans, store, options, on_event)
+    with interruptible(going.interrupt), store.in_use():
+        return going.go()
 
 
 class _Run:
@@ -93,13 +99,16 @@ class _Run:
         self._tell = on_event
         self._tasks = make_tasks(plans, options.only)
         self._schedule = Schedule({task: task.needs for task in self._tasks})
-        self._queue: deque[Task] = deque()
+        self._queue = Queue()
         self._running: dict[str, Task] = {}
-        # What was made in this run, by key.
-        self._made: dict[Digest, Task] = {}
+        # Which action each step used last, once that is asked.
+        self._noted: Mapping[tuple[str, str], Digest] | None = None
         self._counter = 0
-        # A step has failed, and no other may begin.
+        # A step has failed, or Ctrl-C was pressed, and no other may begin.
         self._stopping = False
+        self._interrupted = False
+        # Steps run in other processes, which Ctrl-C lets finish.
+        self._apart = False
         # Opened when something is missed.
         self._shared: SharedCache | None = None
 
@@ -121,6 +130,8 @@ class _Run:
             seconds=time.perf_counter() - started,
         )
         self._tell(RunEnded(result=result))
+        if self._interrupted:
+            raise KeyboardInterrupt
         return result
 
     # ------------------------------------------------------------ looking up
@@ -145,7 +156,7 @@ class _Run:
             self._skip(missed)
         else:
             # In front: a chain that has begun goes on while its model is in memory.
-            self._queue.extendleft(reversed(missed))
+            self._queue.put_in_front(missed)
 
     def _forced(self, task: Task) -> bool:
         return not task.ran and (self._options.force or task.must_run)
@@ -212,35 +223,68 @@ class _Run:
 
     def _run_all(self) -> None:
         jobs = max(1, self._options.jobs)
-        with self._store.scratch() as scratch:
-            executor = LocalExecutor(jobs, scratch)
+        unfinished = [*self._queue.tasks(), *self._schedule.unfinished()]
+        with self._store.scratch() as scratch, self._store.key_locks() as locks:
+            self._room = Room(Memory(self._options.mem_limit), locks, self._past_peak)
+            self._apart = _is_many(unfinished)
+            executor = LocalExecutor(scratch, apart=self._apart)
             keeper = Keeper(self._store, executor, self._fetch_weights)
             try:
-                unfinished = [*self._queue, *self._schedule.unfinished()]
                 if any(task.step.in_tensorflow for task in unfinished):
                     executor.expect_tensorflow()
                 while self._queue or self._running:
-                    while len(self._running) < jobs and (task := self._next()):
+                    while len(self._running) < jobs and (task := self._queue.next(self._ask)):
                         self._start(task, executor, keeper, scratch)
-                    for name, report in executor.wait():
-                        self._take(self._running.pop(name), scratch / name, report, keeper)
+                    for name, report in self._wait(executor):
+                        self._take(name, scratch / name, report, keeper)
                     self._look_up_all()
+                    self._heed_interrupt()
             finally:
                 executor.stop()
 
-    def _next(self) -> Task | None:
-        """The next step to start; one with the key of a running one waits for that one's result."""
-        busy = {task.key for task in self._running.values()}
-        for task in list(self._queue):
-            if task.key in busy:
-                continue
-            self._queue.remove(task)
-            made = self._made.get(task.key)
-            if made is None or made is task or self._use_cached([task]):
-                return task
-        return None
+    def _ask(self, task: Task) -> Answer:
+        """Whether a step may start; it may have a result by now, made here or by another run."""
+        answer = self._room.ask(task)
+        if answer is not Answer.START or self._forced(task):
+            return answer
+        if self._use_cached([task]):
+            return Answer.START
+        self._room.leave(task)
+        return Answer.DONE
 
-    def _start(self, task: Task, executor: LocalExecutor, keeper: Keeper, scratch: Path) -> None:
+    def _wait(self, executor: Executor) -> list[Ended]:
+        if not self._running:
+            if self._queue and self._queue.waits_for_others:
+                time.sleep(_PATIENCE)
+            return []
+        return executor.wait(_PATIENCE if self._queue.waits_for_others else _WATCH)
+
+    def _past_peak(self, task: Task) -> int:
+        """What a step took the last time; 0 where it never ran."""
+        if self._noted is None:
+            recipes = {str(task.ref.recipe) for task in self._tasks}
+            self._noted = self._store.actions.noted(recipes)
+        key = self._noted.get(task.ref.place)
+        found = self._store.actions.get([key]) if key else {}
+        return sum(int(action.facts.get("own_peak_bytes", 0)) for action in found.values())
+
+    def interrupt(self) -> bool:
+        """Ctrl-C: the first one is taken here, and no more steps start; the next one ends the run."""
+        if not self._apart or self._interrupted:
+            return False
+        self._interrupted = True
+        return True
+
+    def _heed_interrupt(self) -> None:
+        if not self._interrupted or self._stopping:
+            return
+        self._stopping = True
+        self._skip([*self._queue.take_all(), *self._schedule.unfinished()])
+        steps = f"{len(self._running)} step{'s' if len(self._running) != 1 else ''}"
+        message = f"interrupted: {steps} that run now are finished first; Ctrl-C again ends them"
+        self._tell(RunWarned(message=message))
+
+    def _start(self, task: Task, executor: Executor, keeper: Keeper, scratch: Path) -> None:
         given = task.given
         in_tensorflow = task.step.in_tensorflow
         try:
@@ -248,6 +292,7 @@ class _Run:
             if given is not None:
                 model = keeper.stored_model(given.outputs, in_tensorflow=in_tensorflow)
         except Lost as lost:
+            self._room.leave(task)
             self._reopen(task, lost)
             return
         self._counter += 1
@@ -255,13 +300,14 @@ class _Run:
         (scratch / name).mkdir()
         self._tell(StepStarted(ref=task.ref, stage=task.step.stage))
         self._running[name] = task
+        self._room.start(name, task)
         executor.start(
             Work(
                 name=name,
                 order=self._order(task, model, scratch / name),
                 in_tensorflow=in_tensorflow,
                 model_digest=given.outputs.model if given else None,
-                seconds=self._options.step_seconds if in_tensorflow else None,
+                seconds=self._options.step_seconds,
             )
         )
 
@@ -269,7 +315,7 @@ class _Run:
         step = task.step
         seconds = self._options.step_seconds
         limits = Limits(
-            memory_bytes=self._options.memory_bytes,
+            memory_bytes=self._options.mem_limit or ALL_MEMORY,
             # Many threads use up processor time faster than the clock goes.
             cpu_seconds=None if seconds is None else int(seconds * (os.cpu_count() or 1)) + 1,
         )
@@ -287,8 +333,9 @@ class _Run:
 
     # ------------------------------------------------------------ taking results
 
-    def _take(self, task: Task, scratch: Path, report: Report, keeper: Keeper) -> None:
+    def _take(self, name: str, scratch: Path, report: Report, keeper: Keeper) -> None:
         """Keeps what a step gave, or tells why it failed."""
+        task = self._running.pop(name)
         log = _read_log(scratch)
         for warning in report.warnings:
             self._tell(StepWarned(ref=task.ref, message=warning))
@@ -296,11 +343,21 @@ class _Run:
         if report.crash is not None:
             failure = self._crashed(task, report.crash)
         failure = failure or self._changed_meanwhile(task)
-        if failure is not None:
-            self._fail(task, failure, log, scratch / EVIDENCE)
-        else:
+        if failure is None:
             self._keep(task, scratch, report, keeper, log)
+        elif report.lost and task.attempts < self._options.retries and not self._stopping:
+            self._try_again(task, failure)
+        else:
+            self._fail(task, failure, log, scratch / EVIDENCE)
+        self._room.end(name, report.own_peak_bytes)
         remove_tree(scratch)
+
+    def _try_again(self, task: Task, failure: FreezeflowError) -> None:
+        """What happened to its process may not happen again: with more room, at another time."""
+        task.attempts += 1
+        number = f"attempt {task.attempts + 1} of {self._options.retries + 1}"
+        self._tell(StepWarned(ref=task.ref, message=f"{failure.message}; {number}"))
+        self._queue.put_in_front([task])
 
     def _keep(self, task: Task, scratch: Path, report: Report, keeper: Keeper, log: bytes) -> None:
         given = task.given
@@ -313,6 +370,7 @@ class _Run:
             **report.facts,
             "seconds": round(report.seconds, 6),
             "peak_rss_bytes": report.peak_rss_bytes,
+            "own_peak_bytes": report.own_peak_bytes,
         }
         action = Action(
             key=task.key,
@@ -327,7 +385,6 @@ class _Run:
         self._share(task, action)
         self._store.failures.forget(file_name(task.ref))
         task.ran = True
-        self._made[action.key] = task
         self._done(task, action, "ran")
 
     def _changed_meanwhile(self, task: Task) -> FreezeflowError | None:
@@ -401,8 +458,7 @@ class _Run:
         self._end_skipped(self._schedule.failed(task))
         if not self._options.keep_going:
             self._stopping = True
-            self._skip([*self._queue, *self._schedule.unfinished()])
-            self._queue.clear()
+            self._skip([*self._queue.take_all(), *self._schedule.unfinished()])
 
     def _skip(self, tasks: Sequence[Task]) -> None:
         self._end_skipped(self._schedule.skip(tasks))
@@ -429,6 +485,12 @@ class _Run:
         path = self._store.folder / "logs" / f"{file_name(ref)}.txt"
         write_atomically(path, [log])
         return path
+
+
+def _is_many(tasks: Sequence[Task]) -> bool:
+    """Whether steps could run side by side: they are not one chain."""
+    needed = [task.needs[0] for task in tasks if task.needs]
+    return len({task.ref[:2] for task in tasks}) > 1 or len(set(needed)) < len(needed)
 
 
 def _read_log(scratch: Path) -> bytes:

@@ -53,6 +53,8 @@ class Task:
         result: How it ended, once it has.
         must_run: What it gave last time has been lost.
         ran: It has run in this run.
+        attempts: How often it has failed, and was tried again.
+        past_peak: What it took in memory in an earlier run, once that is looked up.
     """
 
     ref: StepRef
@@ -65,6 +67,8 @@ class Task:
     result: StepResult | None = None
     must_run: bool = False
     ran: bool = False
+    attempts: int = 0
+    past_peak: int | None = None
 
     @property
     def given(self) -> Action | None:

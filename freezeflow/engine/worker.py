@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import resource
 import sys
 import time
 import traceback
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from freezeflow.engine.context import StepContext
+from freezeflow.engine.memory import peak_bytes, start_measuring
 from freezeflow.engine.orders import NewModel, Order, Report, StoredModel
 from freezeflow.errors import FreezeflowError, StageFailed
 from freezeflow.values import Json
@@ -43,16 +44,25 @@ def perform(order: Order, model: Model | None, log: TextIO) -> tuple[Report, Mod
     """
     context = StepContext(order.base, order.scratch, order.recipe_digest, log, order.limits)
     started = time.perf_counter()
+    before = start_measuring()
     try:
         report, result = _run_stage(order, model, context)
     except FreezeflowError as error:
         report, result = Report(failure=error), None
     except MemoryError:
         hint = "give it more memory, or a smaller model"
-        report, result = Report(failure=StageFailed("ran out of memory", hint=hint)), None
+        failure = StageFailed("ran out of memory", hint=hint)
+        report, result = Report(failure=failure, lost="memory"), None
     except Exception:  # noqa: BLE001  a bug: the engine reports it
         report, result = Report(crash=traceback.format_exc()), None
-    report = _measured(report, context.warnings, time.perf_counter() - started)
+    peak = peak_bytes()
+    report = dataclasses.replace(
+        report,
+        warnings=tuple(context.warnings),
+        seconds=time.perf_counter() - started,
+        peak_rss_bytes=peak,
+        own_peak_bytes=max(0, peak - before),
+    )
     return report, result
 
 
@@ -127,14 +137,3 @@ def _plain(data: Json) -> Json:
     if isinstance(data, float) and not math.isfinite(data):
         return str(data)
     return data
-
-
-def _measured(report: Report, warnings: list[str], seconds: float) -> Report:
-    import dataclasses
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Kilobytes everywhere but on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return dataclasses.replace(
-        report, warnings=tuple(warnings), seconds=seconds, peak_rss_bytes=peak * unit
-    )

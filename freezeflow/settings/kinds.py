@@ -48,6 +48,22 @@ def count(given: Json, base: Path) -> int:
     return given
 
 
+def jobs(given: Json, base: Path) -> int:
+    """A whole number from 1, or ``auto`` for the cores that this process may use."""
+    if given == "auto":
+        return len(os.sched_getaffinity(0))
+    return count(given, base)
+
+
+def times(given: Json, base: Path) -> int:
+    """A whole number from 0."""
+    if isinstance(given, str) and given.strip().isdecimal():
+        given = int(given)
+    if not isinstance(given, int) or isinstance(given, bool) or given < 0:
+        raise ValueError("is no whole number from 0")
+    return given
+
+
 def flag(given: Json, base: Path) -> bool:
     """Yes or no."""
     if isinstance(given, bool):

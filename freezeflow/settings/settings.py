@@ -26,14 +26,17 @@ class Settings:
     Args:
         cache_dir: The cache's folder.
         jobs: Steps that run side by side.
+        retries: How often a step is tried again whose process died, ran out of memory, or took too
+            long.
         keep_going: When a step fails, go on with those that do not need it.
-        step_timeout: Seconds after which a step in TensorFlow is ended.
-        mem_limit: Bytes of memory that such a step may have; None for as much as there is.
+        step_timeout: Seconds after which a step in a process of its own is ended.
+        mem_limit: Bytes of memory that running steps may take together; None for as much as there is.
         remote: The shared cache.
     """
 
     cache_dir: Path
     jobs: int = 1
+    retries: int = 1
     keep_going: bool = False
     step_timeout: float = 4 * 3600.0
     mem_limit: int | None = None
@@ -69,12 +72,18 @@ def default_cache_dir() -> Path:
     return (Path(caches) if caches else Path.home() / ".cache") / "freezeflow"
 
 
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 SETTINGS = (
     Setting("cache_dir", kinds.path, default_cache_dir, "The folder of the cache."),
-    Setting("jobs", kinds.count, 1, "Steps that run side by side."),
+    Setting("jobs", kinds.jobs, cores, "Steps that run side by side; auto: one for each core."),
+    Setting("retries", kinds.times, 1, "How often a step is tried again whose process died."),
     Setting("keep_going", kinds.flag, False, "When a step fails, go on with the others."),
-    Setting("step_timeout", kinds.duration, 14400.0, "How long a step in TensorFlow may take."),
-    Setting("mem_limit", kinds.size, None, "How much memory such a step may have."),
+    Setting("step_timeout", kinds.duration, 14400.0, "How long a step may take."),
+    Setting("mem_limit", kinds.size, None, "How much memory running steps may take."),
     Setting("remote.url", kinds.address, "", "The shared cache."),
     Setting("remote.push", kinds.flag, False, "Runs write to the shared cache, too."),
     Setting("remote.timeout", kinds.duration, 10.0, "How long one exchange with it may take."),

@@ -18,6 +18,7 @@ from freezeflow.store.blobs import Blobs
 from freezeflow.store.failures import Failures
 from freezeflow.store.files import remove_tree, write_atomically, writing_failed
 from freezeflow.store.index import Index
+from freezeflow.store.key_locks import KeyLocks
 from freezeflow.store.listings import Listings
 from freezeflow.store.stats import StatCache
 from freezeflow.store.tensors import Tensors
@@ -112,6 +113,15 @@ class Store:
         finally:
             remove_tree(folder)
             os.close(lock)
+
+    @contextlib.contextmanager
+    def key_locks(self) -> Iterator[KeyLocks]:
+        """Locks by which runs leave each other the steps that they are making."""
+        locks = KeyLocks(self.folder / "key-locks")
+        try:
+            yield locks
+        finally:
+            locks.close()
 
     def keep_crash(self, name: str, report: str) -> Path:
         """Keeps the report of a bug; returns its file."""

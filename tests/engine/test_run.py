@@ -222,7 +222,7 @@ def test_steps_in_this_process_and_in_others(
         step(folder, CHANGE, "confined", name="after", rename="b"),
         step(folder, EXPORT, "after", to="build/out.pb"),
     ]
-    result = run(plan(folder, *steps), store, RunOptions(jobs=jobs, memory_bytes=1 << 34))
+    result = run(plan(folder, *steps), store, RunOptions(jobs=jobs, mem_limit=1 << 34))
     assert result.ok
     confinement = result.steps[2].facts["confinement"]
     assert confinement["memory_bytes"] == 1 << 34
