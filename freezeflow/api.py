@@ -286,6 +286,9 @@ def run(
     *,
     set_vars: Mapping[str, str] | None = None,
     jobs: int | None = None,
+    mem_limit: int | None = None,
+    step_timeout: float | None = None,
+    retries: int | None = None,
     force: bool = False,
     keep_going: bool | None = None,
     only: str | None = None,
@@ -298,7 +301,11 @@ def run(
     Args:
         recipe: A recipe's file, what was loaded for one model, or a plan; or several of them.
         set_vars: Values for variables of the recipes' ``vars`` blocks; for files.
-        jobs: Steps that run side by side; None for what the settings say.
+        jobs: Steps that run side by side; None for what the settings say, as for these three:
+        mem_limit: Bytes of memory that running steps may take together.
+        step_timeout: Seconds after which a step in a process of its own is ended.
+        retries: How often a step is tried again whose process died, ran out of memory, or took too
+            long; a refusal never is.
         force: Run every step, also what is cached.
         keep_going: When a step fails, go on with those that do not need it; None for what the
             settings say.
@@ -315,7 +322,8 @@ def run(
         UsageError: `only` names no step, two recipes write the same file, or a recipe has no lock.
         ValidationFailed: Something differs from a lock: it says which lines do, and why.
         FreezeflowError: The cache cannot be read or written.
-        KeyboardInterrupt: All processes are ended, nothing partial is left.
+        KeyboardInterrupt: Nothing partial is left. Where steps run side by side, those that have begun
+            are finished, unless Ctrl-C is pressed again.
     """
     from freezeflow.engine.events import ignore
     from freezeflow.engine.options import RunOptions
@@ -330,7 +338,14 @@ def run(
         else:
             plans += load_plans(item, set_vars=set_vars, cache_dir=cache_dir)
     _check_outputs(plans)
-    flags = {"jobs": jobs, "keep_going": keep_going, "cache_dir": cache_dir}
+    flags = {
+        "jobs": jobs,
+        "mem_limit": mem_limit,
+        "step_timeout": step_timeout,
+        "retries": retries,
+        "keep_going": keep_going,
+        "cache_dir": cache_dir,
+    }
     settings = load_settings(*_folders(plans), flags=flags)
     options = RunOptions(
         jobs=settings.jobs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -13,6 +14,7 @@ from freezeflow.api import find_source, load_plans
 from freezeflow.cli.wrap import Wishes
 from freezeflow.errors import UsageError
 from freezeflow.plan import Plan, names_hint, selected
+from freezeflow.values import Json
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -54,6 +56,22 @@ def select_option(function: F) -> F:
         multiple=True,
         help="Only models of such names, as in 'resnet*'.",
     )(function)
+
+
+def setting_option(
+    *names: str, kind: Callable[[Json, Path], object], metavar: str, help: str
+) -> Callable[[F], F]:
+    """An option that chooses a setting for this call, written as in a settings file."""
+
+    def parsed(ctx: click.Context, option: click.Parameter, given: str | None) -> object:
+        if given is None:
+            return None
+        try:
+            return kind(given, Path.cwd())
+        except ValueError as error:
+            raise click.BadParameter(f"{given!r} {error}", ctx=ctx, param=option) from None
+
+    return click.option(*names, metavar=metavar, callback=parsed, help=help)
 
 
 def one_plan(recipe: str, set_vars: dict[str, str], select: tuple[str, ...]) -> Plan:

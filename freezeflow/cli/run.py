@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from freezeflow import api
-from freezeflow.cli.options import json_option, select_option, set_option
+from freezeflow.cli.options import json_option, select_option, set_option, setting_option
 from freezeflow.cli.wrap import colored, tell
 from freezeflow.engine.events import OnEvent
 from freezeflow.engine.results import StepResult
@@ -20,16 +20,20 @@ from freezeflow.errors import RecipeError
 from freezeflow.plan import Plan, selected
 from freezeflow.report.progress import Lines, LiveWhenRunning
 from freezeflow.report.run import render_failure, render_run, run_to_json
+from freezeflow.settings import kinds
 
 
 @click.command
 @click.argument("recipes", nargs=-1, required=True, type=click.Path(), metavar="RECIPE...")
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Steps side by side.",
+@setting_option("-j", "--jobs", kind=kinds.jobs, metavar="N", help="Steps side by side, or auto.")
+@setting_option(
+    "--mem-limit", kind=kinds.size, metavar="SIZE", help="Memory for running steps: 8GB."
+)
+@setting_option(
+    "--step-timeout", kind=kinds.duration, metavar="TIME", help="End a step after so long: 15m."
+)
+@setting_option(
+    "--retries", kind=kinds.times, metavar="N", help="Tries again when a step's process dies."
 )
 @click.option("--force", is_flag=True, help="Run every step, also what is cached.")
 @click.option(
@@ -45,6 +49,9 @@ from freezeflow.report.run import render_failure, render_run, run_to_json
 def command(
     recipes: tuple[str, ...],
     jobs: int | None,
+    mem_limit: int | None,
+    step_timeout: float | None,
+    retries: int | None,
     force: bool,
     keep_going: bool | None,
     only: str | None,
@@ -67,6 +74,9 @@ def command(
         result = api.run(
             plans,
             jobs=jobs,
+            mem_limit=mem_limit,
+            step_timeout=step_timeout,
+            retries=retries,
             force=force,
             keep_going=keep_going,
             only=only,

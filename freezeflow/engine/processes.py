@@ -22,7 +22,7 @@ from freezeflow.values import Digest
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
     "import freezeflow.engine.worker, freezeflow.graph.storage, freezeflow.graph.verify;"
-    "from freezeflow.engine.resident import serve; serve()"
+    "from freezeflow.engine.resident import serve; serve(int(sys.argv[2]))"
 )
 
 _PIPE_BYTES = 65536
@@ -272,9 +272,11 @@ class _Resident:
         self.models: list[Digest] = []
         self.is_over = False
         self._steps = 0
+        life, self._life = os.pipe()
         with open(output, "ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _START, json.dumps(sys.path)],
+                [sys.executable, "-I", "-c", _START, json.dumps(sys.path), str(life)],
+                pass_fds=(life,),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -282,6 +284,7 @@ class _Resident:
                 start_new_session=True,
                 bufsize=0,
             )
+        os.close(life)
 
     def fileno(self) -> int:
         assert self._process.stdout is not None
@@ -323,6 +326,7 @@ class _Resident:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+        os.close(self._life)
 
     def _send(self, command: object) -> None:
         assert self._process.stdin is not None

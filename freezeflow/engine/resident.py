@@ -6,14 +6,17 @@ It reads a line of JSON for each command and writes one for each order that is d
     from it    {"done": name}
 
 Models stay in its memory between the steps of a chain: ``keep`` tells the digest of what an order
-gave, and an order for a model with that digest needs no files. When its input closes it ends.
+gave, and an order for a model with that digest needs no files. When its input closes it ends, and when
+its owner is gone it ends at once, also in the middle of a step.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,8 +74,13 @@ def _uses(report: Report, scratch: Path) -> bool:
     return any(location.path.startswith(below) for location in report.model.tensors.values())
 
 
-def serve() -> None:
-    """The process's side: performs orders until its input closes."""
+def serve(owner: int) -> None:
+    """The process's side: performs orders until its input closes.
+
+    Args:
+        owner: The reading end of a pipe that the owner holds open.
+    """
+    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
     commands, replies = os.fdopen(os.dup(0), "rb"), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
@@ -85,6 +93,11 @@ def serve() -> None:
             continue
         _perform(command, models)
         os.write(replies, json.dumps({"done": command["run"]}).encode() + b"\n")
+
+
+def _end_with(owner: int) -> None:
+    os.read(owner, 1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _perform(command: Mapping[str, Json], models: Models) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from freezeflow.context import EVIDENCE
 from freezeflow.engine.admission import Answer, Queue, Room
 from freezeflow.engine.events import (
     CacheShared,

@@ -33,6 +33,7 @@ class Params:
     warn: str = param("A warning.", default="")
     seconds: float = param("How long it takes.", default=0.0)
     fail: str = param("How it fails: refuse, bug, memory, kill, exit.", default="")
+    fail_first: int = param("It fails only the first so many times.", default=0)
     to: str = param("A file that it writes.", default="")
     rename: str = param("Renames the output.", default="")
     fold: bool = param("Adds a constant of its own.", default=False)
@@ -49,7 +50,8 @@ def run(given: StageInput, params: Params, context: Context) -> Outcome:
     if params.warn:
         context.warn(params.warn)
     time.sleep(params.seconds)
-    _fail(params.fail)
+    if not params.fail_first or _lines(context.base / params.count) <= params.fail_first:
+        _fail(params.fail)
     found = given.model or _load(given.source)
     if params.to:
         return Outcome(model=found, files=(_write(context.base / params.to, found),))
@@ -58,6 +60,10 @@ def run(given: StageInput, params: Params, context: Context) -> Outcome:
     if params.rename:
         found = _renamed(found, params.rename)
     return Outcome(model=found, facts={"outputs": 1, "share": float("nan")})
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
 
 
 def _fail(how: str) -> None:

@@ -1,5 +1,6 @@
 """What every executor must do, and what only processes can."""
 
+import dataclasses
 import os
 import signal
 import time
@@ -10,20 +11,24 @@ from typing import Any
 import pytest
 
 from freezeflow.engine import executors
-from freezeflow.engine.executors import Executor, InProcess, LocalExecutor, Processes, Work
+from freezeflow.engine.executors import Executor, InProcess, LocalExecutor
 from freezeflow.engine.forkserver import ForkServer
-from freezeflow.engine.orders import Limits, Order, Report
+from freezeflow.engine.orders import Limits, Order, Report, Work
+from freezeflow.engine.processes import Processes, Residents
 from freezeflow.errors import ModelRefused, StageFailed
-from freezeflow.values import ModelSource
+from freezeflow.values import Digest, ModelSource
 from tests.engine.builders import CHANGE, LOAD
+
+PRELOAD = ("freezeflow.engine.worker", "freezeflow.graph.storage", "freezeflow.graph.verify")
 
 KINDS: dict[str, Callable[[Path], Executor]] = {
     "in process": lambda folder: InProcess(),
     "processes": lambda folder: Processes(
-        lambda: ForkServer(executors.PLAIN_PRELOAD, {}, folder / "server.txt"), "a process"
+        lambda: ForkServer(PRELOAD, {}, folder / "server.txt"), "a process"
     ),
-    "local": lambda folder: LocalExecutor(1, folder),
-    "local, two jobs": lambda folder: LocalExecutor(2, folder),
+    "residents": lambda folder: Residents(folder / "residents.txt"),
+    "local": lambda folder: LocalExecutor(folder, apart=False),
+    "local, apart": lambda folder: LocalExecutor(folder, apart=True),
 }
 
 
@@ -34,9 +39,9 @@ def executor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Executo
     made.stop()
 
 
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Executor]:
-    made = KINDS["processes"](tmp_path)
+@pytest.fixture(params=["processes", "residents"])
+def processes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Executor]:
+    made = KINDS[request.param](tmp_path)
     yield made
     made.stop()
 
@@ -185,16 +190,59 @@ def test_stopping_leaves_no_process(processes: Executor, work: Callable[..., Wor
     slow = work("slow")
     slow.order.params["seconds"] = 600  # type: ignore[index]
     processes.start(slow)
-    assert isinstance(processes, Processes)
-    group = processes._server._process.pid  # type: ignore[union-attr]
-    wait_until(lambda: len(members(group)) == 2)
+    group = leader(processes)
+    wait_until(lambda: len(members(group)) == (2 if isinstance(processes, Processes) else 1))
     processes.stop()
     wait_until(lambda: members(group) == [])
 
 
-def test_a_dead_server_is_reported_for_all_its_work(
-    processes: Executor, work: Callable[..., Work]
+def leader(processes: Executor) -> int:
+    """The process that began the group of an executor's processes."""
+    if isinstance(processes, Residents):
+        return processes._all[0]._process.pid
+    assert isinstance(processes, Processes)
+    return processes._server._process.pid  # type: ignore[union-attr]
+
+
+def test_a_process_that_stays_ends_with_its_owner(
+    tmp_path: Path, work: Callable[..., Work]
 ) -> None:
+    made = Residents(tmp_path / "residents.txt")
+    slow = work("slow")
+    slow.order.params["seconds"] = 600  # type: ignore[index]
+    made.start(slow)
+    wait_until(slow.order.log.exists)
+    os.close(made._all[0]._life)
+    made._all[0]._life = os.open(os.devnull, os.O_RDONLY)
+    ((_, report),) = made.wait()
+    assert report.lost == "died"
+    made.stop()
+
+
+def test_a_model_stays_in_the_memory_of_a_process(
+    tmp_path: Path, work: Callable[..., Work]
+) -> None:
+    made = Residents(tmp_path / "residents.txt")
+    made.start(work("one"))
+    all_reports(made, 1)
+    digest = Digest("1" * 64)
+    made.adopt("one", digest)
+    assert made.holds(digest, in_tensorflow=False)
+    two = work("two", rename="z")
+    change = dataclasses.replace(two.order, stage=CHANGE.name)
+    made.start(dataclasses.replace(two, order=change, model_digest=digest))
+    assert not made.holds(digest, in_tensorflow=False)
+    report = all_reports(made, 1)["two"]
+    assert report.model is not None
+    assert made.holds(digest, in_tensorflow=False)
+    assert len(made._all) == 1
+    made.stop()
+
+
+def test_a_dead_server_is_reported_for_all_its_work(
+    tmp_path: Path, work: Callable[..., Work]
+) -> None:
+    processes = KINDS["processes"](tmp_path)
     slow = work("slow")
     slow.order.params["seconds"] = 600  # type: ignore[index]
     processes.start(slow)

@@ -13,7 +13,7 @@ from freezeflow.errors import UsageError
 from freezeflow.report.errors import error_to_json
 from freezeflow.report.settings import render_settings, settings_to_json
 from freezeflow.settings.resolve import InvalidSettings, resolve, settings_for, unknown_variables
-from freezeflow.settings.settings import SETTINGS
+from freezeflow.settings.settings import SETTINGS, cores
 
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 
@@ -40,7 +40,7 @@ def write_user(tmp_path: Path, text: str) -> Path:
 
 def test_without_any_choice_the_defaults_hold(project: Path, tmp_path: Path) -> None:
     found = settings_for([project])
-    assert (found.jobs, found.keep_going, found.remote.url) == (1, False, "")
+    assert (found.jobs, found.keep_going, found.remote.url) == (cores(), False, "")
     assert found.cache_dir == tmp_path / "caches" / "freezeflow"
     assert {each.origin for each in resolve([project]).values()} == {"default"}
 
@@ -76,7 +76,7 @@ def test_the_nearest_file_counts(project: Path) -> None:
 
 def test_nothing_above_a_repository_counts(project: Path, tmp_path: Path) -> None:
     (tmp_path / "freezeflow.toml").write_text("jobs = 3")
-    assert settings_for([project]).jobs == 1
+    assert settings_for([project]).jobs == cores()
 
 
 def test_paths_begin_where_they_are_written(
