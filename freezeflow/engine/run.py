@@ -248,9 +248,11 @@ class _Run:
         answer = self._room.ask(task)
         if answer is not Answer.START or self._forced(task):
             return answer
-        if self._use_cached([task]):
+        ((action, _),) = cached([(task.key, task.step)], self._store)
+        if action is None:
             return Answer.START
         self._room.leave(task)
+        self._done(task, action, "cached")
         return Answer.DONE
 
     def _wait(self, executor: Executor) -> list[Ended]:
