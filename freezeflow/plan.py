@@ -287,6 +287,20 @@ def compiled_plans(
     return _make_kept(path, set_vars, recipe, kept, origin) if found is None else found
 
 
+def plans_of_no_recipe(folder: Path) -> list[Path]:
+    """Files of kept plans whose recipe is gone, or that cannot be read."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            body = path.read_bytes()[64:]
+            recipe = json.loads(body)["recipe"]
+        except (OSError, ValueError, KeyError, TypeError):
+            recipe = ""
+        if not os.path.exists(recipe):
+            found.append(path)
+    return found
+
+
 def _origin(recipe: str, values: list[tuple[str, str]]) -> str:
     """A digest of what a plan is made from; what the recipe makes it depend on is kept beside it."""
     try:
@@ -313,7 +327,12 @@ def _make_kept(
         "modified": _stage_files(plans),
     }
     if origin == _origin(recipe, sorted((set_vars or {}).items())):
-        data = {"origin": origin, "needs": needs, "plans": plans_to_json(plans)}
+        data = {
+            "origin": origin,
+            "recipe": recipe,
+            "needs": needs,
+            "plans": plans_to_json(plans),
+        }
         body = json.dumps(data, separators=(",", ":")).encode()
         # A folder that cannot be written makes the next run slower, and no more.
         with contextlib.suppress(FreezeflowError):

@@ -12,16 +12,20 @@ import click
 from freezeflow import api
 from freezeflow.cli.options import json_option
 from freezeflow.cli.sharing import new_key, pull, push
+from freezeflow.engine.collecting import clean
 from freezeflow.report.cache import (
+    cleaned_to_json,
     damage_to_json,
     entries_to_json,
     info_to_json,
+    render_cleaned,
     render_entries,
     render_info,
 )
-from freezeflow.report.text import count, size
+from freezeflow.report.text import count
 from freezeflow.settings.kinds import size as parse_size
 from freezeflow.store import upkeep
+from freezeflow.store.collecting import Rules
 from freezeflow.store.store import Store
 
 
@@ -87,28 +91,32 @@ def _bytes(ctx: click.Context, option: click.Parameter, given: str | None) -> in
 @click.option(
     "--max-size", callback=_bytes, metavar="SIZE", help="The oldest, until 5GB, say, is left."
 )
+@click.option(
+    "--keep", multiple=True, metavar="RECIPE", help="What this uses stays; alone: all else goes."
+)
 @click.option("--all", "everything", is_flag=True, help="Everything.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @json_option
 def gc(
-    older_than: float | None, max_size: int | None, everything: bool, dry_run: bool, as_json: bool
+    older_than: float | None,
+    max_size: int | None,
+    keep: tuple[str, ...],
+    everything: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> int:
-    """Delete what is not wanted any more; without options, only what nothing needs."""
+    """Delete what is not wanted any more; without options, only what nothing needs.
+
+    Runs may be on meanwhile: what they use stays.
+    """
+    rules = Rules(everything=everything, max_age_days=older_than, max_bytes=max_size)
+    roots = [plan for recipe in keep for plan in api.load_plans(recipe)] if keep else None
     with _store() as store:
-        gone = upkeep.gc(
-            store,
-            keep=() if everything else None,
-            max_age_days=older_than,
-            max_bytes=max_size,
-            dry_run=dry_run,
-        )
+        gone = clean(store, rules, roots=roots, dry_run=dry_run)
     if as_json:
-        data = {"actions": gone.actions, "blobs": gone.blobs, "bytes": gone.blob_bytes}
-        click.echo(json.dumps({"format": "freezeflow.gc/1", "dry_run": dry_run, **data}))
-        return 0
-    what = f"{count(gone.actions, 'result')} and {count(gone.blobs, 'blob')}"
-    verb = "would go" if dry_run else "deleted"
-    click.echo(f"{what} {verb}, {size(gone.blob_bytes)}")
+        click.echo(json.dumps(cleaned_to_json(gone, dry_run=dry_run)))
+    else:
+        click.echo(render_cleaned(gone, dry_run=dry_run))
     return 0
 
 

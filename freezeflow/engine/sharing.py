@@ -35,7 +35,7 @@ def pull(plans: Sequence[Plan] | None, store: Store, shared: SharedCache) -> Tra
     if plans is None:
         actions = _pull_everything(store, shared)
     else:
-        actions = [task.action for task in _look_up(plans, store, shared) if task.action]
+        actions = [task.action for task in look_up(plans, store, shared) if task.action]
     _pull_weights(actions, store, shared)
     return shared.traffic
 
@@ -55,15 +55,15 @@ def push(plans: Sequence[Plan] | None, store: Store, shared: SharedCache) -> Tra
         for wish, action in _everything(store):
             shared.push(wish, action)
     else:
-        for task in _look_up(plans, store, None):
+        for task in look_up(plans, store, None):
             if task.action is not None:
                 shared.push(task.wish(), task.action)
     shared.settle()
     return shared.traffic
 
 
-def _look_up(plans: Sequence[Plan], store: Store, shared: SharedCache | None) -> list[Task]:
-    """The steps of plans, those with their action that are cached, level by level."""
+def look_up(plans: Sequence[Plan], store: Store, shared: SharedCache | None) -> list[Task]:
+    """The steps of plans, level by level, with the actions of those that are cached."""
     tasks = make_tasks(plans, None)
     schedule = Schedule({task: task.needs for task in tasks})
     while ready := schedule.take():

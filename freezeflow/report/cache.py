@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from freezeflow.report.text import short_path, size, table
+from freezeflow.engine.collecting import Cleaned
+from freezeflow.report.text import count, short_path, size, table
 from freezeflow.store.upkeep import Damage, Entry, StoreInfo
 from freezeflow.values import Json
 
@@ -84,4 +85,31 @@ def damage_to_json(found: Sequence[Damage]) -> Json:
         "format": "freezeflow.cache-verify/1",
         "ok": not found,
         "damage": [{"path": str(damage.path), "message": damage.message} for damage in found],
+    }
+
+
+def render_cleaned(cleaned: Cleaned, *, dry_run: bool) -> str:
+    """``4 results and 12 blobs deleted, 1.2 MB``."""
+    gone = cleaned.collected
+    parts = [count(len(gone.actions), "result"), count(len(gone.blobs), "blob")]
+    if gone.logs:
+        parts.append(count(len(gone.logs), "log"))
+    if cleaned.plans:
+        parts.append(count(len(cleaned.plans), "kept plan"))
+    verb = "would go" if dry_run else "deleted"
+    what = f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{what} {verb}, {size(gone.blob_bytes)}"
+
+
+def cleaned_to_json(cleaned: Cleaned, *, dry_run: bool) -> Json:
+    """``freezeflow.gc/1``: how much of each; bytes are those of the blobs."""
+    gone = cleaned.collected
+    return {
+        "format": "freezeflow.gc/1",
+        "dry_run": dry_run,
+        "actions": len(gone.actions),
+        "blobs": len(gone.blobs),
+        "bytes": gone.blob_bytes,
+        "logs": len(gone.logs),
+        "plans": len(cleaned.plans),
     }

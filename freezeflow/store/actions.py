@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from freezeflow.values import Digest, Json
 FORMAT = "freezeflow.action/1"
 
 # How old "last used" may grow before it is written again; it only serves `gc`.
-_USED_NS = 24 * 3600 * 1_000_000_000
+USED_NS = 24 * 3600 * 1_000_000_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,15 +144,30 @@ class Actions:
         for digits, outputs, facts, used in self._index.rows(query, [key.hex for key in keys]):
             key = Digest(digits)
             found[key] = _action(key, outputs, facts)
-            if now - used > _USED_NS:
-                stale.append((now, digits))
-        self._index.write("UPDATE actions SET used = ? WHERE key = ?", stale)
+            if now - used > USED_NS:
+                stale.append(digits)
+        for key in self._gone(stale, now):
+            del found[key]
         for key in keys:
             # A process that was killed may have left a file that the index does not know.
             if key not in found and (file := self._read(self.path(key))):
                 found[key] = file.action
                 self._enter([file])
         return found
+
+    def _gone(self, stale: Sequence[str], now: int) -> list[Digest]:
+        """Notes that actions are used now; those that `gc` has taken before it was noted."""
+        if not stale:
+            return []
+        with self._index.transaction():
+            self._index.write(
+                "UPDATE actions SET used = ? WHERE key = ?", [(now, k) for k in stale]
+            )
+            left = {
+                key
+                for (key,) in self._index.rows("SELECT key FROM actions WHERE key IN (?)", stale)
+            }
+        return [Digest(key) for key in stale if key not in left]
 
     def put(self, file: ActionFile) -> None:
         """Keeps an action; it is found again by its key, and by its recipe and step."""

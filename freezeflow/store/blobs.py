@@ -135,11 +135,16 @@ class Blobs:
         self._index.write("DELETE FROM blobs WHERE digest = ?", [(d.hex,) for d in gone])
 
     def _holds(self, digest: Digest, nbytes: int) -> bool:
-        """Whether a whole blob is already there; it is read, because it may be damaged."""
+        """Whether a whole blob is already there; it is read, because it may be damaged.
+
+        It is as one that was put now: `gc` leaves it alone until whoever put it is done.
+        """
         path = self.path(digest)
         try:
             if os.stat(path).st_size != nbytes:
                 return False
+            with self._index.transaction():
+                os.utime(path)
         except OSError:
             return False
         return self._check(digest)

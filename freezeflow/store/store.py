@@ -71,29 +71,46 @@ class Store:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keeps `gc` away while steps run; several runs may use a store at once.
+        """Says that a run is on, so that `gc` leaves alone what it uses; several may be on at once.
 
-        The lock is a courtesy that dies with its process: what is deleted under a run is a miss.
+        It waits while `gc` is at work. It is told by a file that is locked until the process ends.
         """
+        running = self.folder / "running"
         with self._locked(fcntl.LOCK_SH):
+            try:
+                running.mkdir(exist_ok=True)
+                descriptor, name = tempfile.mkstemp(prefix="run-", dir=running)
+            except OSError as error:
+                raise writing_failed(error, running) from error
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
             yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            os.close(descriptor)
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keeps runs away while blobs are deleted.
+    def alone(self) -> Iterator[int | None]:
+        """Lets no run begin; gives when the oldest of those that are on began (ns), None for none."""
+        with self._locked(fcntl.LOCK_EX):
+            yield self._oldest_run()
 
-        Raises:
-            FreezeflowError: A run is using the store.
-        """
-        try:
-            with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
-                yield
-        except BlockingIOError:
-            raise FreezeflowError(
-                "the cache is in use by a running freezeflow",
-                where=str(self.folder),
-                hint="try again when it has finished",
-            ) from None
+    def _oldest_run(self) -> int | None:
+        """When the oldest run began, by the clock of the store's disk; what dead ones left is removed."""
+        began = []
+        for path in (self.folder / "running").glob("run-*"):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                except BlockingIOError:
+                    began.append(os.fstat(descriptor).st_mtime_ns)
+                finally:
+                    os.close(descriptor)
+        return min(began, default=None)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -1,11 +1,11 @@
-"""Looking after a store: what is in it, whether it is whole, and what may go."""
+"""Looking after a store: what is in it, and whether it is whole."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from freezeflow.store.actions import Outputs, decode_action_file
@@ -55,18 +55,9 @@ class Damage:
     message: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Collected:
-    """What `gc` deleted, or would delete; ``blob_bytes`` is what that frees."""
-
-    actions: int
-    blobs: int
-    blob_bytes: int
-
-
 def info(store: Store) -> StoreInfo:
     """Counts what is in the store."""
-    sizes = _blob_sizes(store)
+    sizes = blob_sizes(store)
     ((ranges, adopted),) = store.index.select("SELECT COUNT(*), TOTAL(length) FROM ranges")
     return StoreInfo(
         folder=store.folder,
@@ -80,7 +71,7 @@ def info(store: Store) -> StoreInfo:
 
 def entries(store: Store) -> list[Entry]:
     """Every whole action, the last used first."""
-    sizes = _blob_sizes(store)
+    sizes = blob_sizes(store)
     used = store.actions.last_used()
     found = []
     for path in store.actions.files():
@@ -126,94 +117,6 @@ def verify(store: Store) -> list[Damage]:
     return found
 
 
-def gc(
-    store: Store,
-    *,
-    keep: Collection[Digest] | None = None,
-    max_age_days: float | None = None,
-    max_bytes: int | None = None,
-    dry_run: bool = False,
-) -> Collected:
-    """Deletes actions, then every blob that no action needs any more.
-
-    Args:
-        store: The store.
-        keep: Keys of the actions to keep; all others go. None leaves this rule out.
-        max_age_days: Actions not used for so long go.
-        max_bytes: While the blobs have more bytes, the action that was not used for longest goes.
-        dry_run: Delete nothing, and tell what would be.
-
-    Raises:
-        FreezeflowError: A run is using the store, or something cannot be deleted.
-    """
-    with store.alone():
-        sizes = _blob_sizes(store)
-        kept, gone = _sort_out(store, sizes, keep, max_age_days, max_bytes)
-        loose = set(sizes) - {digest for outputs in kept.values() for digest in outputs.blobs()}
-        if not dry_run:
-            # With those that only the index still knows.
-            store.actions.forget({*gone, *store.actions.last_used()} - set(kept))
-            store.blobs.remove(loose)
-            store.tensors.forget_gone()
-        return Collected(
-            actions=len(gone),
-            blobs=len(loose),
-            blob_bytes=sum(sizes[digest] for digest in loose),
-        )
-
-
-def _sort_out(
-    store: Store,
-    sizes: dict[Digest, int],
-    keep: Collection[Digest] | None,
-    max_age_days: float | None,
-    max_bytes: int | None,
-) -> tuple[dict[Digest, Outputs], list[Digest]]:
-    """Outputs of the actions that stay, and the keys of those that go."""
-    used = store.actions.last_used()
-    stay: dict[Digest, Outputs] = {}
-    go: list[Digest] = []
-    for path in store.actions.files():
-        file = decode_action_file(path.read_bytes())
-        if file is None:
-            continue
-        key = file.action.key
-        age_days = (time.time_ns() - used.get(key, path.stat().st_mtime_ns)) / 86_400e9
-        unwanted = keep is not None and key not in keep
-        if unwanted or (max_age_days is not None and age_days > max_age_days):
-            go.append(key)
-        else:
-            stay[key] = file.action.outputs
-    if max_bytes is not None:
-        oldest_first = sorted(stay, key=lambda key: (used.get(key, 0), key))
-        go += _shrink(stay, oldest_first, sizes, max_bytes)
-    return stay, go
-
-
-def _shrink(
-    stay: dict[Digest, Outputs],
-    oldest_first: Sequence[Digest],
-    sizes: dict[Digest, int],
-    max_bytes: int,
-) -> list[Digest]:
-    """Takes actions out of `stay` until their blobs fit; returns their keys."""
-    users: dict[Digest, int] = {}
-    for outputs in stay.values():
-        for digest in set(outputs.blobs()):
-            users[digest] = users.get(digest, 0) + 1
-    total = sum(sizes.get(digest, 0) for digest in users)
-    gone = []
-    for key in oldest_first:
-        if total <= max_bytes:
-            break
-        for digest in set(stay.pop(key).blobs()):
-            users[digest] -= 1
-            if users[digest] == 0:
-                total -= sizes.get(digest, 0)
-        gone.append(key)
-    return gone
-
-
 def _index_damage(store: Store, whole: dict[Digest, Outputs]) -> Iterable[Damage]:
     """Rows of the index that say otherwise than the files."""
     known = store.actions.indexed()
@@ -234,5 +137,10 @@ def _index_damage(store: Store, whole: dict[Digest, Outputs]) -> Iterable[Damage
         )
 
 
-def _blob_sizes(store: Store) -> dict[Digest, int]:
-    return {digest: os.stat(store.blobs.path(digest)).st_size for digest in store.blobs.all()}
+def blob_sizes(store: Store) -> dict[Digest, int]:
+    """Bytes of every blob that is there."""
+    sizes = {}
+    for digest in store.blobs.all():
+        with contextlib.suppress(FileNotFoundError):
+            sizes[digest] = os.stat(store.blobs.path(digest)).st_size
+    return sizes

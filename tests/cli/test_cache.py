@@ -62,6 +62,8 @@ def test_gc(filled: Cli, folder: Path) -> None:
         "actions": 0,
         "blobs": 0,
         "bytes": 0,
+        "logs": 0,
+        "plans": 0,
     }
     dry = filled("cache", "gc", "--all", "--dry-run")
     assert dry.stdout.startswith("4 results and ")
@@ -69,6 +71,17 @@ def test_gc(filled: Cli, folder: Path) -> None:
     assert "deleted" in filled("cache", "gc", "--all").stdout
     assert not list((folder / "cache/blobs").glob("*/*"))
     assert "4 ran" in filled("run", "small.yaml").stdout
+
+
+def test_gc_keeps_what_a_recipe_uses(filled: Cli, folder: Path) -> None:
+    assert filled("run", "small.yaml", "--set", "to=build/other.pb").returncode == 0
+    data = json.loads(filled("cache", "gc", "--keep", "small.yaml", "--json").stdout)
+    assert (data["actions"], data["plans"]) == (1, 0)
+    assert "Nothing to do" in filled("run", "small.yaml").stdout
+    (folder / "small.yaml").unlink()
+    done = filled("cache", "gc", "--all")
+    assert done.stdout.startswith("4 results, ")
+    assert "2 kept plans deleted" in done.stdout
 
 
 @pytest.mark.parametrize(("text", "kept"), [("1kB", False), ("2.5 MB", True), ("1G", True)])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from freezeflow.engine import executors
+from freezeflow.engine.collecting import clean
 from freezeflow.engine.events import Event, RunEnded, RunStarted, StepEnded, StepStarted, StepWarned
 from freezeflow.engine.forecast import forecast
 from freezeflow.engine.options import RunOptions
@@ -17,6 +18,7 @@ from freezeflow.engine.run import run, run_plans
 from freezeflow.errors import ModelRefused, StageFailed, UsageError
 from freezeflow.plan import Plan
 from freezeflow.store import upkeep
+from freezeflow.store.collecting import Rules
 from freezeflow.store.store import Store
 from tests.engine.builders import (
     CHANGE,
@@ -409,7 +411,7 @@ def test_a_rerun_succeeds_after_a_part_is_deleted(folder: Path, store: Store, wh
     again = Store.open(store.folder)
     assert run(chain(folder, fold=True), again).ok
     assert run(chain(folder, rename="other"), again).ok
-    upkeep.gc(again)
+    clean(again, Rules())
     assert upkeep.verify(again) == []
 
 

@@ -1,12 +1,9 @@
-import os
 from pathlib import Path
 
 import pytest
 
-from freezeflow.errors import FreezeflowError
 from freezeflow.store import upkeep
 from freezeflow.store.store import Store
-from freezeflow.store.upkeep import Collected
 from freezeflow.values import Digest
 from tests.store.test_store import adopt, damage, make_action, source  # noqa: F401
 
@@ -22,11 +19,6 @@ def store(tmp_path: Path) -> Store:
 
 def key(store: Store, step: str) -> Digest:
     return store.actions.noted(["/p/r.yaml"])["/p/r.yaml", step]
-
-
-def age(store: Store, step: str, days: float) -> None:
-    used = store.actions.last_used()[key(store, step)] - int(days * 86_400e9)
-    store.index.write("UPDATE actions SET used = ? WHERE key = ?", [(used, key(store, step).hex)])
 
 
 def test_info_and_entries(store: Store) -> None:
@@ -86,54 +78,3 @@ def test_verify_changes_nothing(store: Store) -> None:
         damage(store.blobs.path(digest))
     upkeep.verify(store)
     assert len(list(store.blobs.all())) == 7
-
-
-def test_gc_without_a_rule_deletes_only_loose_blobs(store: Store) -> None:
-    loose = store.blobs.put(b"nobody needs me")
-    expected = Collected(actions=0, blobs=1, blob_bytes=15)
-    assert upkeep.gc(store, dry_run=True) == expected
-    assert store.blobs.path(loose).exists()
-    assert upkeep.gc(store) == expected
-    assert not store.blobs.path(loose).exists()
-    assert upkeep.verify(store) == []
-
-
-@pytest.mark.parametrize("rule", ["keep", "age", "size"])
-def test_gc_does_what_its_dry_run_says(store: Store, rule: str) -> None:
-    age(store, "a", 30)
-    age(store, "b", 3)
-    rules = {
-        "keep": {"keep": {key(store, "b"), key(store, "c")}},
-        "age": {"max_age_days": 10},
-        "size": {"max_bytes": upkeep.info(store).blob_bytes - 1},
-    }
-    planned = upkeep.gc(store, dry_run=True, **rules[rule])  # type: ignore[arg-type]
-    assert planned == Collected(actions=1, blobs=2, blob_bytes=len("graph arecord a"))
-    assert upkeep.info(store).actions == 3
-    before = upkeep.info(store).blob_bytes
-
-    assert upkeep.gc(store, **rules[rule]) == planned  # type: ignore[arg-type]
-
-    assert {entry.step for entry in upkeep.entries(store)} == {"b", "c"}
-    assert upkeep.info(store).blob_bytes == before - planned.blob_bytes
-    assert upkeep.verify(store) == []
-
-
-def test_gc_to_nothing(store: Store) -> None:
-    assert upkeep.gc(store, max_bytes=0) == Collected(actions=3, blobs=7, blob_bytes=48)
-    assert list(store.blobs.all()) == []
-
-
-def test_gc_keeps_away_from_a_run(store: Store) -> None:
-    with store.in_use(), pytest.raises(FreezeflowError, match="in use"):
-        upkeep.gc(store)
-    upkeep.gc(store)
-
-
-def test_gc_forgets_ranges_of_files_that_are_gone(store: Store, source: Path) -> None:  # noqa: F811
-    adopt(store, source)
-    upkeep.gc(store)
-    assert upkeep.info(store).adopted_tensors == 1
-    os.unlink(source)
-    upkeep.gc(store)
-    assert upkeep.info(store).adopted_tensors == 0
