@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from freezeflow.graph.inspection import Inspection
     from freezeflow.graph.model import Model
-    from freezeflow.releases import check_lock, diff, lock, release, sign, verify
+    from freezeflow.releases import check_lock, diff, lock, rebuild, release, sign, verify
 
 __all__ = [
     "FreezeflowError",
@@ -63,6 +63,7 @@ __all__ = [
     "load_plans",
     "load_recipes",
     "lock",
+    "rebuild",
     "release",
     "run",
     "sign",
@@ -85,7 +86,8 @@ _HOMES = {
     ),
     **dict.fromkeys(("RunResult", "StepResult"), "freezeflow.engine.results"),
     **dict.fromkeys(
-        ("check_lock", "diff", "lock", "release", "sign", "verify"), "freezeflow.releases"
+        ("check_lock", "diff", "lock", "rebuild", "release", "sign", "verify"),
+        "freezeflow.releases",
     ),
     "Inspection": "freezeflow.graph.inspection",
     "Model": "freezeflow.graph.model",

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from freezeflow.api import AnyPath, cached_model, load_plans, open_store, run
+from freezeflow.api import AnyPath, cached_model, load_plans, load_settings, open_store, run
 from freezeflow.errors import UsageError, ValidationFailed
 from freezeflow.plan import selected
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from freezeflow.release.folder import Release
     from freezeflow.release.lock_check import LockReport
     from freezeflow.release.locking import LockWritten
+    from freezeflow.release.rebuild import Rebuilt
     from freezeflow.release.signing import SignatureReport
     from freezeflow.release.verify import Fault, Verification
 
@@ -223,6 +224,53 @@ def release(
         write_tar(folder, made.files, packed, contents.date)
     image = "" if layout is None else write_oci(folder, made.files, layout, made.label)
     return Released(result=result, release=made, tar=packed, oci=layout, image=image)
+
+
+def rebuild(
+    recipe: AnyPath,
+    *,
+    set_vars: Mapping[str, str] | None = None,
+    models: Sequence[str] = (),
+    seconds: float | None = None,
+    jobs: int | None = None,
+    cache_dir: AnyPath | None = None,
+    on_event: OnEvent | None = None,
+) -> Rebuilt:
+    """Builds a recipe again from nothing, into a folder aside, and compares to the byte.
+
+    It is compared with the recipe's lock, else with what it has published. Where it differs it is built
+    once more, which tells a result that is not deterministic from one that is another one now.
+
+    Args:
+        recipe: The recipe's file.
+        set_vars: Values for variables of its ``vars`` block.
+        models: Names or patterns of the models to build; all by default.
+        seconds: How long each build may take; None for no limit.
+        jobs: Steps that run side by side; None for what the settings say.
+        cache_dir: The usual cache, where earlier models are looked up; None for what the settings say.
+        on_event: Told what happens, in this thread.
+
+    Raises:
+        RecipeError: The recipe is not valid.
+        UsageError: There is no such model, or nothing to compare with.
+        FreezeflowError: Something cannot be read or written.
+    """
+    from freezeflow.engine.events import ignore
+    from freezeflow.engine.options import ALL_MEMORY
+    from freezeflow.release.lock import read_lock
+    from freezeflow.release.lock_file import lock_path
+    from freezeflow.release.rebuild import RebuildOptions
+    from freezeflow.release.rebuild import rebuild as build
+
+    plans = selected(load_plans(recipe, set_vars=set_vars, cache_dir=cache_dir), models)
+    path = plans[0].recipe
+    lock = read_lock(lock_path(path)) if lock_path(path).is_file() else None
+    settings = load_settings(path.parent, flags={"jobs": jobs})
+    options = RebuildOptions(
+        jobs=settings.jobs, seconds=seconds, memory_bytes=settings.mem_limit or ALL_MEMORY
+    )
+    with open_store(cache_dir, path.parent) as store:
+        return build(plans, lock, store, options, on_event or ignore)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ COMMANDS = {
     "freeze": "Freeze a model without a recipe.",
     "diff": "Show how two models, graphs or results differ.",
     "lock": "Write down what a recipe gives, to the byte.",
+    "rebuild": "Build again from nothing, and compare to the byte.",
     "release": "Make a release folder with the proof of what it is.",
     "sign": "Sign a release.",
     "verify": "Check what was published, byte by byte.",

@@ -160,11 +160,12 @@ def diff_to_json(found: Comparison) -> Json:
         "breaking": found.breaking,
         "only_before": list(found.only_before),
         "only_after": list(found.only_after),
-        "models": [_part_to_json(part) for part in found.parts],
+        "models": [part_to_json(part) for part in found.parts],
     }
 
 
-def _part_to_json(part: PartDiff) -> Json:
+def part_to_json(part: PartDiff) -> Json:
+    """How one model differs."""
     diff = part.diff
     sides = ((diff.before, part.before_bytes), (diff.after, part.after_bytes))
     before, after = ({**sizes._asdict(), "file_bytes": nbytes} for sizes, nbytes in sides)
