@@ -256,7 +256,6 @@ def rebuild(
         FreezeflowError: Something cannot be read or written.
     """
     from freezeflow.engine.events import ignore
-    from freezeflow.engine.options import ALL_MEMORY
     from freezeflow.release.lock import read_lock
     from freezeflow.release.lock_file import lock_path
     from freezeflow.release.rebuild import RebuildOptions
@@ -266,9 +265,7 @@ def rebuild(
     path = plans[0].recipe
     lock = read_lock(lock_path(path)) if lock_path(path).is_file() else None
     settings = load_settings(path.parent, flags={"jobs": jobs})
-    options = RebuildOptions(
-        jobs=settings.jobs, seconds=seconds, memory_bytes=settings.mem_limit or ALL_MEMORY
-    )
+    options = RebuildOptions(jobs=settings.jobs, seconds=seconds, mem_limit=settings.mem_limit)
     with open_store(cache_dir, path.parent) as store:
         return build(plans, lock, store, options, on_event or ignore)
 

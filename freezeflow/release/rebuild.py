@@ -119,12 +119,12 @@ class RebuildOptions:
         jobs: Steps that run side by side.
         seconds: How long each build may take; None for no limit. Outside the main thread it holds for
             each step with TensorFlow only.
-        memory_bytes: As `RunOptions.memory_bytes`.
+        mem_limit: As `RunOptions.mem_limit`.
     """
 
     jobs: int
     seconds: float | None
-    memory_bytes: int
+    mem_limit: int | None
 
 
 def rebuild(
@@ -208,7 +208,7 @@ class _Builder:
             jobs=self._options.jobs,
             # In the main thread the clock below covers each step, too.
             step_seconds=None if _in_main_thread() else self._options.seconds,
-            memory_bytes=self._options.memory_bytes,
+            mem_limit=self._options.mem_limit,
         )
         with _limited(self._options.seconds):
             result = run_plans(aside, store, options, self._on_event)
