@@ -261,11 +261,13 @@ def test_what_passes_a_tensor_on_is_taken_out_of_functions_too():
 def test_an_identity_that_waits_or_is_known_stays():
     made = model(
         graph(
+            placeholder("p", DType.BOOL),
+            node("check", "Assert", "p", "p", T=(DType.BOOL,), summarize=3),
             placeholder("x"),
-            node("waits", "Identity", "x", "^x", T=FLOAT),
+            node("waits", "Identity", "x", "^check", T=FLOAT),
             node("y", "Identity", "waits", T=FLOAT),
         ),
-        {"x": spec("x")},
+        {"x": spec("x"), "p": spec("p", DType.BOOL)},
         {"y": spec("y")},
     )
     assert fold_zeros(made, {}) == made

@@ -152,7 +152,7 @@ class Body:
             return False
         awaited = f"^{node.name}"
         if any(awaited in user.inputs for user in self.users_of(node.name)):
-            return all(map(self._can_be_awaited, sources))
+            return all(map(self.can_be_awaited, sources))
         return True
 
     def _is_reference(self, tensor: str) -> bool:
@@ -163,7 +163,7 @@ class Body:
         ends = self.types.ends(source)
         return not ends.known or bool(ends.ref_outputs)
 
-    def _can_be_awaited(self, tensor: str) -> bool:
+    def can_be_awaited(self, tensor: str) -> bool:
         """Whether waiting for a tensor's node is as good as waiting for the tensor.
 
         Not behind TF1 control flow, and not behind a call (If, While): its results wait for what

@@ -14,6 +14,7 @@ from freezeflow.graph.rewrites.duplicates import merge_duplicates
 from freezeflow.graph.rewrites.idle import is_idle
 from freezeflow.graph.rewrites.passing import passes_on, waits_only
 from freezeflow.graph.rewrites.static import is_known, plain_target
+from freezeflow.graph.rewrites.waiting import drop_implied_waits
 from freezeflow.graph.shape_rules import infer
 from freezeflow.graph.shapes import Dims, Shapes
 
@@ -56,6 +57,7 @@ def simplify(
     for _ in range(_MAX_ROUNDS):
         changed = _apply(body, shapes)
         changed |= merge_duplicates(body)
+        changed |= drop_implied_waits(body)
         _drop_unused(body, kept_anyway)
         if not changed:
             break

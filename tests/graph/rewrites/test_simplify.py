@@ -53,6 +53,10 @@ def reshape(name, tensor, target, *more):
     return node(name, "Reshape", tensor, target, *more, T=FLOAT, Tshape=INT)
 
 
+def checked(name, *inputs):
+    return node(name, "Assert", *inputs, T=(FLOAT,), summarize=3)
+
+
 def simplified(*nodes, wanted=("y",), fed=("x",), functions=()):
     made = graph(*nodes, functions=functions)
     return simplify(made, Scope(made.nodes, frozenset(wanted), frozenset(fed)))
@@ -76,8 +80,8 @@ def test_a_chain_of_identities_goes_and_the_ends_stay():
 
 def test_who_waited_for_an_identity_waits_for_its_source():
     nodes = simplified(
-        placeholder("x"), unary("r", "Relu", "x"), unary("a", "Identity", "r"),
-        unary("y", "Identity", "x", "^a"),
+        placeholder("x"), node("r", "MyOp", "x"), unary("a", "Neg", "r"),
+        unary("b", "Identity", "a"), unary("y", "Identity", "x", "^b"),
     )  # fmt: skip
     assert nodes["y"].inputs == ("x", "^r")
 
@@ -85,15 +89,16 @@ def test_who_waited_for_an_identity_waits_for_its_source():
 @pytest.mark.parametrize(
     "kept",
     [
-        unary("a", "Identity", "x", "^r"),
+        unary("a", "Identity", "x", "^check"),
         unary("a", "Identity", "x", device="/device:CPU:0"),
     ],
     ids=["it waits", "it asks for a device"],
 )
 def test_an_identity_that_does_something_stays(kept):
     nodes = simplified(
-        placeholder("x"), unary("r", "Relu", "x"), kept, unary("y", "Neg", "a", "^r")
-    )
+        placeholder("x"), placeholder("p", DType.BOOL), checked("check", "p", "x"), kept,
+        unary("y", "Neg", "a"), fed=("x", "p"),
+    )  # fmt: skip
     assert "a" in nodes
 
 
@@ -133,6 +138,24 @@ def test_a_noop_that_saves_edges_stays():
         node("y", "AddN", "w0", "w1", "w2", T=FLOAT, N=3),
     )  # fmt: skip
     assert "gate" in nodes
+
+
+def test_a_wait_that_another_input_implies_goes():
+    nodes = simplified(
+        placeholder("x"), placeholder("p", DType.BOOL), checked("a", "p", "x"),
+        unary("b", "Neg", "x", "^a"), unary("c", "Exp", "b", "^a"), unary("y", "Sub", "c", "x", "^a"),
+        fed=("x", "p"),
+    )  # fmt: skip
+    assert [n.name for n in nodes.values() if "^a" in n.inputs] == ["b"]
+
+
+def test_who_waits_for_a_pure_op_waits_for_its_inputs():
+    nodes = simplified(
+        placeholder("x"), placeholder("p", DType.BOOL), checked("a", "p", "x"),
+        unary("gate", "Identity", "x", "^a"), unary("y", "Neg", "x", "^gate"), fed=("x", "p"),
+    )  # fmt: skip
+    assert nodes["y"].inputs == ("x", "^a")
+    assert "gate" not in nodes
 
 
 # ---------------------------------------------------------------- idle ops
