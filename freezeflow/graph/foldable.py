@@ -50,6 +50,9 @@ _UNFOLDABLE_TYPES = frozenset(
     }
 )
 
+# The attribute of a node that makes a weight out of one that is stored in fewer bytes.
+STORED_NARROW = "_freezeflow_stored_narrow"
+
 # Rough bytes of the fields around a node's name, attributes and content in a file.
 _NODE_OVERHEAD = 48
 
@@ -125,7 +128,7 @@ def _is_foldable(
     foldable: Mapping[str, Node],
 ) -> bool:
     sources = [node_of(tensor) for tensor in data_inputs(node)]
-    if not sources or node.op not in FOLDABLE:
+    if not sources or node.op not in FOLDABLE or STORED_NARROW in node.attrs:
         return False
     if not all(source in constants or source in foldable for source in sources):
         return False

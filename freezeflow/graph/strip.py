@@ -68,7 +68,7 @@ def strip(model: Model, *, remove: Collection[str] = (), drop_identities: bool =
         remove: Debugging ops to take out, of `PASSING_OPS` and `SINK_OPS`.
         drop_identities: Take out Identity nodes where that is exactly the same.
     """
-    ends = _ends(model)
+    ends = ends_of(model)
     outputs = [s.tensor for sig in model.signatures.values() for s in sig.outputs.values()]
     graph = _pruned(model.graph, ends, outputs)
     removed: Counter[str] = Counter()
@@ -90,7 +90,7 @@ def strip(model: Model, *, remove: Collection[str] = (), drop_identities: bool =
     return Stripped(kept, dict(sorted(removed.items())), count)
 
 
-def _ends(model: Model) -> set[str]:
+def ends_of(model: Model) -> set[str]:
     """Nodes that are known by name outside the graph."""
     tensors = [
         spec.tensor

@@ -100,9 +100,20 @@ def _results(
             yield [paint(name, "red", color=color), message]
         if "verdict" in facts[name] and step.error is None:
             yield [name, paint(verdict_line(facts[name]["verdict"]), "green", color=color)]
+        if "relative_error" in facts[name] and step.error is None:
+            yield [name, loss_line(facts[name])]
         for number, file in enumerate(step.files):
             where = f"{short_path(file.path)}  {size(file.nbytes)}"
             yield [name if number == 0 else "", where]
+
+
+def loss_line(facts: Mapping[str, Json]) -> str:
+    """What smaller weights lost, in one line."""
+    worst = facts["worst"]
+    lost = f"{count(facts['tensors'], 'tensor')} off by {facts['relative_error']:.2g} of their size"
+    if not facts["tensors"]:
+        return "no weight was large enough, or could be made smaller"
+    return f"{lost} (root mean square; {worst['tensor']} {worst['relative_error']:.2g})"
 
 
 def verdict_line(verdict: Mapping[str, Json]) -> str:

@@ -18,6 +18,8 @@ BUILTIN: Mapping[str, str] = {
     "freeze": "freezeflow.stages.freeze",
     "strip": "freezeflow.stages.strip",
     "fold": "freezeflow.stages.fold",
+    "cast": "freezeflow.stages.cast",
+    "quantize_weights": "freezeflow.stages.quantize_weights",
     "validate": "freezeflow.stages.validate",
     "export": "freezeflow.stages.export",
 }

@@ -57,7 +57,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 
 def test_every_stage_of_our_own() -> None:
-    assert list(BUILTIN) == ["load", "freeze", "strip", "fold", "validate", "export"]
+    assert {"load", "freeze", "strip", "fold", "validate", "export"} <= set(BUILTIN)
     for name in BUILTIN:
         stage = stage_named(name)
         assert stage.name == name
