@@ -25,11 +25,12 @@ MODULES = sorted((ROOT / "freezeflow").rglob("*.py"))
 WITH_TENSORFLOW = {"h5py", "keras", "ml_dtypes", "tf_keras"}
 
 # Extras whose packages freezeflow imports where they are used.
-EXTRAS = ("images", "model-signing", "onnx", "remote", "sign")
+EXTRAS = ("images", "model-signing", "onnx", "openvino", "remote", "sign", "tflite")
 
 # Modules that are not called like their package.
 PACKAGES = {
     "PIL": "pillow",
+    "ai_edge_litert": "ai-edge-litert",
     "OpenSSL": "pyopenssl",
     "google": "protobuf",
     "model_signing": "model-signing",

@@ -16,6 +16,7 @@ from freezeflow.exports.folders import published_folder
 from freezeflow.exports.format import Export, ExportedFile, ExportRequest
 from freezeflow.exports.limits import check_self_contained
 from freezeflow.exports.manifest import manifest_bytes, manifest_path
+from freezeflow.exports.saved_model import saved_model_pieces
 from freezeflow.graph.model import Model
 from freezeflow.graph.profile import Profile, look
 from freezeflow.graph.single import with_one_signature, with_shapes
@@ -106,6 +107,13 @@ def graph_file(request: ExportRequest, model: Model) -> Path:
     path = request.context.scratch / "graph.pb"
     write_atomically(path, graph_def_pieces(model.graph))
     return path
+
+
+def saved_model_folder(request: ExportRequest, model: Model) -> Path:
+    """The model as a SavedModel in the step's scratch folder."""
+    folder = request.context.scratch / "saved_model"
+    write_atomically(folder / "saved_model.pb", saved_model_pieces(model, None))
+    return folder
 
 
 def finished(

@@ -15,6 +15,8 @@ FORMATS = {
     "frozen_graph": "freezeflow.exports.frozen_graph",
     "saved_model": "freezeflow.exports.saved_model",
     "onnx": "freezeflow.exports.onnx",
+    "tflite": "freezeflow.exports.tflite",
+    "openvino": "freezeflow.exports.openvino",
 }
 
 ENTRY_POINTS = "freezeflow.exports"

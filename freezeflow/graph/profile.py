@@ -70,6 +70,19 @@ def look(model: Model, profile: Profile) -> None:
     _look_at_layout(uses, profile)
 
 
+def refuse_ops(model: Model, target: str, ops: Collection[str], hint: str) -> None:
+    """Refuses a model for ops that a converter itself has named, if the model has any of them.
+
+    Raises:
+        ModelRefused: It has; the message names the nodes.
+    """
+    foreign = [use for use in _uses(model.graph) if use.node.op in ops]
+    if foreign:
+        raise ModelRefused(
+            f"{target} does not take {_listed(foreign)}", where=foreign[0].path, hint=hint
+        )
+
+
 def _uses(graph: Graph) -> Iterator[_Use]:
     for node in graph.nodes.values():
         yield _Use(node.name, node)

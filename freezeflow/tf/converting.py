@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from freezeflow.errors import FreezeflowError, ModelRefused
 from freezeflow.graph.model import Model
+from freezeflow.graph.profile import refuse_ops
 from freezeflow.graph.write import graph_def_bytes, read_range
 
 GraphDef = tf.compat.v1.GraphDef
@@ -18,9 +20,24 @@ GraphDef = tf.compat.v1.GraphDef
 _MOST_CHARACTERS = 300
 
 
+# How converters list the ops that they do not take.
+_LISTS = (
+    re.compile(r"(?:Flex|Custom|TF Select) ops: ([\w, ]+)"),
+    re.compile(r"No translator found for operation\(s\): ([\w, ]+)", re.IGNORECASE),
+    re.compile(r"No registered '(\w+)' OpKernel for XLA"),
+    re.compile(r"TensorFlow op[^:\n]*: (\w+)"),
+    re.compile(r"Conversion for TF op '(\w+)' not implemented"),
+)
+
+
 @contextlib.contextmanager
-def converter(name: str, hint: str = "") -> Iterator[None]:
+def converter(name: str, model: Model, hint: str = "") -> Iterator[None]:
     """Runs a converter; what it raises is kept in the step's log, and told in one line.
+
+    Args:
+        name: What it is called.
+        model: What it converts; if it names ops that it does not take, their nodes are looked up.
+        hint: What helps against most refusals.
 
     Raises:
         ModelRefused: It cannot convert the model.
@@ -31,10 +48,15 @@ def converter(name: str, hint: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         traceback.print_exc()
-        told = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
+        text = str(error).strip()
+        listed = [match for pattern in _LISTS for match in pattern.findall(text)]
+        ops = {op.strip() for found in listed for op in found.split(",")} - {""}
+        if ops:
+            refuse_ops(model, name, ops, hint)
+        told = " ".join((text or type(error).__name__).splitlines()[0].split())
         raise ModelRefused(
             f"{name} cannot convert the model: {told[:_MOST_CHARACTERS]}",
-            hint=f"{hint or 'The whole report of the converter is in the log of the step.'}",
+            hint=hint or "The whole report of the converter is in the log of the step.",
         ) from error
 
 

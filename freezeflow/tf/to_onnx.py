@@ -66,7 +66,7 @@ def to_onnx(
     look(model, dataclasses.replace(profile, ops={*table, *_REWRITTEN}, helps=_HELPS))
     # tf2onnx 1.17 asks NumPy for a name that NumPy 2 no longer has; this process does nothing else.
     np.product = np.prod  # type: ignore[attr-defined]
-    with converter("tf2onnx"):
+    with converter("tf2onnx", model):
         proto, storage = convert._convert_common(
             graph_def_of(model),
             name="freezeflow",

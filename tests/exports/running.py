@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from pathlib import Path
 
 import yaml
@@ -12,7 +13,21 @@ from freezeflow.plan import make_plan
 from freezeflow.spec.recipe import load_recipes
 from freezeflow.store.store import Store
 
-DIGITS = Path(__file__).resolve().parents[2] / "pipelines" / "digits"
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+# Extra to the names of its packages.
+EXTRAS = {
+    name: {re.split(r"[<>=\[]", package)[0] for package in packages}
+    for name, packages in {"": [], **PROJECT["optional-dependencies"]}.items()
+}
+
+DIGITS = ROOT / "pipelines" / "digits"
 
 
 class Branches:
@@ -41,6 +56,7 @@ class Branches:
         options = RunOptions(jobs=jobs, keep_going=True)
         with contextlib.closing(Store.open(folder / "cache")) as store:
             result = run(plan, store, options)
+        self.plan = plan
         self.steps = {step.ref.step: step for step in result.steps}
 
     def facts(self, name):
@@ -52,3 +68,15 @@ class Branches:
         step = self.steps[name]
         assert step.status == "failed", f"{name} {step.status}"
         return step.error
+
+    def plan_step(self, name):
+        (step,) = [step for step in self.plan.steps if step.id == name]
+        return step
+
+    def published(self, name):
+        self.facts(name)
+        return [file.path for file in self.steps[name].files]
+
+    def target(self, name):
+        (path,) = self.plan_step(name).output_files
+        return path

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from freezeflow.errors import StageFailed, UsageError, ValidationFailed
+from freezeflow.errors import StageFailed, UsageError
 from tests.exports.running import DIGITS
 
 
@@ -51,20 +51,6 @@ def test_weights_beside_the_model(ran, tmp_path):
     (tmp_path / "m.onnx").write_bytes((folder / "m.onnx").read_bytes())
     with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.Fail, match=r"m\.onnx\.data"):
         predicted(tmp_path / "m.onnx")
-
-
-def test_the_same_bytes_again(ran):
-    """Two processes, one of which checked what it wrote."""
-    one, other = (ran.folder / name / "m.onnx" for name in ("onnx", "unchecked"))
-    assert one.read_bytes() == other.read_bytes()
-    assert ran.facts("onnx-unchecked")["check"] is None
-
-
-def test_a_failed_check_publishes_nothing(ran):
-    error = ran.error("onnx-strict")
-    assert isinstance(error, ValidationFailed)
-    assert "is not what the original gives: max_abs" in error.message
-    assert not (ran.folder / "strict").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,41 @@
+"""OpenVINO on the processor, at float32: by default it computes in bfloat16 where a processor can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from freezeflow.errors import RuntimeRefused
+from freezeflow.runtimes.runtime import Names, Runtime
+from freezeflow.values import Json
+
+
+def answer(file: Path, names: Names, calls: Path, answers: Path) -> Json:
+    """Answers saved calls with an IR."""
+    import numpy as np
+    import openvino
+
+    from freezeflow.proof.saved_calls import load_calls, save_calls
+
+    try:
+        compiled = openvino.Core().compile_model(
+            str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
+        request = compiled.create_infer_request()
+        found = []
+        for call in load_calls(calls):
+            assert not isinstance(call, str)
+            given = {names.inputs[key]: value for key, value in call.items()}
+            result = request.infer(given)
+            found.append(
+                {
+                    key: np.array(result[compiled.output(name)])
+                    for key, name in names.outputs.items()
+                }
+            )
+        save_calls(answers, found)
+    except RuntimeError as error:
+        raise RuntimeRefused(f"OpenVINO: {str(error).strip().splitlines()[-1]}") from error
+    return {}
+
+
+RUNTIME = Runtime(name="openvino", answer=answer, tools=("openvino",))
