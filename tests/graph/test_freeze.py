@@ -207,6 +207,34 @@ def test_a_write_that_an_output_sees():
     assert "ReadVariableOp at y" in refused.value.message
 
 
+def test_a_write_through_another_handle_of_the_variable():
+    other = handle("v")._replace(name="again")
+    made = of_nodes(
+        handle("v"),
+        other,
+        const("one", 1.0),
+        node("write", "AssignAddVariableOp", "again", "one", dtype=F),
+        read("y", "v", "^write"),
+        values=(("v", 2.0), ("again", 2.0)),
+    )
+    with pytest.raises(ModelRefused, match="is written by AssignAddVariableOp"):
+        freeze_variables(made)
+
+
+def test_different_variables_of_one_shared_name():
+    """TensorFlow 2 tells variables apart by their objects: values that differ are theirs."""
+    other = handle("v")._replace(name="again")
+    made = of_nodes(
+        handle("v"),
+        other,
+        const("one", 1.0),
+        node("write", "AssignAddVariableOp", "again", "one", dtype=F),
+        read("y", "v", "^write"),
+        values=(("v", 2.0), ("again", 3.0)),
+    )
+    assert frozen(made).writes_dropped == 1
+
+
 def test_a_write_that_nobody_sees():
     made = counter(node("y", "Neg", "x", "^write", T=F))
     result = frozen(made)
