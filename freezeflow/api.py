@@ -92,12 +92,18 @@ def find_source(
     )
 
 
-def inspect(path: AnyPath | ModelSource, *, tags: Sequence[str] | None = None) -> Inspection:
+def inspect(
+    path: AnyPath | ModelSource,
+    *,
+    tags: Sequence[str] | None = None,
+    check_weights: bool = False,
+) -> Inspection:
     """What a model consists of, and what would stop a freeze; without TensorFlow (but for Keras files).
 
     Args:
         path: The model, as for `find_source`, or what that gave.
         tags: The meta graph to look at; None for ``serve``, else the only one.
+        check_weights: Read every weight and compare it with its checksum, too.
 
     Raises:
         UsageError: There is nothing at that path.
@@ -106,7 +112,7 @@ def inspect(path: AnyPath | ModelSource, *, tags: Sequence[str] | None = None) -
     from freezeflow.engine.inspect import inspect_source
 
     wanted = path if isinstance(path, ModelSource) else find_source(path, tags=tags)
-    return inspect_source(wanted)
+    return inspect_source(wanted, check_weights=check_weights)
 
 
 def freeze(

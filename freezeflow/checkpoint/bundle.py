@@ -87,7 +87,7 @@ class Bundle:
         message, dtype, shape = self._entry(key)
         slices = self._slices(key, message, shape)
         if not slices:
-            return Entry(key, dtype, shape, message.size)
+            return Entry(key, dtype, shape, message.size, (), message.crc32c)
         stored = [self._parse("BundleEntryProto", name).size for name in slices.values()]
         return Entry(key, dtype, shape, sum(stored), tuple(sorted(slices)))
 

@@ -60,6 +60,7 @@ class Entry(NamedTuple):
         shape: Full shape, also where only slices of it are stored.
         nbytes: Bytes of its data; 0 for strings of V1, whose index does not tell.
         slices: For a tensor stored in slices, each one's (start, length) in every dimension.
+        checksum: Of its bytes, where the index tells it.
     """
 
     key: str
@@ -67,6 +68,7 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     nbytes: int
     slices: tuple[Box, ...] = ()
+    checksum: int | None = None
 
 
 class Checkpoint(Protocol):

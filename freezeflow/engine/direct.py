@@ -24,7 +24,7 @@ from freezeflow.graph.storage import decode_model, encode_model
 from freezeflow.graph.verify import check, remembering
 from freezeflow.params import params_to_json
 from freezeflow.stages.stage import Outcome, Stage, StageInput, WrittenFile
-from freezeflow.store.background import background
+from freezeflow.store.background import background, unchecked
 from freezeflow.store.files import remove_tree
 from freezeflow.values import ModelSource
 
@@ -54,6 +54,7 @@ def run_chain(
     start: Model | None = None,
     recipe_digest: str | None = None,
     scratch: Path | None = None,
+    check_weights: bool = True,
     on_stage: Callable[[Stage], None] = lambda stage: None,
 ) -> ChainResult:
     """Runs stages one after another, each on what the one before gave.
@@ -66,6 +67,7 @@ def run_chain(
         recipe_digest: What manifests name as their recipe.
         scratch: A folder that is there as long as the resulting model is used; by default one that is
             removed at the end.
+        check_weights: False for those who only look: weights are not read.
         on_stage: Told before each stage.
 
     Raises:
@@ -77,7 +79,7 @@ def run_chain(
     try:
         with (
             interruptible(lambda: False),
-            background(),
+            background() if check_weights else unchecked(),
             remembering(),
             _no_collection(),
             open(os.devnull, "w") as log,

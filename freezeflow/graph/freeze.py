@@ -79,6 +79,31 @@ def freeze_variables(model: Model, *, written: Written = "error") -> Frozen:
         kept = attempt.with_aliases({*kept, *(variable for variable, _, _ in seen)})
 
 
+class WriteEffect(NamedTuple):
+    """A write of a variable that happens while a signature runs.
+
+    Args:
+        variable: The variable's handle node.
+        op: The op that writes.
+        path: Through calling nodes to that op.
+        read: The path to a read of the variable that an output needs; empty where none is.
+    """
+
+    variable: str
+    op: str
+    path: tuple[str, ...]
+    read: tuple[str, ...]
+
+
+def write_effects(model: Model) -> tuple[WriteEffect, ...]:
+    """Every write of a loaded model's variables, and whether an output sees it.
+
+    Raises:
+        ModelRefused: An op does something with a variable that is not known.
+    """
+    return _Attempt(model, ()).write_effects()
+
+
 class _Attempt:
     """A model with all variables frozen but those that are to be kept."""
 
@@ -110,6 +135,15 @@ class _Attempt:
             for variable in write.variables
             if variable in read_by
         ]
+
+    def write_effects(self) -> tuple[WriteEffect, ...]:
+        """All writes, each with a read that an output needs."""
+        read_by = {variable: read.path for read in self._reads for variable in read.variables}
+        return tuple(
+            WriteEffect(variable, write.op, write.path, read_by.get(variable, ()))
+            for write in self._scope.writes
+            for variable in write.variables
+        )
 
     def with_aliases(self, kept: set[str]) -> set[str]:
         """The variables with those that meet them where a handle may be one of several."""
@@ -268,7 +302,7 @@ def _names_by_identity(model: Model) -> dict[tuple[bytes, bytes], list[str]]:
 
 def _same_value(a: Node | None, b: Node | None) -> bool:
     """Whether two values are one: TensorFlow 2 has different variables under one shared name."""
-    if a is None or b is None:
+    if a is None or b is None or a is b:
         return True
     tensors = [node.tensor and (node.tensor.digest, node.tensor.shape) for node in (a, b)]
     return a.attrs == b.attrs and tensors[0] == tensors[1]

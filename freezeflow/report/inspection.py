@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
-from freezeflow.graph.inspection import Inspection, SignatureFacts, VariableFacts
+from freezeflow.graph.inspection import (
+    CheckpointFacts,
+    Inspection,
+    SignatureFacts,
+    VariableFacts,
+)
 from freezeflow.report.errors import error_to_json, render_error
 from freezeflow.report.text import count, paint, shape_text, short_path, size, table
 from freezeflow.values import Json, TensorSpec
@@ -18,9 +24,13 @@ _KINDS = {
     "frozen_graph": "graph file",
 }
 
+# What is said of a variable that was, or was not, or may have been trained.
+_NOTES = {True: "", False: " (not trainable)", None: ""}
+
 # Ops and variables that are listed without --all.
 _SHOWN_OPS = 12
 _SHOWN_VARIABLES = 8
+_SHOWN_WRITES = 6
 
 
 def render_inspection(found: Inspection, *, everything: bool = False, color: bool = False) -> str:
@@ -51,6 +61,8 @@ def _head(found: Inspection, color: bool) -> str:
     if len(found.tag_sets) > 1:
         sets = "; ".join(_tags(tags) for tags in found.tag_sets)
         rows.append(["tag sets", f"{sets} (looked at: {_tags(found.tags)})"])
+    if found.checkpoint is not None and found.checkpoint.tensors:
+        rows.append(["checkpoint", _checkpoint(found.checkpoint)])
     if found.graph.tables:
         rows.append(["tables", str(found.graph.tables)])
     if found.graph.custom_ops:
@@ -63,6 +75,14 @@ def _head(found: Inspection, color: bool) -> str:
 def _graph(found: Inspection) -> str:
     nodes = count(found.graph.nodes, "node")
     return f"{nodes}, {count(found.graph.functions, 'function')}"
+
+
+def _checkpoint(found: CheckpointFacts) -> str:
+    text = f"{count(found.tensors, 'tensor')}, {size(found.nbytes)}"
+    if found.duplicates:
+        again = f"{size(found.duplicate_bytes)} in {count(found.duplicates, 'tensor')}"
+        text += f" ({again} stored more than once)"
+    return text
 
 
 def _tags(tags: tuple[str, ...]) -> str:
@@ -78,15 +98,44 @@ def _signature(found: SignatureFacts, color: bool) -> Iterator[str]:
         ]
         yield table(ends, indent="  ")
     if found.variables:
-        yield f"  {count(len(found.variables), 'variable')}, {size(found.variable_bytes)}"
+        yield f"  {count(len(found.variables), 'variable')}, {size(found.variable_bytes)}{_trained(found)}"
+    for table_found in found.tables:
+        kinds = f"{table_found.key.tf_name} to {table_found.value.tf_name}"
+        yield f"  table {table_found.name}, {kinds} ({table_found.op})"
     for name, nbytes in found.assets.items():
         yield f"  asset {name}, {size(nbytes)}"
+    yield from _writes(found)
+    if found.random_ops:
+        used = ", ".join(f"{op} ({number})" for op, number in found.random_ops.items())
+        yield f"  random from call to call: {used}"
     if found.obstacle is None:
         nodes = count(found.frozen_nodes or 0, "node")
-        yield f"  {paint('freezes', 'green', color=color)} into {nodes}"
+        yield f"  {paint('freezes', 'green', color=color)} into {nodes}, {size(found.frozen_bytes or 0)}"
     else:
         yield f"  {paint('does not freeze', 'red', color=color)}"
         yield from (f"    {line}" for line in render_error(found.obstacle).splitlines())
+
+
+def _trained(found: SignatureFacts) -> str:
+    """How many of a signature's variables were trained, where the model says it."""
+    known = [variable for variable in found.variables if variable.trainable is not None]
+    if not known:
+        return ""
+    trained = [variable for variable in known if variable.trainable]
+    nbytes = sum(variable.nbytes for variable in trained)
+    return f", {len(trained)} of them trainable ({size(nbytes)})"
+
+
+def _writes(found: SignatureFacts) -> Iterator[str]:
+    for write in found.writes[:_SHOWN_WRITES]:
+        seen = (
+            f"seen by an output through {' > '.join(write.read)}"
+            if write.read
+            else "seen by no output"
+        )
+        yield f"  writes {write.variable} ({write.op} at {' > '.join(write.path)}), {seen}"
+    if len(found.writes) > _SHOWN_WRITES:
+        yield f"  and {len(found.writes) - _SHOWN_WRITES} more writes"
 
 
 def _spec(spec: TensorSpec) -> list[str]:
@@ -96,7 +145,10 @@ def _spec(spec: TensorSpec) -> list[str]:
 def _variables(variables: Sequence[VariableFacts], everything: bool, color: bool) -> str:
     largest = sorted(variables, key=lambda variable: (-variable.nbytes, variable.name))
     shown = largest if everything else largest[:_SHOWN_VARIABLES]
-    rows = [[size(v.nbytes), v.dtype.tf_name, shape_text(v.shape), v.name] for v in shown]
+    rows = [
+        [size(v.nbytes), v.dtype.tf_name, shape_text(v.shape), v.name + _NOTES[v.trainable]]
+        for v in shown
+    ]
     lines = [paint("variables", "bold", color=color), table(rows, indent="  ", right=(0,))]
     if len(shown) < len(largest):
         lines.append(f"  and {len(largest) - len(shown)} more (--all lists them)")
@@ -133,6 +185,7 @@ def inspection_to_json(found: Inspection) -> Json:
             "python_calls": list(found.graph.python_calls),
             "tables": found.graph.tables,
         },
+        "checkpoint": None if found.checkpoint is None else dataclasses.asdict(found.checkpoint),
         "signatures": {s.name: _signature_to_json(s) for s in found.signatures},
     }
 
@@ -147,11 +200,33 @@ def _signature_to_json(found: SignatureFacts) -> Json:
                 "dtype": variable.dtype.tf_name,
                 "shape": None if variable.shape is None else list(variable.shape),
                 "bytes": variable.nbytes,
+                "trainable": variable.trainable,
             }
             for variable in found.variables
         ],
         "variable_bytes": found.variable_bytes,
         "assets": dict(found.assets),
+        "tables": [
+            {
+                "name": found_table.name,
+                "op": found_table.op,
+                "key": found_table.key.tf_name,
+                "value": found_table.value.tf_name,
+            }
+            for found_table in found.tables
+        ],
+        "writes": [
+            {
+                "variable": write.variable,
+                "op": write.op,
+                "path": list(write.path),
+                "seen": bool(write.read),
+                "read": list(write.read),
+            }
+            for write in found.writes
+        ],
+        "random_ops": dict(found.random_ops),
         "frozen_nodes": found.frozen_nodes,
+        "frozen_bytes": found.frozen_bytes,
         "obstacle": error_to_json(found.obstacle) if found.obstacle else None,
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from freezeflow.errors import ModelRefused
 from freezeflow.graph import wire
 from freezeflow.graph.read import GraphReader
 from freezeflow.messages import message_class
-from freezeflow.store.hashing import hash_file, scan
+from freezeflow.store.background import PendingDigest, present
+from freezeflow.store.hashing import hash_file, hash_ranges
 from freezeflow.values import Digest, DType, Location, TensorRef
 
 _DAMAGED = "The file is damaged or cut short; copy or write it again."
@@ -70,12 +72,24 @@ def _parse_binary(path: Path, kind: str) -> ParsedFile:
         ):
             data, cuts = wire.excise(view, kind, marker)
     message = message_class(kind).FromString(data)
-    scans = scan(path, cuts)
     located = tuple(
-        (found.digest, location_of(path, cut.offset, cut.length))
-        for found, cut in zip(scans, cuts, strict=True)
+        (digest, location_of(path, cut.offset, cut.length))
+        for digest, cut in zip(_digests(path, cuts), cuts, strict=True)
     )
     return ParsedFile(path, message, marker, located)
+
+
+def _digests(path: Path, cuts: Sequence[wire.Cut]) -> list[Digest]:
+    """The digests of what was cut out; found beside other work where that is possible."""
+    beside = present()
+    if beside is None:
+        return hash_ranges(path, cuts)
+    pending = beside.start(functools.partial(hash_ranges, path, cuts))
+
+    def digest_of(number: int) -> str:
+        return pending.result()[number].hex
+
+    return [PendingDigest(functools.partial(digest_of, number)) for number in range(len(cuts))]
 
 
 def tensor_of_file(path: Path) -> TensorRef:

@@ -42,7 +42,7 @@ def captured_variables(
         checkpoint: The SavedModel's checkpoint.
         put_tensor: As for `Checkpoint.fetch`.
     """
-    objects = _captured_objects(saved_objects, graph, set(wanted))
+    objects = captured_objects(saved_objects, graph, set(wanted))
     keys_there = checkpoint.keys()
     if not objects or _OBJECT_GRAPH_KEY not in keys_there:
         return {}
@@ -54,8 +54,14 @@ def captured_variables(
     }
 
 
-def _captured_objects(saved_objects: Any, graph: Graph, wanted: set[str]) -> dict[str, int]:
-    """Handle node to the number of the object that it stands for."""
+def captured_objects(saved_objects: Any, graph: Graph, wanted: set[str]) -> dict[str, int]:
+    """Handle node to the number of the object that it stands for.
+
+    Args:
+        saved_objects: The meta graph's ``SavedObjectGraph`` message.
+        graph: The main graph, with calls of concrete functions.
+        wanted: Handle nodes that are looked for.
+    """
     found: dict[str, int] = {}
     for node in graph.nodes.values():
         call = call_of(graph, node) if node.op in CALLS else None

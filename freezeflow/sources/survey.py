@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from freezeflow.errors import ModelRefused
@@ -11,6 +12,7 @@ from freezeflow.sources.checkpoint import meta_graph_file
 from freezeflow.sources.graph_file import ParsedFile, parse_file
 from freezeflow.sources.saved_model import choose_meta_graph, graph_file
 from freezeflow.sources.signatures import INTERNAL_SIGNATURES, read_signature
+from freezeflow.sources.trainable import trainable_handles
 from freezeflow.values import ModelSource, Signature, SourceKind
 
 
@@ -23,6 +25,8 @@ class Survey(NamedTuple):
         tag_sets: The tag sets of its meta graphs, sorted.
         tags: The tag set that was chosen.
         written_by: The version of TensorFlow that wrote it; empty where it does not say.
+        trainable: Handle node to whether its variable was trained, where that is said.
+        checkpoint: The prefix of its checkpoint; None where it has none.
     """
 
     graph: Graph
@@ -30,6 +34,8 @@ class Survey(NamedTuple):
     tag_sets: tuple[tuple[str, ...], ...] = ()
     tags: tuple[str, ...] = ()
     written_by: str = ""
+    trainable: Mapping[str, bool] = {}
+    checkpoint: Path | None = None
 
 
 def survey(source: ModelSource) -> Survey:
@@ -50,28 +56,34 @@ def _saved_model(source: ModelSource) -> Survey:
     parsed = parse_file(path, "SavedModel")
     chosen = choose_meta_graph(parsed.message, source, path)
     tag_sets = sorted(tuple(sorted(m.meta_info_def.tags)) for m in parsed.message.meta_graphs)
-    return _meta_graph(parsed, chosen)._replace(tag_sets=tuple(tag_sets))
+    own = source.path / "variables" / "variables"
+    return _meta_graph(parsed, chosen)._replace(
+        tag_sets=tuple(tag_sets), checkpoint=source.weights or own
+    )
 
 
 def _checkpoint(source: ModelSource) -> Survey:
     parsed = parse_file(meta_graph_file(source), "MetaGraphDef")
-    return _meta_graph(parsed, parsed.message)
+    return _meta_graph(parsed, parsed.message)._replace(checkpoint=source.path)
 
 
 def _meta_graph(parsed: ParsedFile, message: Any) -> Survey:
     info = message.meta_info_def
     names = sorted(set(message.signature_def) - INTERNAL_SIGNATURES)
+    graph = parsed.reader(message.graph_def, info.stripped_op_list.op).graph()
     return Survey(
-        graph=parsed.reader(message.graph_def, info.stripped_op_list.op).graph(),
+        graph=graph,
         signatures={name: read_signature(message.signature_def[name]) for name in names},
         tags=tuple(sorted(info.tags)),
         written_by=info.tensorflow_version,
+        trainable=trainable_handles(message, graph),
     )
 
 
 def _frozen_graph(source: ModelSource) -> Survey:
     parsed = parse_file(source.path, "GraphDef")
-    return Survey(graph=parsed.reader(parsed.message).graph(), signatures={})
+    graph = parsed.reader(parsed.message).graph()
+    return Survey(graph=graph, signatures={}, checkpoint=source.weights)
 
 
 _READERS: dict[SourceKind, Callable[[ModelSource], Survey]] = {

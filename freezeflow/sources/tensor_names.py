@@ -10,7 +10,7 @@ from freezeflow.graph import attrs
 from freezeflow.graph.graph import Graph, Node, join, node_of, output_types, split
 from freezeflow.graph.rename import PLACEHOLDERS
 from freezeflow.graph.variables import HANDLES
-from freezeflow.graph.walk import reached_nodes
+from freezeflow.graph.walk import consumers, reached_nodes
 from freezeflow.values import DType, Shape, Signature, TensorSpec
 
 SIGNATURE = "serving_default"
@@ -31,7 +31,8 @@ def signature_of_names(
     Args:
         graph: The whole main graph.
         inputs: Names of tensors to feed: ``x``, ``x:0``; empty for every placeholder in reach.
-        outputs: Names of tensors to fetch; empty for the only one that nothing consumes.
+        outputs: Names of tensors to fetch; empty for the only one that depends on an input and
+            that nothing consumes.
         where: Names the file in errors.
 
     Raises:
@@ -81,6 +82,9 @@ def _only_output(graph: Graph, where: str) -> str:
         and node.op not in _NO_OUTPUTS
         and _types(graph, node, where) != ()
     ]
+    # Beside what is computed of inputs, a graph has ends that only read variables.
+    fed = _behind_placeholders(graph)
+    ends = [name for name in ends if name in fed] or ends
     if len(ends) == 1:
         return ends[0]
     shown = ", ".join(ends[:_MAX_LISTED]) + (" ..." if len(ends) > _MAX_LISTED else "")
@@ -89,6 +93,18 @@ def _only_output(graph: Graph, where: str) -> str:
         where=where,
         hint=f"Name it with --outputs; candidates: {shown}." if ends else "Name it with --outputs.",
     )
+
+
+def _behind_placeholders(graph: Graph) -> set[str]:
+    """The nodes that depend on an input."""
+    users = consumers(graph.nodes)
+    stack = [name for name, node in graph.nodes.items() if node.op in PLACEHOLDERS]
+    found = set(stack)
+    while stack:
+        new = [name for name in users.get(stack.pop(), ()) if name not in found]
+        found.update(new)
+        stack += new
+    return found
 
 
 def _placeholders(graph: Graph, fetched: Iterable[str]) -> list[str]:

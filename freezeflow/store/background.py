@@ -123,6 +123,22 @@ class Background:
             pending.run()
 
 
+class _OnDemand(Pending[T]):
+    """A result that is worked out when somebody asks for it."""
+
+    def result(self) -> T:
+        if not self._done.is_set():
+            self.run()
+        return super().result()
+
+
+class _Unhurried(Background):
+    """Does nothing before a result is asked for; mostly nobody asks."""
+
+    def start(self, job: Callable[[], T]) -> Pending[T]:
+        return _OnDemand(job)
+
+
 _present: ContextVar[Background | None] = ContextVar("background", default=None)
 
 
@@ -152,6 +168,19 @@ def background() -> Iterator[Background]:
     finally:
         _present.reset(token)
         found.stop()
+
+
+@contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """While the block runs, weights are not read, but where somebody asks for their digests.
+
+    For those who only look; nothing may be published.
+    """
+    token = _present.set(_Unhurried())
+    try:
+        yield
+    finally:
+        _present.reset(token)
 
 
 def settle() -> None:

@@ -14,9 +14,9 @@ def test_shows_signatures_variables_and_ops(cli: Cli) -> None:
     assert ["kind", "SavedModel"] in words
     assert ["signature", "serving_default"] in words
     assert ["input", "image", "float32", "[?,", "8,", "8,", "1]", "serving_default_image"] in words
-    assert ["17", "variables,", "62.3", "KB"] in words
+    assert "  17 variables, 62.3 KB, " in done.stdout
     assert ["36.9", "KB", "float32", "[3,", "3,", "32,", "32]", "conv2d_2/kernel_1"] in words
-    assert ["freezes", "into", "83", "nodes"] in words
+    assert "  freezes into 83 nodes, " in done.stdout
     assert "other ops (--all lists them)" in done.stdout
 
 
@@ -39,10 +39,45 @@ def test_json(cli: Cli, folder: Path) -> None:
         if path.is_file() and path.name != "fingerprint.pb"
     )
     found = data["signatures"]["serving_default"]
-    keys = {"variables", "variable_bytes", "assets", "frozen_nodes", "obstacle"}
-    assert set(found) == {"inputs", "outputs", *keys}
+    assert set(found) == {
+        *("inputs", "outputs", "variables", "variable_bytes", "assets", "tables", "writes"),
+        *("random_ops", "frozen_nodes", "frozen_bytes", "obstacle"),
+    }
     assert found["variable_bytes"] == sum(v["bytes"] for v in found["variables"])
     assert data["graph"]["ops"]["VarHandleOp"] > 17
+
+
+def test_bytes_after_a_freeze_are_those_of_the_file(cli: Cli, folder: Path) -> None:
+    data = json.loads(cli("inspect", "model", "--json", "--signature", "serve").stdout)
+    assert cli("freeze", "model", "--signature", "serve", "-o", "graph.pb").returncode == 0
+    size = (folder / "graph.pb").stat().st_size
+    assert data["signatures"]["serve"]["frozen_bytes"] == size
+
+
+def test_what_was_trained_and_what_is_stored_twice(cli: Cli, folder: Path) -> None:
+    """Keras 3 writes every weight twice; moving averages are not trained."""
+    data = json.loads(cli("inspect", "model", "--json").stdout)
+    variables = data["signatures"]["serve"]["variables"]
+    assert {v["name"] for v in variables if not v["trainable"]} == {
+        v["name"] for v in variables if "moving_" in v["name"]
+    }
+    checkpoint = data["checkpoint"]
+    assert checkpoint["duplicates"] >= len(variables)
+    assert checkpoint["duplicate_bytes"] >= sum(v["bytes"] for v in variables)
+    text = cli("inspect", "model").stdout
+    assert "of them trainable (" in text
+    assert "stored more than once)" in text
+    assert "(not trainable)" in text
+
+
+def test_weights_are_read_only_on_request(cli: Cli, folder: Path) -> None:
+    path = folder / "model/variables/variables.data-00000-of-00001"
+    data = bytearray(path.read_bytes())
+    for place in range(0, len(data), 512):
+        data[place] ^= 1
+    path.write_bytes(data)
+    assert "does not freeze" in cli("inspect", "model", "--check-weights").stdout
+    assert cli("freeze", "model", "-o", "graph.pb").returncode == 5
 
 
 def test_without_tensorflow(imported: Callable[..., set[str]]) -> None:
