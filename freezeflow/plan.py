@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from freezeflow.errors import FreezeflowError, UsageError
 from freezeflow.installed import version_of
+from freezeflow.machine import machine_facts
 from freezeflow.values import Digest, Json, ModelSource
 from freezeflow.version import VERSION
 
@@ -397,7 +398,7 @@ def _stage_files(plans: Sequence[Plan]) -> dict[str, int]:
 
 
 def _house() -> str:
-    """A digest of freezeflow's own files and of the installed packages, once per process."""
+    """A digest of freezeflow's own files, the installed packages, and the machine, once per process."""
     return _digest_of_house(tuple(sys.path))
 
 
@@ -405,7 +406,9 @@ def _house() -> str:
 def _digest_of_house(search_path: tuple[str, ...]) -> str:
     own = [(file, _modified(file)) for file in _python_files()]
     packages = sorted({found for entry in search_path for found in _packages(entry)})
-    return Digest.of(json.dumps([VERSION, sys.version, own, packages]).encode()).hex
+    # The machine belongs to the keys of some steps.
+    known = [VERSION, sys.version, machine_facts(), own, packages]
+    return Digest.of(json.dumps(known).encode()).hex
 
 
 def _python_files() -> list[str]:

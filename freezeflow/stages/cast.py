@@ -8,7 +8,7 @@ from typing import Literal
 from freezeflow.context import Context
 from freezeflow.errors import StageFailed
 from freezeflow.graph.model import Model
-from freezeflow.stages.params import param
+from freezeflow.params import param
 from freezeflow.stages.stage import Outcome, Stage, StageInput
 from freezeflow.values import DType, Json
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from freezeflow.context import Context
+from freezeflow.params import param
 from freezeflow.stages.cast import fed_nodes, frozen_model
-from freezeflow.stages.params import param
 from freezeflow.stages.stage import Outcome, Stage, StageInput
 
 

@@ -20,6 +20,7 @@ BUILTIN: Mapping[str, str] = {
     "fold": "freezeflow.stages.fold",
     "cast": "freezeflow.stages.cast",
     "quantize_weights": "freezeflow.stages.quantize_weights",
+    "grappler": "freezeflow.stages.grappler",
     "validate": "freezeflow.stages.validate",
     "export": "freezeflow.stages.export",
 }
