@@ -35,6 +35,11 @@ def encode(value: Any) -> bytes:
     return data
 
 
+def canonical(data: bytes) -> bytes:
+    """The canonical bytes of an ``AttrValue`` message in any form; raises DecodeError for none."""
+    return encode(_parse(data))
+
+
 def kind(data: bytes) -> str | None:
     """Which field is set: list, s, i, f, b, type, shape, tensor, placeholder, func; None if none."""
     found: str | None = message(data).WhichOneof("value")
@@ -210,6 +215,27 @@ def function_names(data: bytes) -> tuple[str, ...]:
     if data[:1] not in MAY_HOLD_FUNCTIONS:
         return ()
     return _function_names(data)
+
+
+# A set of attributes that many nodes share, by identity, with the functions that it names.
+_known_sets: dict[int, tuple[Mapping[str, bytes], tuple[str, ...]]] = {}
+_MOST_KNOWN_SETS = 131072
+
+
+def functions_in(values: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Every function that attributes name, by sorted key; they must not be changed afterwards."""
+    known = _known_sets.get(id(values))
+    if known is not None and known[0] is values:
+        return known[1]
+    holding = [key for key, data in values.items() if data[:1] in MAY_HOLD_FUNCTIONS]
+    if not holding:
+        names: tuple[str, ...] = ()
+    else:
+        names = tuple(name for key in sorted(holding) for name in function_names(values[key]))
+    if len(_known_sets) >= _MOST_KNOWN_SETS:
+        _known_sets.clear()
+    _known_sets[id(values)] = (values, names)
+    return names
 
 
 @functools.lru_cache(maxsize=8192)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 
-from freezeflow.graph.graph import Graph, Node, called_functions, control_inputs, node_of
+from freezeflow.graph.graph import Graph, Node, called_functions, control_inputs, node_of, waits
 from freezeflow.graph.node_types import NodeTypes
 from freezeflow.graph.walk import reached_functions
 from freezeflow.values import DType
@@ -93,18 +93,26 @@ class Effects:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._functions: dict[str, bool] = {}
+        self._ops: dict[str, bool] = {}
 
     def node(self, node: Node) -> bool:
         """Whether the node itself has an effect."""
         if node.op in _CALLERS or node.op in self._graph.functions:
             names = [*called_functions(node), node.op]
             return any(self.function(name) for name in names if name in self._graph.functions)
-        if node.op == "Assert":
+        found = self._ops.get(node.op)
+        if found is None:
+            found = self._ops[node.op] = self._op(node.op)
+        return found
+
+    def _op(self, op: str) -> bool:
+        """Whether the nodes of an op that calls nothing have an effect."""
+        if op == "Assert":
             return True
-        definition = self._graph.op_def(node.op)
+        definition = self._graph.op_def(op)
         if definition is None:
             return True
-        if node.op in V1_CONTROL_FLOW or _QUIET_STATEFUL.match(node.op):
+        if op in V1_CONTROL_FLOW or _QUIET_STATEFUL.match(op):
             return False
         # TF1's ops on references are not marked as stateful, whatever they do with them.
         return definition.is_stateful or any(arg.is_ref for arg in definition.inputs)
@@ -120,11 +128,13 @@ class Effects:
 
 def awaited(nodes: Mapping[str, Node], has_effect: Callable[[Node], bool]) -> set[str]:
     """The nodes that are worth waiting for: with an effect or TF1 control flow at or before them."""
+    marked = {n.name for n in nodes.values() if n.op in V1_CONTROL_FLOW or has_effect(n)}
+    if not marked:
+        return marked
     consumers: dict[str, list[str]] = {}
     for node in nodes.values():
         for tensor in node.inputs:
             consumers.setdefault(node_of(tensor), []).append(node.name)
-    marked = {n.name for n in nodes.values() if n.op in V1_CONTROL_FLOW or has_effect(n)}
     stack = list(marked)
     while stack:
         for consumer in consumers.get(stack.pop(), ()):
@@ -138,7 +148,7 @@ def drop_idle_control(nodes: Iterable[Node], marked: set[str]) -> dict[str, Node
     """The nodes without those control inputs for which nobody needs to wait."""
     kept = {}
     for node in nodes:
-        if any(name not in marked for name in control_inputs(node)):
+        if waits(node) and any(name not in marked for name in control_inputs(node)):
             inputs = tuple(i for i in node.inputs if not i.startswith("^") or i[1:] in marked)
             node = node._replace(inputs=inputs)
         kept[node.name] = node

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, ops, walk
 from freezeflow.graph.effects import V1_CONTROL_FLOW
-from freezeflow.graph.graph import Function, Graph, Node, data_inputs, join
+from freezeflow.graph.graph import Function, Graph, Node, data_inputs, join, waits
 from freezeflow.graph.handles import Handle, Read, meet
 from freezeflow.graph.variables import (
     FUNCTION_USES,
@@ -148,7 +148,7 @@ class Scope:
         return bool(wider)
 
     def _settled(self, node: Node) -> Node:
-        if not any(t in self._moved or t.startswith("^") for t in node.inputs):
+        if self._moved.keys().isdisjoint(node.inputs) and not waits(node):
             return node
         inputs = tuple(
             self._moved.get(tensor, tensor)
@@ -161,11 +161,7 @@ class Scope:
         rules = self.freezer.rules
         if node.op in rules.handles and self._become_constant(node):
             return
-        given = {
-            index: self.handles[tensor]
-            for index, tensor in enumerate(node.inputs)
-            if tensor in self.handles
-        }
+        given = self._handles_given(node.inputs)
         if node.op in FUNCTION_USES or any(walk.named_functions(self.freezer.graph, node)):
             self._call(node, given)
         elif not given:
@@ -180,6 +176,11 @@ class Scope:
             self._read_plainly(node, given)
         elif node.op not in rules.ignored:
             self._pass_on(node, given)
+
+    def _handles_given(self, inputs: tuple[str, ...]) -> dict[int, Handle]:
+        if self.handles.keys().isdisjoint(inputs):
+            return {}
+        return {i: self.handles[t] for i, t in enumerate(inputs) if t in self.handles}
 
     # ------------------------------------------------------------ variables
 

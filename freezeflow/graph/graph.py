@@ -165,10 +165,14 @@ def control_inputs(node: Node) -> Iterator[str]:
     return (tensor[1:] for tensor in node.inputs if tensor.startswith("^"))
 
 
+def waits(node: Node) -> bool:
+    """Whether a node has control inputs."""
+    return bool(node.inputs) and node.inputs[-1][:1] == "^"
+
+
 def called_functions(node: Node) -> Iterator[str]:
     """Names of the functions that a node's attributes name (not the op itself)."""
-    for data in node.attrs.values():
-        yield from attr_values.function_names(data)
+    yield from attr_values.functions_in(node.attrs)
 
 
 def output_types(graph: Graph, node: Node) -> tuple[DType, ...] | None:

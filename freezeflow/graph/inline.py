@@ -27,6 +27,7 @@ from freezeflow.graph.graph import (
     data_inputs,
     join,
     node_of,
+    waits,
 )
 from freezeflow.graph.model import Model
 from freezeflow.values import DType, Signature
@@ -164,6 +165,8 @@ class _Inliner:
 
     def bind(self, node: Node) -> Node:
         """A node whose function attributes name functions with their placeholders filled in."""
+        if not attrs.functions_in(node.attrs):
+            return node
         changed = {}
         for key, data in node.attrs.items():
             if attrs.function_names(data):
@@ -335,9 +338,12 @@ class _Scope:
         return finished
 
     def _finished(self, node: Node) -> Node:
-        for tensor in node.inputs:
+        inputs = node.inputs
+        if self._moved.keys().isdisjoint(inputs) and not waits(node):
+            return node
+        for tensor in inputs:
             if tensor in self._moved or tensor[1:] in self.calls:
-                return node._replace(inputs=self._resolved(node.inputs))
+                return node._replace(inputs=self._resolved(inputs))
         return node
 
     def _resolved(self, inputs: tuple[str, ...]) -> tuple[str, ...]:

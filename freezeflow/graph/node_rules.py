@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from freezeflow.graph import attrs
@@ -81,7 +81,7 @@ def function_body(
 def _tensors(nodes: Mapping[str, Node], types: NodeTypes) -> dict[str, DType]:
     given: dict[str, DType] = {}
     for name, node in nodes.items():
-        outputs = types.ends(node).outputs
+        outputs = types.look(node).ends.outputs
         if not outputs:
             continue
         given[name] = outputs[0]
@@ -345,42 +345,38 @@ def node_findings(body: Body, key: str) -> Iterator[Finding]:
     """Every breach of a rule at one node."""
     node = body.nodes[key]
     ends = body.types.ends(node)
-    if not _is_fine_itself(body, key, node):
-        for rule in OWN_RULES:
-            yield from rule(body, key, node, ends)
-    for rule in RULES_OF_OP.get(node.op, ()):
+    for rule in (*OWN_RULES, *RULES_OF_OP.get(node.op, ()), *EDGE_RULES):
         yield from rule(body, key, node, ends)
-    if not _is_fed_well(body, node, ends):
-        for rule in EDGE_RULES:
-            yield from rule(body, key, node, ends)
 
 
-# Two quick looks settle nearly every node of a large graph. False may also mean "look closer"; True
-# is said only where all the rules hold.
+def doubtful(body: Body, keys: Iterable[str]) -> Iterator[str]:
+    """Those of some nodes at which a rule may be broken: a quick look settles most of a large graph.
 
-
-def _is_fine_itself(body: Body, key: str, node: Node) -> bool:
-    """Whether all of `OWN_RULES` hold."""
-    if node.name != key or not _NAME.fullmatch(key):
-        return False
-    if node.tensor is not None and node.op != "Const":
-        return False
-    tags, required = body.types.kinds(node.op)
-    for name, data in node.attrs.items():
-        if tags.get(name) != data[:1]:
-            return False
-    return len(node.attrs) == len(tags) or required <= node.attrs.keys()
-
-
-def _is_fed_well(body: Body, node: Node, ends: Ends) -> bool:
-    """Whether all of `EDGE_RULES` hold."""
-    wanted = ends.inputs
-    if wanted is None or ends.ref_inputs:
-        return False
-    count = len(wanted)
-    inputs = node.inputs
-    if tuple(map(body.given.get, inputs[:count])) != wanted:
-        return False
-    return len(inputs) == count or all(
-        tensor.startswith("^") and body.has(tensor[1:]) for tensor in inputs[count:]
-    )
+    A node is left out only where all of `OWN_RULES` and `EDGE_RULES` hold, and no other is for its op.
+    """
+    nodes, given, types = body.nodes, body.given.get, body.types
+    for key in keys:
+        node = nodes[key]
+        op, inputs = node.op, node.inputs
+        look = types.look(node)
+        wanted = look.ends.inputs
+        if (
+            not look.is_fine
+            or node.name != key
+            or not _NAME.fullmatch(key)
+            or (node.tensor is not None and op != "Const")
+            or wanted is None
+            or look.ends.ref_inputs
+            or op in _CALLS
+        ):
+            yield key
+            continue
+        count = len(wanted)
+        if len(inputs) == count:
+            fed = tuple(map(given, inputs)) == wanted
+        else:
+            fed = tuple(map(given, inputs[:count])) == wanted and all(
+                tensor.startswith("^") and body.has(tensor[1:]) for tensor in inputs[count:]
+            )
+        if not fed or (op == "Const" and any(constant_fits(body, key, node, look.ends))):
+            yield key

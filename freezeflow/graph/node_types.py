@@ -68,6 +68,22 @@ def tag_of(kind: str) -> bytes:
     return _LIST_TAG if kind.startswith("list(") else _TAGS[kind]
 
 
+class Look(NamedTuple):
+    """What the op and the attributes of a node say.
+
+    Args:
+        op: The op.
+        values: The attributes.
+        ends: The node's ends.
+        is_fine: The attributes are those that the op declares, each of its kind.
+    """
+
+    op: str
+    values: Mapping[str, bytes]
+    ends: Ends
+    is_fine: bool
+
+
 class NodeTypes:
     """Tells `Ends` of the nodes of one graph, main graph and functions alike."""
 
@@ -76,6 +92,19 @@ class NodeTypes:
         self._by_op: dict[str, Callable[[Mapping[str, bytes]], Ends]] = {}
         self._definitions: dict[str, OpDef | None] = {}
         self._kinds: dict[str, Kinds] = {}
+        # Many nodes share their attributes: by identity, which a look keeps alive.
+        self._looks: dict[int, Look] = {}
+
+    def look(self, node: Node) -> Look:
+        """What the op and the attributes say; quick where they are another node's, too."""
+        op, values = node.op, node.attrs
+        found = self._looks.get(id(values))
+        if found is None or found.op != op:
+            tags, required = self.kinds(op)
+            is_fine = all(tags.get(name) == data[:1] for name, data in values.items())
+            is_fine = is_fine and (len(values) == len(tags) or required <= values.keys())
+            found = self._looks[id(values)] = Look(op, values, self.ends(node), is_fine)
+        return found
 
     def ends(self, node: Node) -> Ends:
         """The node's ends; never raises, see `Ends.problem`."""

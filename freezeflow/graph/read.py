@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, ops
 from freezeflow.graph.graph import (
@@ -24,6 +26,7 @@ from freezeflow.graph.graph import (
     join,
     node_of,
 )
+from freezeflow.messages import raw_class
 from freezeflow.values import Digest, DType, Location, TensorRef
 
 # A large Const of a skeleton names its bytes by digest in this attribute.
@@ -31,6 +34,9 @@ TENSOR_ATTR = "_freezeflow_tensor"
 
 # Inferred by TensorFlow and written down; they can contradict the graph and are never needed.
 _INFERRED_ATTRS = frozenset({"_output_shapes", "_handle_dtypes", "_handle_shapes"})
+
+# Attributes of fewer bytes are worth remembering.
+_LARGE_ATTR_BYTES = 256
 
 _DAMAGED = "The file is damaged or was edited; write the model again."
 
@@ -60,6 +66,8 @@ class GraphReader:
         marker: bytes = b"",
         cuts: Sequence[tuple[Digest, Location]] = (),
     ) -> None:
+        if not isinstance(message, raw_class("GraphDef")):
+            message = raw_class("GraphDef").FromString(message.SerializeToString())
         self._message = message
         self._where = where
         self._locate = locate
@@ -69,6 +77,9 @@ class GraphReader:
         self._library = {f.signature.name: f for f in message.library.function}
         self._functions: dict[str, Function] = {}
         self._plain: dict[str, tuple[tuple[str, range], ...] | None] = {}
+        # Most nodes share a few attributes, and a few sets of them.
+        self._known_attrs: dict[bytes, bytes] = {}
+        self._known_sets: dict[tuple[tuple[str, bytes], ...], dict[str, bytes]] = {}
         self.nodes = self._read_main()
 
     def graph(self, roots: Iterable[str] | None = None) -> Graph:
@@ -121,50 +132,61 @@ class GraphReader:
             raise self._damaged(f"there is a dtype number {number}, which is not known") from None
 
     def _node(self, message: Any, translate: Callable[[str], str]) -> Node:
-        values = {
-            key: attrs.encode(value)
-            for key, value in message.attr.items()
-            if key not in _INFERRED_ATTRS
-        }
-        for key, data in values.items():
-            unknown = attrs.unknown_dtype(data)
-            if unknown is not None:
-                raise self._damaged(
-                    f"attribute {key!r} of node {message.name!r} ({message.op}) holds dtype number"
-                    f" {unknown}, which is not known"
-                )
+        name, op = message.name, message.op
+        known = self._known_attrs
+        values = {}
+        for key, raw in message.attr.items():
+            if key not in _INFERRED_ATTRS:
+                data = known.get(raw)
+                values[key] = self._attr(name, op, key, raw) if data is None else data
         tensor = None
-        if message.op == "Const":
-            values, tensor = self._const(message, values)
-        tensors = [translate(i) for i in message.input if not i.startswith("^")]
-        control = [i for i in message.input if i.startswith("^")]
-        return Node(
-            message.name,
-            message.op,
-            tuple(tensors + list(dict.fromkeys(control))),
-            values,
-            message.device,
-            tensor,
-        )
+        if op == "Const":
+            values, tensor = self._const(name, values)
+        else:
+            values = self._known_sets.setdefault(tuple(values.items()), values)
+        inputs = message.input
+        tensors = [translate(i) for i in inputs if i[:1] != "^"]
+        if len(tensors) < len(inputs):
+            tensors += dict.fromkeys(i for i in inputs if i[:1] == "^")
+        return Node(name, op, tuple(tensors), values, message.device, tensor)
+
+    def _attr(self, name: str, op: str, key: str, raw: bytes) -> bytes:
+        """The canonical bytes of an attribute."""
+        try:
+            data = attrs.canonical(raw)
+        except DecodeError:
+            raise self._damaged(f"attribute {key!r} of node {name!r} ({op}) is damaged") from None
+        unknown = attrs.unknown_dtype(data)
+        if unknown is not None:
+            raise self._damaged(
+                f"attribute {key!r} of node {name!r} ({op}) holds dtype number {unknown},"
+                " which is not known"
+            )
+        if len(raw) < _LARGE_ATTR_BYTES:
+            self._known_attrs[raw] = data
+        return data
 
     def _const(
-        self, message: Any, values: dict[str, bytes]
+        self, name: str, values: dict[str, bytes]
     ) -> tuple[dict[str, bytes], TensorRef | None]:
         """Puts a large value out of line."""
         if TENSOR_ATTR in values and self._locate is not None:
             digest = Digest.parse(attrs.to_bytes(values.pop(TENSOR_ATTR)).decode())
             found = (digest, self._locate(digest))
         else:
-            content = message.attr["value"].tensor.tensor_content
+            # Few constants are parsed: those that hold the marker somewhere.
+            if not self._marker or self._marker not in values.get("value", b""):
+                return values, None
+            content = attrs.message(values["value"]).tensor.tensor_content
             size = len(self._marker)
-            if not (size and len(content) == size + 8 and content.startswith(self._marker)):
+            if not (len(content) == size + 8 and content.startswith(self._marker)):
                 return values, None
             found = self._cuts[int.from_bytes(content[size:], "big")]
             values["value"] = _without_content(values["value"])
-        tensor = message.attr["value"].tensor
+        tensor = attrs.message(values.get("value", b"")).tensor
         sizes = tuple(dim.size for dim in tensor.tensor_shape.dim)
         reference = TensorRef(found[0], self._dtype(tensor.dtype), sizes, found[1])
-        self._check_size(message.name, reference)
+        self._check_size(name, reference)
         return values, reference
 
     def _check_size(self, name: str, tensor: TensorRef) -> None:
@@ -313,7 +335,7 @@ class GraphReader:
                 where=self._where,
                 hint="Save the model where the op's library is loaded, so that its definition is kept.",
             )
-        values = {key: attrs.encode(node.attr[key]) for key in node.attr}
+        values = {key: self._attr(node.name, node.op, key, raw) for key, raw in node.attr.items()}
         try:
             grouped = ops.arg_types(definition.outputs, values, definition.defaults)
         except KeyError as missing:

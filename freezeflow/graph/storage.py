@@ -16,7 +16,7 @@ from freezeflow.graph.graph import Graph, Node
 from freezeflow.graph.model import Asset, Model
 from freezeflow.graph.read import GraphReader
 from freezeflow.graph.write import graph_def_bytes
-from freezeflow.messages import message_class
+from freezeflow.messages import message_class, raw_class
 from freezeflow.values import Digest, DType, Json, Location, Signature, TensorRef
 
 FORMAT = "freezeflow.model/1"
@@ -94,7 +94,7 @@ def decode_model(graph: bytes, record: bytes, locations: Mapping[Digest, Locatio
         message_class("OpDef").FromString(bytes.fromhex(text)) for text in data["op_defs"].values()
     ]
     reader = GraphReader(
-        message_class("GraphDef").FromString(graph),
+        raw_class("GraphDef").FromString(graph),
         op_defs=definitions,
         locate=locations.__getitem__,
     )

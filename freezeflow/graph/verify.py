@@ -9,25 +9,32 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import NamedTuple
 
 from freezeflow.errors import ModelRefused, StageFailed
 from freezeflow.graph import attrs
-from freezeflow.graph.graph import Arg, Graph, Node, node_of, split
+from freezeflow.graph.graph import Arg, Function, Graph, Node, node_of, split
 from freezeflow.graph.model import Model
 from freezeflow.graph.node_rules import (
     Body,
     Finding,
     constant_fits,
+    doubtful,
     function_body,
     main_body,
     node_findings,
     tensor_type,
 )
 from freezeflow.graph.node_types import NodeTypes
-from freezeflow.graph.walk import find_cycle, find_recursion, reached_functions, reached_nodes
+from freezeflow.graph.walk import (
+    callees,
+    find_cycle,
+    find_recursion,
+    reached_functions,
+    reached_nodes,
+)
 from freezeflow.values import DType, TensorSpec
 
 # Ops that hold a variable, read it or ask about it: what a frozen graph may not reach.
@@ -70,7 +77,10 @@ def verify(model: Model, *, loaded: bool = False) -> tuple[Finding, ...]:
     keys = _changed(graph, _Valid(graph.nodes, ()), before.get(None))
     main = main_body(graph, types, typed=bool(keys))
     findings = _body_findings(main, keys)
+    same = _unchanged_functions(graph, before)
     for name, function in graph.functions.items():
+        if name in same and same.issuperset(callees(graph, name)):
+            continue
         keys = _changed(graph, _Valid(function.nodes, function.args), before.get(name))
         findings += _body_findings(function_body(graph, function, types, typed=bool(keys)), keys)
     for model_rule in MODEL_RULES:
@@ -78,7 +88,10 @@ def verify(model: Model, *, loaded: bool = False) -> tuple[Finding, ...]:
     if memory is not None and not findings:
         memory.clear()
         memory[None] = _Valid(graph.nodes, ())
-        memory.update((name, _Valid(f.nodes, f.args)) for name, f in graph.functions.items())
+        memory.update(
+            (name, _Valid(f.nodes, f.args, f, callees(graph, name)))
+            for name, f in graph.functions.items()
+        )
     if not loaded:
         findings += no_variable_is_left(model, main)
     return tuple(findings)
@@ -87,7 +100,7 @@ def verify(model: Model, *, loaded: bool = False) -> tuple[Finding, ...]:
 def _body_findings(body: Body, keys: Collection[str]) -> list[Finding]:
     """Every breach in a body of which only some nodes need a look."""
     findings: list[Finding] = []
-    for key in keys:
+    for key in doubtful(body, keys):
         findings += node_findings(body, key)
     for rule in BODY_RULES if keys else FRAME_RULES:
         findings += rule(body)
@@ -95,10 +108,19 @@ def _body_findings(body: Body, keys: Collection[str]) -> list[Finding]:
 
 
 class _Valid(NamedTuple):
-    """A body, the main graph's or a function's, that was found valid."""
+    """A body, the main graph's or a function's, that was found valid.
+
+    Args:
+        nodes: Its nodes.
+        args: The function's arguments.
+        function: The function; None for the main graph.
+        called: The functions that it called, of those that there were.
+    """
 
     nodes: Mapping[str, Node]
     args: tuple[Arg, ...]
+    function: Function | None = None
+    called: Sequence[str] = ()
 
 
 # By function name; None for the main graph.
@@ -121,6 +143,17 @@ def remembering() -> Iterator[None]:
         _valid_before.reset(token)
 
 
+def _unchanged_functions(graph: Graph, before: Mapping[str | None, _Valid]) -> set[str]:
+    """Functions that were found valid as they are, and call no others than then."""
+    return {
+        name
+        for name, function in graph.functions.items()
+        if (valid := before.get(name)) is not None
+        and valid.function is function
+        and valid.called == callees(graph, name)
+    }
+
+
 def _changed(graph: Graph, body: _Valid, before: _Valid | None) -> Collection[str]:
     """The nodes to look at: all but those that are, and are fed by, what was found valid before.
 
@@ -138,7 +171,7 @@ def _changed(graph: Graph, body: _Valid, before: _Valid | None) -> Collection[st
         if name not in same
         or node.op in graph.functions
         or not all(tensor in same or node_of(tensor) in same for tensor in node.inputs)
-        or any(map(attrs.function_names, node.attrs.values()))
+        or attrs.functions_in(node.attrs)
     ]
 
 

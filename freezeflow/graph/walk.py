@@ -33,22 +33,18 @@ def reached_nodes(nodes: Mapping[str, Node], roots: Iterable[str]) -> set[str]:
     stack = list(seen)
     while stack:
         for tensor in nodes[stack.pop()].inputs:
-            name = tensor if tensor in nodes else node_of(tensor)
-            if name not in seen and name in nodes:
-                seen.add(name)
-                stack.append(name)
+            if tensor not in seen:
+                name = tensor if tensor in nodes else node_of(tensor)
+                if name not in seen and name in nodes:
+                    seen.add(name)
+                    stack.append(name)
     return seen
 
 
 def named_functions(graph: Graph, node: Node) -> Sequence[str]:
     """Functions that a node needs: named in its attributes, by sorted key, or called as its op."""
-    holding = [key for key, data in node.attrs.items() if data[:1] in attrs.MAY_HOLD_FUNCTIONS]
-    if not holding:
-        return (node.op,) if node.op in graph.functions else ()
-    names = [node.op] if node.op in graph.functions else []
-    for key in sorted(holding):
-        names += attrs.function_names(node.attrs[key])
-    return names
+    names = attrs.functions_in(node.attrs)
+    return (node.op, *names) if node.op in graph.functions else names
 
 
 def reached_functions(graph: Graph, nodes: Iterable[Node]) -> list[str]:
@@ -65,12 +61,32 @@ def reached_functions(graph: Graph, nodes: Iterable[Node]) -> list[str]:
     queue = [name for name in found if name in graph.functions]
     reached = dict.fromkeys(queue)
     for name in queue:  # grows while it is walked
-        for node in graph.functions[name].nodes.values():
-            for callee in named_functions(graph, node):
-                if callee in graph.functions and callee not in reached:
-                    reached[callee] = None
-                    queue.append(callee)
+        for callee in callees(graph, name):
+            if callee not in reached:
+                reached[callee] = None
+                queue.append(callee)
     return list(reached)
+
+
+# What functions name, by the identity of their nodes, which an entry keeps alive.
+_known_bodies: dict[int, tuple[Mapping[str, Node], Sequence[str]]] = {}
+_MOST_KNOWN_BODIES = 65536
+
+
+def callees(graph: Graph, name: str) -> list[str]:
+    """The functions of the library that a function calls or names, in the order of its nodes."""
+    nodes = graph.functions[name].nodes
+    known = _known_bodies.get(id(nodes))
+    if known is None or known[0] is not nodes:
+        # An op may be a function's name in this graph or in another one that shares the body.
+        named: dict[str, None] = {}
+        for node in nodes.values():
+            named[node.op] = None
+            named.update(dict.fromkeys(attrs.functions_in(node.attrs)))
+        if len(_known_bodies) >= _MOST_KNOWN_BODIES:
+            _known_bodies.clear()
+        known = _known_bodies[id(nodes)] = (nodes, tuple(named))
+    return [callee for callee in known[1] if callee in graph.functions]
 
 
 def consumers(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
@@ -147,12 +163,14 @@ def find_cycle(nodes: Mapping[str, Node]) -> tuple[str, ...]:
 
 def _is_ordered(nodes: Mapping[str, Node]) -> bool:
     """Whether every node stands behind its inputs, as in a canonical graph without loops."""
-    waiting = dict.fromkeys(nodes)
+    passed: set[str] = set()
     for name, node in nodes.items():
         for tensor in node.inputs:
-            if tensor in waiting or node_of(tensor) in waiting:
-                return False
-        del waiting[name]
+            if tensor not in passed:
+                source = tensor if tensor in nodes else node_of(tensor)
+                if source not in passed and source in nodes:
+                    return False
+        passed.add(name)
     return True
 
 
@@ -178,15 +196,7 @@ def function_order(graph: Graph) -> list[str]:
 
 
 def _callees(graph: Graph) -> dict[str, set[str]]:
-    return {
-        name: {
-            callee
-            for node in function.nodes.values()
-            for callee in named_functions(graph, node)
-            if callee in graph.functions
-        }
-        for name, function in graph.functions.items()
-    }
+    return {name: set(callees(graph, name)) for name in graph.functions}
 
 
 def _sources(nodes: Mapping[str, Node], node: Node) -> Collection[str]:

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import wire
 from freezeflow.graph.read import GraphReader
-from freezeflow.messages import message_class
+from freezeflow.messages import message_class, raw_class
 from freezeflow.store.background import PendingDigest, present
 from freezeflow.store.hashing import hash_file, hash_ranges
 from freezeflow.values import Digest, DType, Location, TensorRef
@@ -71,7 +71,7 @@ def _parse_binary(path: Path, kind: str) -> ParsedFile:
             memoryview(mapped) as view,
         ):
             data, cuts = wire.excise(view, kind, marker)
-    message = message_class(kind).FromString(data)
+    message = raw_class(kind).FromString(data)
     located = tuple(
         (digest, location_of(path, cut.offset, cut.length))
         for digest, cut in zip(_digests(path, cuts), cuts, strict=True)
