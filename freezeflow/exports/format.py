@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +92,7 @@ class ExportFormat:
         tools: Packages that writing takes; their versions belong to the key.
         runtime_tools: Packages that checking takes beside them.
         in_tensorflow: Writing takes a process with TensorFlow, which the format confines.
+        versions: Further versions that belong to the key, by name.
         problems: Further checks of its parameters: (parameter's name or "", message) for each mistake.
         streams: It may copy weights that are still being checked: it publishes nothing but by
             `publication`, `write_atomically` or `published_folder`, which wait for the checks.
@@ -107,6 +108,7 @@ class ExportFormat:
     tools: tuple[str, ...] = ()
     runtime_tools: tuple[str, ...] = ()
     in_tensorflow: bool = False
+    versions: Callable[[Any], Mapping[str, str]] = lambda params: {}
     problems: Callable[[Any], list[tuple[str, str]]] = lambda params: []
     streams: bool = False
 

@@ -17,6 +17,7 @@ FORMATS = {
     "onnx": "freezeflow.exports.onnx",
     "tflite": "freezeflow.exports.tflite",
     "openvino": "freezeflow.exports.openvino",
+    "tfjs": "freezeflow.exports.tfjs",
 }
 
 ENTRY_POINTS = "freezeflow.exports"

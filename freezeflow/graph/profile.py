@@ -19,7 +19,6 @@ from freezeflow.values import DType, Shape
 
 FUNCTIONAL = frozenset(["If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase"])
 LOWERED = frozenset(["Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"])
-CALLS = frozenset(["PartitionedCall", "StatefulPartitionedCall"])
 
 # In every graph, and nothing to any target.
 _PLAIN = frozenset(["Const", "Identity", "NoOp", "Placeholder", "PlaceholderWithDefault"])
@@ -139,7 +138,7 @@ def _look_at_control_flow(uses: list[_Use], profile: Profile) -> None:
 def _look_at_ops(uses: list[_Use], profile: Profile) -> None:
     if profile.ops is None:
         return
-    known = {*profile.ops, *_PLAIN, *FUNCTIONAL, *LOWERED, *CALLS}
+    known = {*profile.ops, *_PLAIN, *FUNCTIONAL, *LOWERED}
     foreign = [use for use in uses if use.node.op not in known]
     if not foreign:
         return

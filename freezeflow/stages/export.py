@@ -80,7 +80,7 @@ def demands(params: Params) -> Demands:
         in_tensorflow=apart,
         confines_itself=apart,
         tools=found.needed_tools(params),
-        versions={f"format {found.name}": str(found.version)},
+        versions={f"format {found.name}": str(found.version), **found.versions(params)},
     )
 
 

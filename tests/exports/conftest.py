@@ -1,7 +1,14 @@
 """One run of all formats on the demo's model: the tests look at what came of its branches."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from freezeflow.runtimes import tfjs_runtime
 from tests.exports.running import Branches
 
 WISHES = {"inputs": "held_out.npz", "samples": 2}
@@ -59,9 +66,38 @@ OPENVINO = {
     "openvino-strict": {"to": "ov/s.xml", "format": "openvino", "check": NOTHING},
 }
 
+TFJS = {
+    "tfjs": {"to": "js/m", "format": "tfjs", "check": WISHES},
+    "tfjs-float16": {"to": "js/h", "format": "tfjs", "quantize": "float16"},
+    "tfjs-uint16": {"to": "js/s", "format": "tfjs", "quantize": "uint16"},
+    "tfjs-uint8": {"to": "js/b", "format": "tfjs", "quantize": "uint8"},
+    "tfjs-strict": {"to": "js/t", "format": "tfjs", "check": NOTHING},
+}
+TFJS_UNCHECKED = {"tfjs-unchecked": {"to": "js/unchecked/m", "format": "tfjs", "check": False}}
+
 PLAIN = {"plain": {"to": "plain.pb"}}
 
 
+# TensorFlow.js for the tests, installed once into the environment.
+NPM_FOLDER = Path(sys.prefix) / "share" / "freezeflow-tests"
+
+
 @pytest.fixture(scope="session")
-def ran(tmp_path_factory):
-    return Branches(tmp_path_factory.mktemp("exports"), {**PLAIN, **ONNX, **TFLITE, **OPENVINO})
+def tfjs():
+    """TensorFlow.js where Node.js finds it; whether it could be had."""
+    modules = NPM_FOLDER / "node_modules"
+    before = os.environ.get("NODE_PATH", "")
+    os.environ["NODE_PATH"] = os.pathsep.join(filter(None, [before, str(modules)]))
+    if tfjs_runtime.missing() and shutil.which("npm"):
+        NPM_FOLDER.mkdir(parents=True, exist_ok=True)
+        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"]
+        command += ["--prefix", str(NPM_FOLDER), "@tensorflow/tfjs@4.22.0"]
+        subprocess.run(command, check=False, capture_output=True)
+    yield not tfjs_runtime.missing()
+    os.environ["NODE_PATH"] = before
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory, tfjs):
+    exports = {**PLAIN, **ONNX, **TFLITE, **OPENVINO, **TFJS_UNCHECKED, **(TFJS if tfjs else {})}
+    return Branches(tmp_path_factory.mktemp("exports"), exports)

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from freezeflow.engine.options import RunOptions
@@ -60,11 +61,15 @@ class Branches:
         self.steps = {step.ref.step: step for step in result.steps}
 
     def facts(self, name):
+        if name.startswith("tfjs") and name not in self.steps:
+            pytest.skip("Node.js or npm is not here, or npm cannot install @tensorflow/tfjs")
         step = self.steps[name]
         assert step.status == "ran", f"{name}: {step.error}"
         return json.loads(step.facts_json)
 
     def error(self, name):
+        if name.startswith("tfjs") and name not in self.steps:
+            pytest.skip("Node.js or npm is not here, or npm cannot install @tensorflow/tfjs")
         step = self.steps[name]
         assert step.status == "failed", f"{name} {step.status}"
         return step.error
