@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from freezeflow.store.files import write_atomically, writing_failed
+from freezeflow.store.files import write_checked_later, writing_failed
 from freezeflow.store.index import Index
 from freezeflow.values import Digest, Json
 
@@ -171,7 +171,7 @@ class Actions:
 
     def put(self, file: ActionFile) -> None:
         """Keeps an action; it is found again by its key, and by its recipe and step."""
-        write_atomically(self.path(file.action.key), [_encode(file)], mode=0o444)
+        write_checked_later(self.path(file.action.key), _encode(file))
         with self._index.transaction():
             self._enter([file])
             self.note([(file.recipe, file.step, file.action.key)])

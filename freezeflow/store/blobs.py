@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from freezeflow.errors import FreezeflowError
-from freezeflow.store.files import write_atomically, writing_failed
+from freezeflow.store.files import write_atomically, write_checked_later, writing_failed
 from freezeflow.store.hashing import (
     FileIdentity,
     hash_location,
@@ -48,7 +48,9 @@ class Blobs:
         """Keeps some bytes."""
         digest = Digest.of(data)
         if not self._holds(digest, len(data)):
-            self._write(digest, data)
+            path = self.path(digest)
+            write_checked_later(path, data)
+            self._remember(digest, _identity(path))
         return digest
 
     def put_range(self, digest: Digest, location: Location) -> None:
@@ -61,7 +63,9 @@ class Blobs:
             return
         if hash_location(location) != digest:
             raise FreezeflowError("does not hold what its writer said", where=location.path)
-        self._write(digest, location)
+        path = self.path(digest)
+        write_atomically(path, [location], mode=0o444)
+        self._remember(digest, _identity(path))
 
     def read(self, digest: Digest) -> bytes:
         """The bytes of a blob, checked.
@@ -148,11 +152,6 @@ class Blobs:
         except OSError:
             return False
         return self._check(digest)
-
-    def _write(self, digest: Digest, piece: bytes | Location) -> None:
-        path = self.path(digest)
-        write_atomically(path, [piece], mode=0o444)
-        self._remember(digest, _identity(path))
 
     def _check(self, digest: Digest) -> bool:
         """Reads a blob and tells whether it is whole."""

@@ -83,6 +83,28 @@ def write_atomically(
         return files.write(path, pieces, mode=mode, checksums=checksums)
 
 
+def write_checked_later(path: Path, data: bytes, *, mode: int = 0o444) -> None:
+    """Writes a small file that appears at its path whole or not at all, and does not wait for the disk.
+
+    After a power cut it may be there and damaged: for files whose readers check what they hold.
+
+    Raises:
+        FreezeflowError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = _Part(path)
+    except OSError as error:
+        raise writing_failed(error, path) from error
+    try:
+        part.write(data, mode)
+        part.take_place(keep_old=False)
+    except OSError as error:
+        raise writing_failed(error, path) from error
+    finally:
+        part.discard()
+
+
 @contextlib.contextmanager
 def publication() -> Iterator[Publication]:
     """Files that appear together: all when the block ends, none when it raises.
@@ -182,6 +204,13 @@ class _Part:
                 else:
                     writer.add(piece)
             return writer.finish(mode)
+
+    def write(self, data: bytes, mode: int) -> None:
+        """Writes all of it, and leaves it to the kernel when it reaches the disk."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+        os.fchmod(self._descriptor, mode)
 
     def take_place(self, *, keep_old: bool) -> None:
         if keep_old:

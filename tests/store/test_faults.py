@@ -150,6 +150,6 @@ def test_blob_and_action(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number
         kept.actions.forget([file.action.key])
         kept.blobs.remove(list(kept.blobs.all()))
 
-    assert every_failure(monkeypatch, number, work, check) > 30
+    assert every_failure(monkeypatch, number, work, check) > 20
     work()
     check(True)
