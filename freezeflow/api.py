@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from freezeflow.errors import UsageError
+from freezeflow.errors import RecipeError, UsageError
 from freezeflow.values import Json, ModelSource
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from freezeflow.engine.events import OnEvent
     from freezeflow.engine.forecast import Forecast
     from freezeflow.engine.results import RunResult
+    from freezeflow.engine.unchanged import Record
     from freezeflow.graph.inspection import Inspection
     from freezeflow.graph.model import Model
     from freezeflow.plan import Plan
@@ -287,6 +288,109 @@ def load_plans(
         return compiled_plans(Path(recipe), store.folder / "plans", set_vars=set_vars)
 
 
+def recipe_files(recipes: Sequence[AnyPath]) -> list[Path]:
+    """Files of recipes: those named, and of a folder all recipes in it and below.
+
+    Raises:
+        UsageError: A folder has no recipe.
+    """
+    from freezeflow.spec.folders import recipes_in
+
+    return [file for recipe in recipes for file in recipes_in(Path(recipe))]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What `load_batch` found.
+
+    Args:
+        plans: The plans of all recipes that are valid, each recipe's once.
+        mistakes: What is wrong with the others.
+    """
+
+    plans: tuple[Plan, ...]
+    mistakes: tuple[RecipeError, ...]
+
+
+def load_batch(
+    recipes: Sequence[AnyPath],
+    *,
+    set_vars: Mapping[str, str] | None = None,
+    cache_dir: AnyPath | None = None,
+) -> Batch:
+    """The plans of many recipes.
+
+    Args:
+        recipes: Their files; of a folder all recipes in it and below.
+        set_vars: Values for variables of their ``vars`` blocks.
+        cache_dir: The cache's folder; None for what the settings say.
+
+    Raises:
+        UsageError: A folder has no recipe.
+        FreezeflowError: The cache cannot be read or written.
+    """
+    from freezeflow.plan import compiled_plans
+
+    files = recipe_files(recipes)
+    plans: dict[tuple[Path, str], Plan] = {}
+    mistakes = []
+    with open_store(cache_dir, *_parents(files)) as store:
+        for file in files:
+            try:
+                for plan in compiled_plans(file, store.folder / "plans", set_vars=set_vars):
+                    plans[plan.recipe, plan.name] = plan
+            except RecipeError as error:
+                mistakes.append(error)
+    return Batch(plans=tuple(plans.values()), mistakes=tuple(mistakes))
+
+
+def steps_up_to_date(
+    recipes: Sequence[AnyPath],
+    request: Json = None,
+    *,
+    set_vars: Mapping[str, str] | None = None,
+    cache_dir: AnyPath | None = None,
+) -> int | None:
+    """How many steps some recipes have, where it is on record that all of them are cached.
+
+    Args:
+        recipes: Their files, or folders of them.
+        request: What else tells this request from others: the same as for `keep_up_to_date`.
+        set_vars: Values for variables of their ``vars`` blocks.
+        cache_dir: The cache's folder; None for what the settings say.
+
+    Returns:
+        The number; None where only a run can tell.
+    """
+    files = recipe_files(recipes)
+    with open_store(cache_dir, *_parents(files)) as store:
+        record = _record(files, request, set_vars, store)
+        return None if record is None else record.steps()
+
+
+def keep_up_to_date(
+    recipes: Sequence[AnyPath],
+    request: Json,
+    plans: Sequence[Plan],
+    result: RunResult,
+    *,
+    began_ns: int,
+    set_vars: Mapping[str, str] | None = None,
+    cache_dir: AnyPath | None = None,
+) -> None:
+    """Puts on record that a run has found every step cached; arguments as for `steps_up_to_date`.
+
+    Args:
+        plans: What has run.
+        result: What came of it.
+        began_ns: When it began, in ns since the epoch.
+    """
+    files = recipe_files(recipes)
+    with open_store(cache_dir, *_parents(files)) as store:
+        if record := _record(files, request, set_vars, store):
+            record.keep(plans, result, store, began_ns)
+
+
 def run(
     recipe: AnyPath | Recipe | Plan | Sequence[AnyPath | Recipe | Plan],
     *,
@@ -444,6 +548,28 @@ def load_settings(*folders: Path, flags: Mapping[str, object] | None = None) -> 
 
 
 # ---------------------------------------------------------------- what the functions share
+
+
+def _parents(files: Sequence[Path]) -> list[Path]:
+    return list(dict.fromkeys(file.parent for file in files))
+
+
+def _record(
+    files: Sequence[Path], request: Json, set_vars: Mapping[str, str] | None, store: Store
+) -> Record | None:
+    """The record of a request; None where the recipes have no kept plans that count."""
+    from freezeflow.engine.unchanged import Record
+    from freezeflow.plan import kept_plans_digest
+
+    folder = store.folder / "plans"
+    digests = []
+    for file in files:
+        digest = kept_plans_digest(file, folder, set_vars=set_vars)
+        if digest is None:
+            return None
+        digests.append(digest)
+    paths = [os.path.abspath(file) for file in files]
+    return Record(store, [paths, dict(set_vars or {}), request], digests)
 
 
 def _folders(plans: Sequence[Plan]) -> list[Path]:

@@ -279,13 +279,32 @@ def compiled_plans(
     Raises:
         RecipeError: The recipe is not valid.
     """
+    recipe, values, kept = _place(path, folder, set_vars)
+    origin = _origin(recipe, values)
+    found = _read_kept(kept, origin)
+    if found is None:
+        return _make_kept(path, set_vars, recipe, kept, origin)
+    return plans_from_json(json.loads(found))
+
+
+def kept_plans_digest(
+    path: Path, folder: Path, *, set_vars: Mapping[str, str] | None = None
+) -> str | None:
+    """A digest of a recipe's kept plans, None if they do not count; arguments as for `compiled_plans`."""
+    recipe, values, kept = _place(path, folder, set_vars)
+    found = _read_kept(kept, _origin(recipe, values))
+    return None if found is None else Digest.of(found).hex
+
+
+def _place(
+    path: Path, folder: Path, set_vars: Mapping[str, str] | None
+) -> tuple[str, list[tuple[str, str]], str]:
+    """A recipe's absolute path, the values for it, and where its plans are kept."""
     values = sorted((set_vars or {}).items())
     slot = int(Digest.of(json.dumps(values).encode()).hex[:8], 16) % _PLANS_A_RECIPE
     recipe = os.path.abspath(path)
     kept = os.path.join(folder, f"{Digest.of(os.fsencode(recipe)).hex[:32]}-{slot}.json")
-    origin = _origin(recipe, values)
-    found = _read_kept(kept, origin)
-    return _make_kept(path, set_vars, recipe, kept, origin) if found is None else found
+    return recipe, values, kept
 
 
 def plans_of_no_recipe(folder: Path) -> list[Path]:
@@ -294,7 +313,7 @@ def plans_of_no_recipe(folder: Path) -> list[Path]:
     for path in sorted(folder.glob("*.json")):
         try:
             body = path.read_bytes()[64:]
-            recipe = json.loads(body)["recipe"]
+            recipe = json.loads(body.partition(b"\n")[0])["recipe"]
         except (OSError, ValueError, KeyError, TypeError):
             recipe = ""
         if not os.path.exists(recipe):
@@ -328,21 +347,17 @@ def _make_kept(
         "modified": _stage_files(plans),
     }
     if origin == _origin(recipe, sorted((set_vars or {}).items())):
-        data = {
-            "origin": origin,
-            "recipe": recipe,
-            "needs": needs,
-            "plans": plans_to_json(plans),
-        }
-        body = json.dumps(data, separators=(",", ":")).encode()
+        head = {"origin": origin, "recipe": recipe, "needs": needs}
+        parts = [json.dumps(part, separators=(",", ":")) for part in (head, plans_to_json(plans))]
+        body = "\n".join(parts).encode()
         # A folder that cannot be written makes the next run slower, and no more.
         with contextlib.suppress(FreezeflowError):
             write_atomically(kept, [Digest.of(body).hex.encode(), body])
     return plans
 
 
-def _read_kept(kept: str, origin: str) -> tuple[Plan, ...] | None:
-    """Kept plans, if they are whole and all that they were made from is as it was."""
+def _read_kept(kept: str, origin: str) -> bytes | None:
+    """The JSON of kept plans, if it is whole and all that they were made from is as it was."""
     try:
         with open(kept, "rb") as file:
             whole = file.read()
@@ -351,10 +366,11 @@ def _read_kept(kept: str, origin: str) -> tuple[Plan, ...] | None:
     digest, body = whole[:64], whole[64:]
     if Digest.of(body).hex.encode() != digest:
         return None
-    data = json.loads(body)
+    head, _, plans = body.partition(b"\n")
+    data = json.loads(head)
     if data["origin"] != origin or data["needs"] != _as_now(data["needs"]):
         return None
-    return plans_from_json(data["plans"])
+    return plans
 
 
 def _as_now(needs: Mapping[str, Json]) -> dict[str, Json]:

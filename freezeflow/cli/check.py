@@ -23,16 +23,16 @@ FORMAT = "freezeflow.check/1"
 def command(recipes: tuple[str, ...], set_vars: dict[str, str], as_json: bool) -> int:
     """Check recipes: every mistake with its line and column, without running anything."""
     rows = []
-    for recipe in recipes:
+    for recipe in api.recipe_files(recipes):
         try:
             loaded = api.load_recipes(recipe, set_vars=set_vars)
         except RecipeError as error:
-            rows.append({"recipe": recipe, "ok": False, "error": error_to_json(error)})
+            rows.append({"recipe": str(recipe), "ok": False, "error": error_to_json(error)})
             tell(error)
             continue
         steps = sum(len(model.stages) for model in loaded)
         names = [model.name for model in loaded]
-        rows.append({"recipe": recipe, "ok": True, "steps": steps, "models": names})
+        rows.append({"recipe": str(recipe), "ok": True, "steps": steps, "models": names})
         if not as_json:
             models = f"{count(len(loaded), 'model')}, " if len(loaded) > 1 else ""
             click.echo(f"{recipe}: {models}{count(steps, 'step')}, no mistakes")

@@ -9,22 +9,29 @@ import click
 
 from freezeflow import api
 from freezeflow.cli.options import json_option, select_option, set_option
-from freezeflow.cli.wrap import colored
+from freezeflow.cli.wrap import colored, tell
+from freezeflow.errors import RecipeError
 from freezeflow.plan import selected
 from freezeflow.report.forecast import forecast_to_json, render_forecasts
 
 
 @click.command
-@click.argument("recipe", type=click.Path())
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(), metavar="RECIPE...")
 @select_option
 @set_option
 @json_option
-def command(recipe: str, select: tuple[str, ...], set_vars: dict[str, str], as_json: bool) -> int:
+def command(
+    recipes: tuple[str, ...], select: tuple[str, ...], set_vars: dict[str, str], as_json: bool
+) -> int:
     """Tell what would run, what is cached, and why.
 
     For a step that would run again: which field of its key changed, from what to what.
     """
-    plans = selected(api.load_plans(recipe, set_vars=set_vars), select)
+    batch = api.load_batch(recipes, set_vars=set_vars)
+    if batch.mistakes:
+        tell(*batch.mistakes, as_json=as_json)
+        return RecipeError.exit_code
+    plans = selected(batch.plans, select)
     forecasts = api.forecast(plans)
     if as_json:
         click.echo(json.dumps(forecast_to_json(plans, forecasts)))

@@ -6,8 +6,8 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import time
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -17,9 +17,16 @@ from freezeflow.cli.wrap import colored, tell
 from freezeflow.engine.events import OnEvent
 from freezeflow.engine.results import StepResult
 from freezeflow.errors import RecipeError
-from freezeflow.plan import Plan, selected
+from freezeflow.plan import selected
 from freezeflow.report.progress import Lines, LiveWhenRunning
-from freezeflow.report.run import render_failure, render_run, run_to_json
+from freezeflow.report.run import (
+    FEW_PLANS,
+    is_idle,
+    render_failure,
+    render_nothing_to_do,
+    render_run,
+    run_to_json,
+)
 from freezeflow.settings import kinds
 
 
@@ -65,11 +72,18 @@ def command(
     A step runs when the contents of its inputs, its parameters or its tools have changed. Progress
     goes to standard error, the summary to standard output.
     """
-    plans, mistakes = _load(recipes, set_vars)
-    if mistakes:
-        tell(*mistakes, as_json=as_json)
+    request = {"select": select, "only": only}
+    began_ns = time.time_ns()
+    may_be_short = not (force or locked or as_json)
+    if may_be_short and (steps := api.steps_up_to_date(recipes, request, set_vars=set_vars)):
+        seconds = (time.time_ns() - began_ns) / 1e9
+        click.echo(render_nothing_to_do(steps, seconds, color=colored(sys.stdout)))
+        return 0
+    batch = api.load_batch(recipes, set_vars=set_vars)
+    if batch.mistakes:
+        tell(*batch.mistakes, as_json=as_json)
         return RecipeError.exit_code
-    plans = list(selected(plans, select))
+    plans = selected(batch.plans, select)
     with progress() as on_event:
         result = api.run(
             plans,
@@ -83,6 +97,8 @@ def command(
             locked=locked,
             on_event=on_event,
         )
+    if len(plans) > FEW_PLANS and is_idle(result.steps):
+        api.keep_up_to_date(recipes, request, plans, result, began_ns=began_ns, set_vars=set_vars)
     for step in result.failures:
         click.echo(render_failure(step, color=colored(sys.stderr)), err=True)
     if as_json:
@@ -90,21 +106,6 @@ def command(
     else:
         click.echo(render_run(plans, result, color=colored(sys.stdout)))
     return exit_code(result.failures)
-
-
-def _load(
-    recipes: Sequence[str], set_vars: Mapping[str, str]
-) -> tuple[list[Plan], list[RecipeError]]:
-    """The plans, each recipe's once, and what is wrong with the recipes that have none."""
-    plans: dict[tuple[Path, str], Plan] = {}
-    mistakes = []
-    for recipe in recipes:
-        try:
-            for plan in api.load_plans(recipe, set_vars=set_vars):
-                plans[plan.recipe, plan.name] = plan
-        except RecipeError as error:
-            mistakes.append(error)
-    return list(plans.values()), mistakes
 
 
 def exit_code(failures: Sequence[StepResult]) -> int:

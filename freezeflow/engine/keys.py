@@ -96,8 +96,18 @@ def _expanded(files: Mapping[str, Path]) -> Mapping[str, Path]:
     return found
 
 
+def source_paths(sources: Collection[ModelSource], store: Store) -> set[str]:
+    """The files and folders of sources, as they are known to be."""
+    names = [_listing_name(source) for source in sources]
+    return store.listings.paths(names)
+
+
+def _listing_name(source: ModelSource) -> str:
+    return f"{_LISTED_BY} {source!r}"
+
+
 def _listings(sources: Collection[ModelSource], known: Listings) -> dict[ModelSource, _Listing]:
-    names = {f"{_LISTED_BY} {source!r}": source for source in sources}
+    names = {_listing_name(source): source for source in sources}
     found: dict[ModelSource, _Listing] = {
         names[name]: files for name, files in known.get(list(names)).items()
     }

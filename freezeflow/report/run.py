@@ -17,31 +17,34 @@ FORMAT = "freezeflow.run/2"
 _COLORS = {"cached": "dim", "ran": "green", "failed": "red", "skipped": "yellow"}
 
 # With more plans than this, those in which nothing ran get no table.
-_FEW_PLANS = 3
+FEW_PLANS = 3
 
 
 def render_run(plans: Sequence[Plan], result: RunResult, *, color: bool = False) -> str:
     """A table of each recipe's steps with what came of it, and a line that sums up."""
     by_plan = _by_plan(result)
-    parts = [_nothing_to_do(result, color)] if _is_idle(result.steps) else []
+    parts = []
+    if is_idle(result.steps):
+        parts.append(render_nothing_to_do(len(result.steps), result.seconds, color=color))
     for plan in plans:
         steps = by_plan.get((plan.recipe, plan.name), [])
-        if steps and not (_is_idle(steps) and len(plans) > _FEW_PLANS):
+        if steps and not (is_idle(steps) and len(plans) > FEW_PLANS):
             parts.append(_recipe(plan, steps, color))
-    if not _is_idle(result.steps):
+    if not is_idle(result.steps):
         parts.append(_sum(result, color))
     return "\n\n".join(parts)
 
 
-def _is_idle(steps: Sequence[StepResult]) -> bool:
+def is_idle(steps: Sequence[StepResult]) -> bool:
     return all(step.status == "cached" for step in steps)
 
 
-def _nothing_to_do(result: RunResult, color: bool) -> str:
+def render_nothing_to_do(steps: int, took: float, *, color: bool = False) -> str:
+    """``Nothing to do: all 6 steps are cached (looked up in 4 ms).``"""
     head = paint("Nothing to do:", "bold", color=color)
-    steps = count(len(result.steps), "step is", "steps are")
-    every = "all " if len(result.steps) > 1 else ""
-    return f"{head} {every}{steps} cached (looked up in {seconds(result.seconds)})."
+    every = "all " if steps > 1 else ""
+    what = count(steps, "step is", "steps are")
+    return f"{head} {every}{what} cached (looked up in {seconds(took)})."
 
 
 def _sum(result: RunResult, color: bool) -> str:
@@ -168,7 +171,7 @@ def run_to_json(plans: Sequence[Plan], result: RunResult) -> Json:
     return {
         "format": FORMAT,
         "ok": result.ok,
-        "nothing_to_do": _is_idle(result.steps),
+        "nothing_to_do": is_idle(result.steps),
         "seconds": round(result.seconds, 6),
         "plans": [
             {

@@ -193,8 +193,14 @@ class Actions:
         """An action's file; None if there is none, or it is damaged."""
         return self._read(self.path(key))
 
+    @property
+    def forgetting(self) -> Path:
+        """A file that is written whenever actions are deleted."""
+        return self.folder / ".forgetting"
+
     def forget(self, keys: Collection[Digest]) -> None:
         """Deletes actions; those that are not there are passed over."""
+        write_checked_later(self.forgetting, b"", mode=0o644)
         for key in keys:
             try:
                 self.path(key).unlink(missing_ok=True)

@@ -30,6 +30,15 @@ class Listings:
                 found[name] = tuple(Path(path) for path in json.loads(files))
         return found
 
+    def paths(self, names: Sequence[str]) -> set[str]:
+        """Every file and folder of some lists."""
+        query = "SELECT files, folders FROM listings WHERE name IN (?)"
+        found: set[str] = set()
+        for files, folders in self._index.rows(query, names):
+            found.update(json.loads(files))
+            found.update(folder for folder, *_ in json.loads(folders))
+        return found
+
     def remember(self, name: str, files: Sequence[Path], root: Path, started_ns: int) -> None:
         """Remembers a list.
 

@@ -31,6 +31,11 @@ _COARSE_TICK_NS = 2_100_000_000
 _BUFFER_BYTES = 1024 * 1024
 
 
+def tick_ns(mtime_ns: int) -> int:
+    """How long two changes of a file with this time may look like one."""
+    return _COARSE_TICK_NS if mtime_ns % 1_000_000_000 == 0 else _FINE_TICK_NS
+
+
 class Checked(NamedTuple):
     """That a file had certain contents, when it was looked at, and how it looked then."""
 
@@ -41,8 +46,7 @@ class Checked(NamedTuple):
         """Whether a file that looks like this still has the same contents."""
         if identity != self.identity:
             return False
-        coarse = identity.mtime_ns % 1_000_000_000 == 0
-        tick = _COARSE_TICK_NS if coarse else _FINE_TICK_NS
+        tick = tick_ns(identity.mtime_ns)
         return identity.mtime_ns + tick <= self.checked_ns
 
 

@@ -1,0 +1,199 @@
+"""Many models by one recipe, and many recipes by one command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+ZOO = """\
+version: 1
+models: zoo/*
+stages:
+  - load
+  - freeze
+  - strip
+  - export: "build/{model}.pb"
+"""
+
+NAMES = ("ant", "bee", "cat", "dog")
+
+
+@pytest.fixture
+def zoo(folder: Path) -> Path:
+    """Four models, and a recipe for them."""
+    for number, name in enumerate(NAMES):
+        shutil.copytree(folder / "model", folder / "zoo" / name)
+        # Another model: a field that nobody knows differs.
+        with (folder / "zoo" / name / "saved_model.pb").open("ab") as file:
+            file.write(bytes([0xFA, 0x7F, 1, ord("a") + number]))
+    (folder / "zoo.yaml").write_text(ZOO, encoding="utf-8")
+    return folder
+
+
+def test_check_plan_run(cli: Cli, zoo: Path) -> None:
+    assert "zoo.yaml: 4 models, 16 steps, no mistakes" in cli("check", "zoo.yaml").stdout
+    assert "16 of 16 steps would run." in cli("plan", "zoo.yaml").stdout
+    done = cli("run", "zoo.yaml")
+    assert done.returncode == 0
+    assert sorted(path.name for path in (zoo / "build").glob("*.pb")) == [f"{n}.pb" for n in NAMES]
+    assert "Nothing to do: 16 steps are cached." in cli("plan", "zoo.yaml").stdout
+
+
+def test_select(cli: Cli, zoo: Path) -> None:
+    assert cli("run", "zoo.yaml", "--select", "b*", "--select", "cat").returncode == 0
+    assert sorted(path.name for path in (zoo / "build").glob("*.pb")) == ["bee.pb", "cat.pb"]
+    done = cli("run", "zoo.yaml", "--select", "cow")
+    assert done.returncode == 2
+    assert "nothing is called 'cow'" in done.stderr
+    assert "There are: ant, bee, cat, dog." in done.stderr
+    assert cli("show", "zoo.yaml", "freeze", "--select", "bee").returncode == 0
+    done = cli("show", "zoo.yaml", "freeze")
+    assert done.returncode == 2
+    assert "zoo.yaml has 4 models, and this takes one" in done.stderr
+
+
+# ---------------------------------------------------------------- nothing to do
+
+
+@pytest.fixture
+def settled(cli: Cli, zoo: Path) -> Cli:
+    """The command, after runs that have left nothing to do, and put that on record."""
+    assert cli("run", "zoo.yaml").returncode == 0
+    time.sleep(0.1)
+    assert "Nothing to do" in cli("run", "zoo.yaml").stdout
+    assert records(zoo)
+    return cli
+
+
+def records(zoo: Path) -> list[Path]:
+    return list((zoo / "cache" / "plans").glob("unchanged-*"))
+
+
+def test_nothing_to_do_looks_up_no_step(
+    settled: Cli, zoo: Path, imported: Callable[..., set[str]]
+) -> None:
+    """Not even the index's rows are needed."""
+    index = sqlite3.connect(zoo / "cache" / "index.db")
+    index.execute("DELETE FROM actions")
+    index.commit()
+    index.close()
+    done = settled("run", "zoo.yaml")
+    assert "Nothing to do: all 16 steps are cached" in done.stdout
+    loaded = imported("run", "zoo.yaml")
+    assert not {"yaml", "numpy", "networkx", "rich", "freezeflow.engine.run"} & loaded
+
+
+def _touch_output(zoo: Path) -> None:
+    (zoo / "build" / "cat.pb").write_bytes(b"other")
+
+
+def _remove_output(zoo: Path) -> None:
+    (zoo / "build" / "cat.manifest.json").unlink()
+
+
+def _change_weights(zoo: Path) -> None:
+    (data,) = (zoo / "zoo" / "cat" / "variables").glob("*.data-*")
+    data.write_bytes(data.read_bytes())
+
+
+def _add_a_file(zoo: Path) -> None:
+    (zoo / "zoo" / "cat" / "assets").mkdir()
+
+
+def _add_a_model(zoo: Path) -> None:
+    shutil.copytree(zoo / "zoo" / "cat", zoo / "zoo" / "eel")
+
+
+def _change_the_recipe(zoo: Path) -> None:
+    (zoo / "zoo.yaml").write_text(ZOO.replace("- strip", "- strip: {identities: true}"))
+
+
+def _damage_a_blob(zoo: Path) -> None:
+    blob = next(path for path in (zoo / "cache" / "blobs").rglob("*") if path.is_file())
+    blob.chmod(0o644)
+    blob.write_bytes(b"damaged")
+
+
+CHANGES = {
+    "output": (_touch_output, "1 ran, 15 cached"),
+    "output gone": (_remove_output, "1 ran, 15 cached"),
+    "touched": (_change_weights, "Nothing to do"),
+    "new file": (_add_a_file, "Nothing to do"),
+    "new model": (_add_a_model, "1 ran, 19 cached"),
+    "recipe": (_change_the_recipe, "8 ran, 8 cached"),
+    "blob": (_damage_a_blob, "ran, "),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), CHANGES.values(), ids=CHANGES)
+def test_whatever_changes_is_seen(
+    settled: Cli, zoo: Path, change: Callable[[Path], None], expected: str
+) -> None:
+    before = records(zoo)[0].read_bytes()
+    change(zoo)
+    done = settled("run", "zoo.yaml")
+    assert expected in done.stdout
+    time.sleep(0.1)
+    assert "Nothing to do" in settled("run", "zoo.yaml").stdout
+    assert any(path.read_bytes() != before for path in records(zoo))
+
+
+def test_what_gc_takes_is_seen(settled: Cli, zoo: Path) -> None:
+    from freezeflow.store.store import Store
+
+    store = Store.open(zoo / "cache")
+    keys = list(store.actions.last_used())
+    store.actions.forget(keys)
+    store.close()
+    assert "Done: 16 ran" in settled("run", "zoo.yaml").stdout
+
+
+def test_a_damaged_record_does_not_count(settled: Cli, zoo: Path) -> None:
+    for text in (b"", b"{}", b"[1]\n", b'{"origin": 1}\nx', os.urandom(200)):
+        for path in records(zoo):
+            path.chmod(0o644)
+            path.write_bytes(text)
+        assert "Nothing to do: all 16 steps" in settled("run", "zoo.yaml").stdout
+
+
+def test_json_is_whole_when_there_is_nothing_to_do(settled: Cli) -> None:
+    data = json.loads(settled("run", "zoo.yaml", "--json").stdout)
+    assert data["nothing_to_do"] is True
+    assert [plan["name"] for plan in data["plans"]] == list(NAMES)
+
+
+# ---------------------------------------------------------------- folders
+
+
+def test_folders_of_recipes(cli: Cli, zoo: Path) -> None:
+    recipes = zoo / "recipes"
+    (recipes / "deep").mkdir(parents=True)
+    (recipes / "a.yaml").write_text(ZOO.replace("zoo/*", "../zoo/a*"))
+    (recipes / "deep/b.yml").write_text(ZOO.replace("zoo/*", "../../zoo/b*"))
+    (recipes / "base.yaml").write_text("version: 1\nstages: [load]\n")
+    (recipes / "compose.yaml").write_text("services: {}\n")
+    (recipes / ".hidden.yaml").write_text("version: 1\nmodel: {}\n")
+    done = cli("check", "recipes")
+    assert done.stdout.splitlines() == [
+        "recipes/a.yaml: 4 steps, no mistakes",
+        "recipes/deep/b.yml: 4 steps, no mistakes",
+    ]
+    assert "8 of 8 steps would run." in cli("plan", "recipes").stdout
+    assert "Done: 8 ran" in cli("run", "recipes").stdout
+    (recipes / "c.yaml").write_text("version: 1\nmodels: nowhere/*\nstages: [lod]\n")
+    done = cli("check", "recipes", "--json")
+    assert done.returncode == 3
+    rows = json.loads(done.stdout)["recipes"]
+    assert [row["ok"] for row in rows] == [True, False, True]
+    done = cli("check", "zoo")
+    assert done.returncode == 2
+    assert "this folder has no recipe" in done.stderr
