@@ -18,7 +18,7 @@ from freezeflow.exports.limits import MAX_FILE_BYTES, check_size
 from freezeflow.exports.manifest import manifest_bytes, tensor_name
 from freezeflow.exports.saver import Saver, with_saver, write_variables
 from freezeflow.graph import attrs, ops
-from freezeflow.graph.graph import Node
+from freezeflow.graph.graph import Node, node_of
 from freezeflow.graph.model import Asset, Model
 from freezeflow.graph.walk import reached_nodes
 from freezeflow.graph.weights import as_variables
@@ -148,6 +148,9 @@ def _meta_graph_rest(model: Model, saver: Any | None) -> bytes:
         target.method_name = _PREDICT
         for key, spec in signature.inputs.items():
             _fill_info(target.inputs[key], spec)
+            default = _default_of(model, spec)
+            if default is not None:
+                target.defaults[key].CopyFrom(default)
         for key, spec in signature.outputs.items():
             _fill_info(target.outputs[key], spec)
     for node in model.init:
@@ -159,6 +162,17 @@ def _meta_graph_rest(model: Model, saver: Any | None) -> bytes:
         _add_asset(rest, asset)
     data: bytes = rest.SerializeToString(deterministic=True)
     return data
+
+
+def _default_of(model: Model, spec: TensorSpec) -> Any | None:
+    """The value that an input has when nobody feeds it; None where it has none, or a large one."""
+    node = model.graph.nodes[node_of(spec.tensor)]
+    if node.op != "PlaceholderWithDefault":
+        return None
+    source = model.graph.nodes[node_of(node.inputs[0])]
+    if source.op != "Const" or source.tensor is not None:
+        return None
+    return attrs.message(source.attrs["value"]).tensor
 
 
 def _fill_info(target: Any, spec: TensorSpec) -> None:

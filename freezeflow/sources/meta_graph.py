@@ -24,6 +24,7 @@ from freezeflow.graph.restore import SavedTensor, follow_restore
 from freezeflow.graph.variables import HANDLES
 from freezeflow.graph.verify import check
 from freezeflow.messages import message_class
+from freezeflow.sources.defaults import with_defaults
 from freezeflow.sources.graph_file import ParsedFile, tensor_of_file
 from freezeflow.sources.object_graph import captured_variables
 from freezeflow.sources.other_weights import averaged_keys, matching_keys
@@ -62,6 +63,7 @@ def read_model(
     restore_op = node_of(meta_graph.saver_def.restore_op_name)
     roots = [*map(node_of, ends_of(signatures)), *init]
     whole = reader.graph([*roots, *([restore_op] if restore_op else [])])
+    whole = with_defaults(whole, meta_graph, signatures)
     graph = walk.prune(whole, roots)
     model = Model(
         graph=graph,
