@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Literal
 
 from freezeflow.context import Context
+from freezeflow.graph import attrs
 from freezeflow.graph.assets import embed_assets
 from freezeflow.graph.bind import bind_inputs, settle_branches
 from freezeflow.graph.freeze import freeze_variables
 from freezeflow.graph.inline import inline_model
+from freezeflow.graph.model import Model
 from freezeflow.graph.rename import name_ends
 from freezeflow.graph.tables import inline_tables
 from freezeflow.params import param
@@ -52,6 +54,11 @@ def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
             asset is read in a way that needs the file, or an op does what is not known.
     """
     assert given.model is not None
+    for name in _marked_for_compilation(given.model):
+        context.warn(
+            f"function {name} is marked jit_compile and inlined: without XLA's kernels the last bits of"
+            " results may differ"
+        )
     loaded = inline_model(given.model)
     loaded = bind_inputs(loaded, params.bind) if params.bind else settle_branches(loaded)
     frozen = freeze_variables(loaded, written=params.written)
@@ -75,6 +82,13 @@ def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
             "init": list(model.init),
         },
     )
+
+
+def _marked_for_compilation(model: Model) -> list[str]:
+    """Functions that XLA compiles in the original."""
+    mark = attrs.of_bool(True)
+    functions = model.graph.functions.values()
+    return sorted(f.name for f in functions if f.attrs.get("_XlaMustCompile") == mark)
 
 
 STAGE = Stage(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from freezeflow.engine.context import StepContext
 from freezeflow.errors import ModelRefused
+from freezeflow.stages import freeze, load
+from freezeflow.stages.stage import StageInput
 from tests.constructs import harness, tf2_models
 
 
@@ -140,3 +145,20 @@ def test_two_branches_choose_between_handles(tmp_path):
     save(model, serve, tmp_path / "model")
     for feeds in (tf2_models.X, {"x": -tf2_models.X["x"]}):
         harness.assert_frozen_equals(tmp_path / "model", tmp_path, feeds)
+
+
+def test_a_function_marked_for_compilation_is_inlined_with_a_warning(tmp_path):
+    """XLA's kernels round otherwise, so the result is close, not equal to the byte."""
+    (model, function), feeds = tf2_models.jit_compiled()
+    save(model, function, tmp_path / "model")
+    context = StepContext(tmp_path, tmp_path, None, io.StringIO())
+    source = harness.saved_model(tmp_path / "model")
+    loaded = load.STAGE.run(StageInput(model=None, source=source), load.Params(), context)
+    given = StageInput(model=loaded.model, source=source)
+    frozen = freeze.STAGE.run(given, freeze.Params(), context).model
+    assert not frozen.graph.functions
+    (warning,) = context.warnings
+    assert "jit_compile" in warning
+    original = harness.run_original(tmp_path / "model", "serving_default", feeds)
+    have = harness.run_frozen(frozen, "serving_default", feeds)
+    np.testing.assert_allclose(have["y"], original["y"], rtol=1e-5)

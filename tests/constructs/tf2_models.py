@@ -414,6 +414,126 @@ def string_and_ragged_ops():
     }
 
 
+def jit_compiled():
+    """The mark steers compilation; the graph means the same without it."""
+
+    def run(m, x):
+        @tf.function(jit_compile=True)
+        def compiled(x):
+            return tf.nn.softmax(x @ m.w)
+
+        return {"y": compiled(x) * 2.0}
+
+    return build(run, [spec([None, 3])], w=weight(3, 2)), X
+
+
+def _remotely(m, x):
+    @tf.function(input_signature=[spec([None, 3])])
+    def far(x):
+        return tf.tanh(x @ m.w)
+
+    concrete = far.get_concrete_function()
+    (y,) = tf.raw_ops.RemoteCall(
+        target="/job:localhost/replica:0/task:0/device:CPU:0",
+        args=[x, *concrete.captured_inputs],
+        Tout=[F32],
+        f=concrete,
+    )
+    return tf.ensure_shape(y, [None, 3])
+
+
+def remote_call():
+    return build(lambda m, x: {"y": _remotely(m, x)}, [spec([None, 3])], w=weight(3, 3)), X
+
+
+def remote_call_in_while():
+    def run(m, x):
+        body = lambda i, y: (i + 1, _remotely(m, y))  # noqa: E731
+        return {"y": tf.while_loop(lambda i, y: i < 3, body, (0, x))[1]}
+
+    return build(run, [spec([None, 3])], w=weight(3, 3)), X
+
+
+def gradients():
+    """A signature that differentiates: through a loop and an embedding."""
+
+    def run(m, x):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            step = lambda i, y: (i + 1, tf.tanh(y @ m.w))  # noqa: E731
+            y = tf.while_loop(lambda i, y: i < 3, step, (0, x))[1]
+            total = tf.reduce_sum(y) + tf.reduce_sum(tf.nn.embedding_lookup(m.rows, [1, 1]) ** 2)
+        return {
+            "x": tape.gradient(total, x),
+            "w": tape.gradient(total, m.w),
+            "rows": tf.convert_to_tensor(tape.gradient(total, m.rows)),
+        }
+
+    return build(run, [spec([None, 3])], w=weight(3, 3), rows=weight(4, 2)), X
+
+
+def handles_round_a_loop():
+    """Two variables change places in every round."""
+
+    def run(m, x):
+        def body(i, one, other, y):
+            value = tf.raw_ops.ReadVariableOp(resource=one, dtype=F32)
+            return i + 1, other, one, y * 2.0 + value
+
+        start = (0, m.a.handle, m.b.handle, x)
+        return {"y": tf.while_loop(lambda i, *_: i < 3, body, start)[3]}
+
+    return build(run, [spec([None, 3])], a=weight(3), b=weight(3)), X
+
+
+def handles_out_of_calls():
+    def run(m, x):
+        @tf.function
+        def both(i):
+            return m.a.handle, m.b.handle, i + 1
+
+        @tf.function
+        def swapped(i):
+            a, b, i = both(i)
+            return b, a, i
+
+        b, a, _ = swapped(tf.constant(1))
+        a, b = (tf.raw_ops.ReadVariableOp(resource=handle, dtype=F32) for handle in (a, b))
+        return {"y": a * x - b}
+
+    return build(run, [spec([None, 3])], a=weight(3), b=weight(3)), X
+
+
+def many_datasets():
+    """Variables captured at every kind of dataset function."""
+
+    def run(m, x):
+        rows = tf.data.Dataset.from_tensor_slices(x)
+        rows = rows.map(lambda t: tf.linalg.matvec(m.w, t), num_parallel_calls=2)
+        rows = rows.filter(lambda t: tf.reduce_sum(t * m.a) > -100.0)
+        rows = rows.scan(tf.zeros([3]), lambda state, t: (state + t * m.a, state))
+        rows = rows.take_while(lambda t: tf.reduce_sum(m.a) < 100.0)
+        rows = rows.interleave(lambda t: tf.data.Dataset.from_tensors(t * m.a), cycle_length=2)
+        rows = rows.flat_map(lambda t: tf.data.Dataset.from_tensor_slices([t, t + m.a]))
+        total = tf.zeros([3])
+        for row in rows:
+            total += row * m.a
+        return {"y": total}
+
+    return build(run, [spec([None, 3])], w=weight(3, 3), a=weight(3)), X
+
+
+def parts_of_an_embedding():
+    def run(m, ids):
+        mod = tf.compat.v1.nn.embedding_lookup(m.parts, ids, partition_strategy="mod")
+        div = tf.compat.v1.nn.embedding_lookup(m.parts, ids, partition_strategy="div")
+        return {"mod": mod, "div": div}
+
+    signature = [spec([None], tf.int64, "ids")]
+    parts = [weight(4, 2) for _ in range(3)]
+    return build(run, signature, parts=parts), {"ids": np.array([0, 5, 11], np.int64)}
+
+
 MODELS = [
     dense, large_dense, cond_captures, cond_nested_captures, while_captures, embedding_in_while,
     embedding_in_if, switch_case, map_fn, nested_calls, one_function_many_variables, not_inlined,
@@ -421,5 +541,6 @@ MODELS = [
     batch_norm_in_training, assertion_and_print, custom_gradient, dataset_with_variable, static_table,
     table_in_cond, mutable_table, dense_table, string_variable, many_dtypes, zero_size_and_scalar,
     ragged, returned_variable, one_tensor_twice_and_unused_input, tensor_list, batch_function,
-    string_and_ragged_ops,
+    string_and_ragged_ops, remote_call, remote_call_in_while, gradients,
+    handles_round_a_loop, handles_out_of_calls, many_datasets, parts_of_an_embedding,
 ]  # fmt: skip
