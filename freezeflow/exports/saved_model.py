@@ -150,7 +150,7 @@ def _meta_graph_rest(model: Model, saver: Any | None) -> bytes:
             _fill_info(target.inputs[key], spec)
             default = _default_of(model, spec)
             if default is not None:
-                target.defaults[key].CopyFrom(default)
+                target.defaults[key].MergeFromString(default.SerializeToString())
         for key, spec in signature.outputs.items():
             _fill_info(target.outputs[key], spec)
     for node in model.init:

@@ -50,7 +50,7 @@ def with_defaults(graph: Graph, meta_graph: Any, signatures: Mapping[str, Signat
 
 def _value(tensor: Any) -> bytes:
     message = message_class("AttrValue")()
-    message.tensor.CopyFrom(tensor)
+    message.tensor.MergeFromString(tensor.SerializeToString())
     return attrs.encode(message)
 
 
