@@ -21,7 +21,9 @@ from typing import Any
 
 NAMES = (
     "MobileNetV2",
+    "MobileNetV2, untrained",
     "ResNet50",
+    "ResNet50, untrained",
     "EfficientNetV2B0",
     "DenseNet121",
     "LSTM",
@@ -73,19 +75,25 @@ def grappler(frozen: Path, to: Path) -> None:
             target[key].name = tensor.name
             target[key].dtype = tensor.dtype.as_datatype_enum
             target[key].tensor_shape.CopyFrom(tensor.shape.as_proto())
+    meta_graph.collection_def["train_op"].node_list.value.extend(manifest_of(frozen)["init"])
     config = v1.ConfigProto()
     rewriter = config.graph_options.rewrite_options
     rewriter.optimizers[:] = ["pruning", "constfold", "dependency"]
     rewriter.min_graph_nodes = -1
     optimised = tf_optimizer.OptimizeGraph(config, meta_graph)
     ends = [end["tensor"].partition(":")[0] for side in signature.values() for end in side.values()]
+    ends += manifest_of(frozen)["init"]
     pruned = v1.graph_util.extract_sub_graph(optimised, sorted(set(ends)))
     to.write_bytes(pruned.SerializeToString(deterministic=True))
 
 
+def manifest_of(frozen: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(frozen.with_suffix(".manifest.json").read_text())
+    return found
+
+
 def signatures(frozen: Path) -> dict[str, Any]:
-    manifest = json.loads(frozen.with_suffix(".manifest.json").read_text())
-    found: dict[str, Any] = manifest["signatures"]
+    found: dict[str, Any] = manifest_of(frozen)["signatures"]
     return found
 
 

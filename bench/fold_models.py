@@ -12,10 +12,17 @@ import tensorflow as tf
 v1 = tf.compat.v1
 
 
-def application(name: str, folder: str) -> None:
-    """An architecture of keras.applications, random down to the statistics of its batch norms."""
+def application(name: str, folder: str, *, trained: bool) -> None:
+    """An architecture of keras.applications, as it is before training or as if it were trained."""
     keras.utils.set_random_seed(11)
     model = getattr(keras.applications, name)(weights=None)
+    if trained:
+        as_if_trained(model)
+    model.export(folder, verbose=False)
+
+
+def as_if_trained(model: keras.Model) -> None:
+    """Gives biases and the statistics of batch norms random values, as training would."""
     random = np.random.default_rng(5)
     for variable in model.weights:
         kind = variable.path.rsplit("/", 1)[-1]
@@ -23,7 +30,6 @@ def application(name: str, folder: str) -> None:
             variable.assign(variable.numpy() + random.normal(size=variable.shape) * 0.05)
         elif kind == "moving_variance":
             variable.assign(random.uniform(0.8, 1.25, size=variable.shape))
-    model.export(folder, verbose=False)
 
 
 def lstm(folder: str) -> None:
@@ -38,6 +44,7 @@ def lstm(folder: str) -> None:
             layers.Dense(10, activation="softmax"),
         ]
     )
+    as_if_trained(model)
     model.export(folder, verbose=False)
 
 
@@ -51,7 +58,9 @@ def transformer(folder: str) -> None:
         x = layers.LayerNormalization()(x + attended)
         wide = layers.Dense(256, activation="gelu")(x)
         x = layers.LayerNormalization()(x + layers.Dense(64)(wide))
-    keras.Model(tokens, layers.Dense(500)(x)).export(folder, verbose=False)
+    model = keras.Model(tokens, layers.Dense(500)(x))
+    as_if_trained(model)
+    model.export(folder, verbose=False)
 
 
 def tf1_network(folder: str) -> None:
@@ -112,11 +121,8 @@ def tf1_loop(folder: str) -> None:
         v1.saved_model.simple_save(session, folder, {"x": x}, {"y": y})
 
 
+UNTRAINED = ", untrained"
 MODELS: dict[str, Callable[[str], None]] = {
-    name: (lambda folder, name=name: application(name, folder))  # type: ignore[misc]
-    for name in ("MobileNetV2", "ResNet50", "EfficientNetV2B0", "DenseNet121")
-}
-MODELS |= {
     "LSTM": lstm,
     "transformer": transformer,
     "TF1 network": tf1_network,
@@ -126,7 +132,10 @@ MODELS |= {
 
 def main() -> None:
     _, name, folder = sys.argv
-    MODELS[name](folder)
+    if name in MODELS:
+        MODELS[name](folder)
+    else:
+        application(name.removesuffix(UNTRAINED), folder, trained=not name.endswith(UNTRAINED))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,13 @@ def drop_dangling(nodes: Mapping[str, Node]) -> dict[str, Node]:
     return kept
 
 
+def without_wishes(node: Node) -> Node:
+    """The node without any colocation."""
+    if _ATTR not in node.attrs:
+        return node
+    return node._replace(attrs={key: data for key, data in node.attrs.items() if key != _ATTR})
+
+
 def _near(node: Node, nodes: Container[str]) -> Node:
     wishes = attrs.message(node.attrs[_ATTR]).list.s
     kept = [wish for wish in wishes if not _is_dangling(wish, nodes)]

@@ -277,7 +277,8 @@ def test_the_wish_to_lie_beside_a_folded_node_goes_with_it():
     wish = message_class("AttrValue")()
     wish.list.s.append(b"loc:@b")
     product = binary("y", "Mul", "x", "b")
-    product = product._replace(attrs={**product.attrs, "_class": attrs.encode(wish)})
+    values = {**product.attrs, "_class": attrs.encode(wish)}
+    product = product._replace(attrs=values, device="/device:CPU:0")
     parts = [placeholder("x"), const("a", 1.0), binary("b", "Sqrt", "a")]
     kept = fold_zeros(model(graph(*parts, product), {"x": spec("x")}, {"y": spec("y")}), {})
     assert "_class" in kept.graph.nodes["y"].attrs

@@ -61,7 +61,14 @@ def simplify(
         _drop_unused(body, kept_anyway)
         if not changed:
             break
-    return colocation.drop_dangling(body.nodes)
+    return _placed(body.nodes)
+
+
+def _placed(nodes: Mapping[str, Node]) -> dict[str, Node]:
+    """The nodes without wishes to lie beside another one, where none asks for a device at all."""
+    if any(node.device for node in nodes.values()):
+        return colocation.drop_dangling(nodes)
+    return {name: colocation.without_wishes(node) for name, node in nodes.items()}
 
 
 def _apply(body: Body, shapes: Shapes) -> bool:

@@ -10,6 +10,7 @@ from freezeflow.graph.foldable import Scope
 from freezeflow.graph.rewrites.compact import compacted
 from freezeflow.graph.rewrites.simplify import simplify
 from freezeflow.graph.tensor_values import elements
+from freezeflow.messages import message_class
 from freezeflow.values import DType
 from tests.graphs import call, const, function, graph, large_const, node, placeholder
 
@@ -108,6 +109,16 @@ def test_a_reader_of_a_reference_stays():
         unary("a", "Identity", "v"), unary("y", "Neg", "a"), fed=(),
     )  # fmt: skip
     assert "a" in nodes
+
+
+def test_wishes_to_lie_beside_others_go_where_nothing_asks_for_a_device():
+    wish = attrs.encode(message_class("AttrValue")(list={"s": [b"loc:@x"]}))
+
+    def nodes_with(device):
+        return simplified(placeholder("x"), unary("y", "Neg", "x", device=device, _class=wish))
+
+    assert "_class" not in nodes_with("")["y"].attrs
+    assert "_class" in nodes_with("/device:CPU:0")["y"].attrs
 
 
 def test_an_identity_behind_a_switch_that_is_awaited_stays():
@@ -349,7 +360,14 @@ def test_a_tail_of_one_value_is_written_once():
     assert values_of(made) == [3, 1, *[2] * 60]
 
 
-@pytest.mark.parametrize("values", [[1.0, 2.0] * 30, [2.0] * 30 + [1.0] * 3, [1.0]])
+def test_zeros_are_not_written_at_all():
+    made = compacted(const("c", [0] * 3, INT))
+    assert len(made.attrs["value"]) < 12
+    assert values_of(made) == [0, 0, 0]
+    assert compacted(made) == made
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0] * 30, [2.0] * 30 + [1.0] * 3, [1.0], -0.0])
 def test_other_constants_stay_as_they_are(values):
     made = const("c", values)
     assert compacted(made) == made
