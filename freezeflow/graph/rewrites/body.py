@@ -16,7 +16,7 @@ from freezeflow.graph.foldable import Scope
 from freezeflow.graph.graph import Graph, Node, called_functions, data_inputs, join, node_of, split
 from freezeflow.graph.node_types import NodeTypes
 from freezeflow.graph.tensor_values import elements
-from freezeflow.graph.walk import topological_order
+from freezeflow.graph.walk import inputs_first
 from freezeflow.values import DType
 
 _INTEGERS = frozenset({DType.INT32, DType.INT64})
@@ -41,15 +41,31 @@ class Body:
         self.nodes = dict(scope.nodes)
         self.fed = scope.fed
         self.known: Collection[str] = {node_of(tensor) for tensor in scope.wanted} | scope.fed
-        self.order = topological_order(self.nodes)
+        self.order = inputs_first(self.nodes)
         self.users: dict[str, dict[str, None]] = {}
+        # Nodes that some other one waits for, or did once.
+        self.awaited: set[str] = set()
+        self._touched: dict[str, None] = {}
         for name in self.order:
             self._note(self.nodes[name])
         self._bound = _bound(self.order, self.nodes)
 
     def _note(self, node: Node) -> None:
         for tensor in node.inputs:
-            self.users.setdefault(node_of(tensor), {})[node.name] = None
+            name = node_of(tensor)
+            self.users.setdefault(name, {})[node.name] = None
+            if tensor[0] == "^":
+                self.awaited.add(name)
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether anything has changed since `take_touched` was asked."""
+        return bool(self._touched)
+
+    def take_touched(self) -> list[str]:
+        """Nodes around which something has changed since this was asked the last time."""
+        touched, self._touched = self._touched, {}
+        return [name for name in touched if name in self.nodes]
 
     def users_of(self, name: str) -> list[Node]:
         """The nodes that take an output of a node, or wait for it."""
@@ -122,6 +138,8 @@ class Body:
         """Adds a node, or replaces the one of its name by one that gives the same."""
         before = self.nodes.get(node.name)
         self.nodes[node.name] = node
+        self._touched[node.name] = None
+        self._touched.update(dict.fromkeys(map(node_of, node.inputs)))
         if before is not None:
             for tensor in before.inputs:
                 self.users.get(node_of(tensor), {}).pop(node.name, None)
@@ -134,7 +152,9 @@ class Body:
     def drop(self, name: str) -> None:
         """Takes out a node that nobody uses."""
         for tensor in self.nodes.pop(name).inputs:
-            self.users.get(node_of(tensor), {}).pop(name, None)
+            source = node_of(tensor)
+            self.users.get(source, {}).pop(name, None)
+            self._touched[source] = None
         self.users.pop(name, None)
 
     def unique(self, name: str) -> str:
@@ -150,8 +170,7 @@ class Body:
             return False
         if any(map(self._is_reference, sources)):
             return False
-        awaited = f"^{node.name}"
-        if any(awaited in user.inputs for user in self.users_of(node.name)):
+        if node.name in self.awaited:
             return all(map(self.can_be_awaited, sources))
         return True
 

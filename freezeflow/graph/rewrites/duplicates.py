@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from freezeflow.graph.graph import Node, control_inputs, data_inputs, join
 from freezeflow.graph.op_policy import REPEATABLE
 from freezeflow.graph.rewrites.body import Body
-from freezeflow.graph.walk import topological_order
+from freezeflow.graph.walk import inputs_first
 
 # Attributes that change nothing of what a node gives.
 _IDLE = frozenset({"_class", "_output_shapes", "_has_manual_control_dependencies"})
@@ -21,7 +21,7 @@ def merge_duplicates(body: Body) -> bool:
     """
     kept: dict[Hashable, str] = {}
     changed = False
-    for name in topological_order(body.nodes):
+    for name in inputs_first(body.nodes):
         node = body.nodes[name]
         if not _may_merge(body, node):
             continue

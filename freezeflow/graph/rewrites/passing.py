@@ -18,6 +18,8 @@ def waits_only(body: Body, node: Node) -> bool:
     That is a NoOp, or a pure op of which nobody takes the result. One that gathers several waits for
     several others stays: it saves edges.
     """
+    if node.name not in body.awaited and node.op != "NoOp":
+        return False
     if node.name in body.known or node.device:
         return False
     waits = dict.fromkeys(node_of(tensor) for tensor in node.inputs)

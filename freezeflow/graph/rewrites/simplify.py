@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from freezeflow.graph import colocation
 from freezeflow.graph.foldable import Scope
@@ -54,13 +54,16 @@ def simplify(
     for node in list(body.nodes.values()):
         if node.op == "Const" and node.name not in body.fed:
             body.put(compacted(node))
-    for _ in range(_MAX_ROUNDS):
-        changed = _apply(body, shapes)
-        changed |= merge_duplicates(body)
-        changed |= drop_implied_waits(body)
-        _drop_unused(body, kept_anyway)
-        if not changed:
+    body.take_touched()
+    names = list(body.nodes)
+    for number in range(_MAX_ROUNDS):
+        _apply(body, shapes, names)
+        if number and not body.is_touched:
             break
+        merge_duplicates(body)
+        drop_implied_waits(body)
+        _drop_unused(body, kept_anyway)
+        names = body.take_touched()
     return _placed(body.nodes)
 
 
@@ -71,14 +74,13 @@ def _placed(nodes: Mapping[str, Node]) -> dict[str, Node]:
     return {name: colocation.without_wishes(node) for name, node in nodes.items()}
 
 
-def _apply(body: Body, shapes: Shapes) -> bool:
-    changed = False
-    for name in list(body.nodes):
+def _apply(body: Body, shapes: Shapes, names: Iterable[str]) -> None:
+    for name in names:
         for rule in RULES:
             node = body.nodes.get(name)
-            if node is not None and rule(body, shapes, node):
-                changed = True
-    return changed
+            if node is None:
+                break
+            rule(body, shapes, node)
 
 
 def _drop_unused(body: Body, kept_anyway: set[str]) -> None:

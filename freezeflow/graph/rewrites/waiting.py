@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from freezeflow.graph.effects import V1_CONTROL_FLOW
 from freezeflow.graph.graph import control_inputs, node_of
 from freezeflow.graph.rewrites.body import Body
-from freezeflow.graph.walk import topological_order
+from freezeflow.graph.walk import inputs_first
 
 
 def drop_implied_waits(body: Body) -> bool:
@@ -21,7 +21,7 @@ def drop_implied_waits(body: Body) -> bool:
     bits = {name: 1 << number for number, name in enumerate(sorted(awaited))}
     before: dict[str, int] = {}  # the awaited nodes that are done once a node is
     changed = False
-    for name in topological_order(body.nodes):
+    for name in inputs_first(body.nodes):
         node = body.nodes[name]
         inputs = list(node.inputs)
         for wait in [tensor for tensor in node.inputs if tensor.startswith("^")]:
