@@ -18,6 +18,8 @@ FORMATS = {
     "tflite": "freezeflow.exports.tflite",
     "openvino": "freezeflow.exports.openvino",
     "tfjs": "freezeflow.exports.tfjs",
+    "stablehlo": "freezeflow.exports.stablehlo",
+    "xla_aot": "freezeflow.exports.xla_aot",
 }
 
 ENTRY_POINTS = "freezeflow.exports"

@@ -78,6 +78,34 @@ TFJS_UNCHECKED = {"tfjs-unchecked": {"to": "js/unchecked/m", "format": "tfjs", "
 PLAIN = {"plain": {"to": "plain.pb"}}
 
 
+STABLEHLO = {
+    "stablehlo": {"to": "h/m.mlirbc", "format": "stablehlo", "batch": 4},
+    "stablehlo-unchecked": {
+        "to": "h/u.mlirbc",
+        "format": "stablehlo",
+        "batch": 4,
+        "check": False,
+    },
+    "stablehlo-strict": {
+        "to": "h/s.mlirbc",
+        "format": "stablehlo",
+        "batch": 4,
+        "check": NOTHING,
+    },
+    "stablehlo-open": {"to": "h/o.mlirbc", "format": "stablehlo"},
+}
+XLA_AOT = {
+    "xla_aot": {"to": "aot/m", "format": "xla_aot", "batch": 4, "check": False},
+    "xla_aot-again": {
+        "to": "aot/again",
+        "format": "xla_aot",
+        "batch": 4,
+        "check": False,
+    },
+    "xla_aot-open": {"to": "aot/o", "format": "xla_aot", "check": False},
+}
+XLA_AOT_CHECKED = {"xla_aot": {"to": "aot/m", "format": "xla_aot", "batch": 4}}
+
 # TensorFlow.js for the tests, installed once into the environment.
 NPM_FOLDER = Path(sys.prefix) / "share" / "freezeflow-tests"
 
@@ -99,5 +127,14 @@ def tfjs():
 
 @pytest.fixture(scope="session")
 def ran(tmp_path_factory, tfjs):
-    exports = {**PLAIN, **ONNX, **TFLITE, **OPENVINO, **TFJS_UNCHECKED, **(TFJS if tfjs else {})}
+    exports = {
+        **PLAIN,
+        **ONNX,
+        **TFLITE,
+        **OPENVINO,
+        **STABLEHLO,
+        **XLA_AOT,
+        **TFJS_UNCHECKED,
+        **(TFJS if tfjs else {}),
+    }
     return Branches(tmp_path_factory.mktemp("exports"), exports)

@@ -13,7 +13,7 @@ from freezeflow.params import fields_of, params_to_json, schema_of
 from freezeflow.stages.export import STAGE, demands, params_of, problems
 from tests.exports.running import EXTRAS
 
-CONVERTED = ("onnx", "tflite", "openvino", "tfjs")
+CONVERTED = ("onnx", "tflite", "openvino", "tfjs", "stablehlo")
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -1,0 +1,87 @@
+"""StableHLO as a portable artifact, written by TensorFlow and checked by XLA.
+
+Shapes are static. Arguments and results are in the order of the signature's keys, as the manifest says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+
+from freezeflow.exports.check import Checked, check_problems
+from freezeflow.exports.converted import OneSignature, finished, saved_model_folder, single
+from freezeflow.exports.format import Export, ExportFormat, ExportRequest
+from freezeflow.graph.profile import FUNCTIONAL, Profile
+from freezeflow.params import param
+from freezeflow.runtimes.runtime import FLOAT32, Names, Runtime
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Params(OneSignature, Checked):
+    """Parameters of ``format: stablehlo``."""
+
+    stablehlo: str = param(
+        "The version of StableHLO that has to be able to read it; later ones can, too.",
+        default="1.0.0",
+    )
+
+
+PROFILE = Profile(
+    target="StableHLO",
+    # The converter tells; it is asked before anything is written.
+    ops=None,
+    control_flow=FUNCTIONAL,
+    static="all",
+)
+
+
+def problems(params: Params) -> list[tuple[str, str]]:
+    """Mistakes in the parameters."""
+    found = check_problems(params)
+    if not _VERSION.fullmatch(params.stablehlo):
+        found.append(
+            ("stablehlo", f"a version has three numbers, as 1.0.0, not {params.stablehlo!r}")
+        )
+    return found
+
+
+def write(request: ExportRequest) -> Export:
+    """Converts, checks and publishes; see `freezeflow.exports.converted`."""
+    from freezeflow.tf import to_stablehlo
+
+    params: Params = request.params
+    made = single(request, PROFILE)
+    folder = saved_model_folder(request, made.model)
+    main = request.to.name
+    facts = request.context.confined(
+        to_stablehlo.to_stablehlo, made.model, folder, params.stablehlo, made.folder / main
+    )
+    names = Names(
+        {key: f"argument {place}" for place, key in enumerate(made.signature.inputs)},
+        {key: f"result {place}" for place, key in enumerate(made.signature.outputs)},
+    )
+    answer = functools.partial(to_stablehlo.answer, signature=made.signature)
+    return finished(
+        request,
+        made,
+        Runtime(name="xla", answer=answer, tools=("tensorflow",)),
+        main=main,
+        names=names,
+        precision=FLOAT32,
+        tools=("tensorflow",),
+        facts=facts,
+    )
+
+
+FORMAT = ExportFormat(
+    name="stablehlo",
+    summary="A portable StableHLO artifact, for compilers that take it; static shapes.",
+    write=write,
+    suffixes=(".mlirbc",),
+    params=Params,
+    in_tensorflow=True,
+    problems=problems,
+)

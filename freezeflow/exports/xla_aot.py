@@ -1,0 +1,89 @@
+"""An object file and a C++ header by XLA's ahead-of-time compiler, for programs without TensorFlow.
+
+Shapes are static. A program includes ``model.h`` and links the object files; arguments and results are
+in the order of the signature's keys, as the manifest says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from freezeflow.exports.check import Checked, check_problems
+from freezeflow.exports.converted import OneSignature, finished, saved_model_folder, single
+from freezeflow.exports.format import Export, ExportFormat, ExportRequest
+from freezeflow.graph.profile import FUNCTIONAL, Profile
+from freezeflow.params import param
+from freezeflow.runtimes import compiled
+from freezeflow.runtimes.runtime import FLOAT32, Names
+
+MAIN = "model.h"
+
+_CLASS = re.compile(r"[A-Za-z_]\w*(::[A-Za-z_]\w*)*")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Params(OneSignature, Checked):
+    """Parameters of ``format: xla_aot``."""
+
+    cpp_class: str = param("The class in the header, with namespaces.", default="freezeflow::Model")
+    target: str = param("LLVM's triple of the machine that it is for.", default="x86_64-pc-linux")
+    cpu: str = param(
+        "LLVM's name of its processor (`haswell`); by default any of that kind.", default=""
+    )
+
+
+PROFILE = Profile(
+    target="XLA",
+    # The compiler tells; it is asked before anything is written.
+    ops=None,
+    control_flow=FUNCTIONAL,
+    static="all",
+)
+
+
+def problems(params: Params) -> list[tuple[str, str]]:
+    """Mistakes in the parameters, and what a check lacks."""
+    found = check_problems(params)
+    if not _CLASS.fullmatch(params.cpp_class):
+        found.append(("cpp_class", f"{params.cpp_class!r} is no name of a C++ class"))
+    if params.check is not False and compiled.compiler() is None:
+        lacks = "the check compiles a program, and there is no C++ compiler"
+        found.append(("check", f"{lacks}: install one (g++), or `check: false` exports unchecked"))
+    return found
+
+
+def write(request: ExportRequest) -> Export:
+    """Compiles, checks and publishes; see `freezeflow.exports.converted`."""
+    from freezeflow.tf.to_xla_aot import to_xla_aot
+
+    params: Params = request.params
+    made = single(request, PROFILE)
+    folder = saved_model_folder(request, made.model)
+    facts = request.context.confined(
+        to_xla_aot, made.model, folder, params.cpp_class, params.target, params.cpu, made.folder
+    )
+    names = Names(
+        {key: f"arg{place}" for place, key in enumerate(made.signature.inputs)},
+        {key: f"result{place}" for place, key in enumerate(made.signature.outputs)},
+    )
+    return finished(
+        request,
+        made,
+        compiled.runtime(params.cpp_class),
+        main=MAIN,
+        names=names,
+        precision=FLOAT32,
+        tools=("tensorflow",),
+        facts=facts,
+    )
+
+
+FORMAT = ExportFormat(
+    name="xla_aot",
+    summary="Object files with a C++ header, a folder, for programs without TensorFlow; static shapes.",
+    write=write,
+    params=Params,
+    in_tensorflow=True,
+    problems=problems,
+)

@@ -1,0 +1,78 @@
+"""From a frozen graph, in a SavedModel, to a portable StableHLO artifact, and the way back: running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from freezeflow.errors import RuntimeRefused
+from freezeflow.graph.model import Model
+from freezeflow.proof.saved_calls import load_calls, save_calls
+from freezeflow.runtimes.runtime import Names
+from freezeflow.tf.converting import converter
+from freezeflow.values import Json, Signature
+
+_HINT = "A later `stablehlo` version knows more ops. The whole report is in the log of the step."
+
+# How a module is called: the newest form that TensorFlow's op knows.
+_CALL_VERSION = 9
+
+
+def to_stablehlo(model: Model, folder: Path, version: str, to: Path) -> Json:
+    """Writes the artifact; its arguments and results are in the order of the signature's keys.
+
+    Args:
+        model: A frozen model with one signature, its inputs of known shape.
+        folder: The same as a SavedModel.
+        version: The version of StableHLO that has to be able to read it.
+        to: The file.
+
+    Raises:
+        ModelRefused: StableHLO does not take the model.
+    """
+    from tensorflow.compiler.mlir.stablehlo import stablehlo
+    from tensorflow.compiler.mlir.tensorflow_to_stablehlo.python import (
+        pywrap_tensorflow_to_stablehlo as converting,
+    )
+
+    ((name, _),) = model.signatures.items()
+    with converter("TensorFlow's converter for StableHLO", model, _HINT):
+        module = converting.savedmodel_to_stablehlo(
+            input_path=str(folder), exported_model_signatures=[name], tag_names=["serve"]
+        )
+        to.write_bytes(stablehlo.serialize_portable_artifact_str(module, version))
+    return {"stablehlo": version}
+
+
+def answer(file: Path, names: Names, calls: Path, answers: Path, signature: Signature) -> Json:
+    """Answers saved calls with an artifact, compiled by XLA."""
+    from tensorflow.compiler.tf2xla.python import xla
+
+    module = file.read_bytes()
+    keys = list(names.outputs)
+    types = [tf.as_dtype(int(signature.outputs[key].dtype)) for key in keys]
+    shapes = [signature.outputs[key].shape for key in keys]
+
+    def call_module(*given: Any) -> Any:
+        return xla.call_module(
+            list(given),
+            version=_CALL_VERSION,
+            module=module,
+            Sout=[tf.TensorShape(shape) for shape in shapes],
+            Tout=types,
+            platforms=["CPU"],
+        )
+
+    run = tf.function(call_module)
+    found = []
+    try:
+        for call in load_calls(calls):
+            assert not isinstance(call, str)
+            results = run(*[tf.constant(call[key]) for key in names.inputs])
+            found.append({k: r.numpy() for k, r in zip(keys, results, strict=True)})
+    except tf.errors.OpError as error:
+        raise RuntimeRefused(f"XLA: {str(error).splitlines()[0]}") from error
+    save_calls(answers, found)
+    return {}
