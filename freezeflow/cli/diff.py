@@ -26,8 +26,8 @@ from freezeflow.report.diff import diff_to_json, render_diff
 def command(before: str, after: str, everything: bool, only_breaking: bool, as_json: bool) -> int:
     """Show how two models differ: nodes, constants, signatures, sizes.
 
-    A and B are each a model as for `freezeflow freeze`, a graph file, a recipe (what it gave, from the
-    cache), or RECIPE:STEP. Exit codes: 0 no difference, 1 they differ; trouble
+    A and B are each a model as for `freezeflow freeze`, a graph file, a release folder, a recipe (what it
+    gave, from the cache), or RECIPE:STEP. Exit codes: 0 no difference, 1 they differ; trouble
     is never 1.
     """
     found = _compared(before, after)

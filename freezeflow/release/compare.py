@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from freezeflow.graph.diff import ModelDiff, diff_models
 from freezeflow.release.operands import Operand
@@ -25,6 +27,14 @@ class PartDiff:
     after_bytes: int | None
 
 
+class FileChange(NamedTuple):
+    """An artifact of a release that differs: its path, and both SHA-256 (empty: not there)."""
+
+    path: str
+    before: str
+    after: str
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """How two operands differ.
@@ -35,6 +45,7 @@ class Comparison:
         parts: The models that both have.
         only_before: Names of models that only the earlier one has.
         only_after: Names of models that only the later one has.
+        files: Artifacts that differ, where both are releases.
     """
 
     before: str
@@ -42,11 +53,13 @@ class Comparison:
     parts: tuple[PartDiff, ...]
     only_before: tuple[str, ...] = ()
     only_after: tuple[str, ...] = ()
+    files: tuple[FileChange, ...] = ()
 
     @property
     def same(self) -> bool:
         """Nothing differs."""
-        return not (self.only_before or self.only_after) and all(p.diff.same for p in self.parts)
+        apart = self.only_before or self.only_after or self.files
+        return not apart and all(part.diff.same for part in self.parts)
 
     @property
     def breaking(self) -> bool:
@@ -69,7 +82,19 @@ def compare(before: Operand, after: Operand) -> Comparison:
         parts=tuple(_part(before, old, after, new) for old, new in names.items()),
         only_before=tuple(name for name in before.parts if name not in names),
         only_after=tuple(name for name in after.parts if name not in names.values()),
+        files=tuple(_file_changes(before.files, after.files)),
     )
+
+
+def _file_changes(
+    before: Mapping[str, str] | None, after: Mapping[str, str] | None
+) -> Iterator[FileChange]:
+    if before is None or after is None:
+        return
+    for path in sorted(before.keys() | after.keys()):
+        one, other = before.get(path, ""), after.get(path, "")
+        if one != other:
+            yield FileChange(path, one, other)
 
 
 def _part(before: Operand, old: str, after: Operand, new: str) -> PartDiff:

@@ -15,6 +15,7 @@ Signatures are not in it: it is the same, signed or not.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -178,6 +179,29 @@ def _description(contents: Contents, files: Mapping[str, PackedFile]) -> Json:
         },
         "findings": [finding._asdict() for finding in contents.findings],
     }
+
+
+def read_description(folder: Path) -> dict[str, str]:
+    """The artifacts of a release: path to SHA-256, as its description says.
+
+    Raises:
+        ModelRefused: The description is damaged or of another format.
+        FreezeflowError: It cannot be read.
+    """
+    path = folder / DESCRIPTION
+    try:
+        data = json.loads(path.read_bytes())
+        if data["format"] != FORMAT:
+            raise ValueError(f"its format is {data['format']!r}")
+        return {
+            name: file["sha256"]
+            for name, file in sorted(data["files"].items())
+            if file["role"] == "artifact"
+        }
+    except OSError as error:
+        raise reading_failed(error, path) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelRefused(f"this is no {FORMAT}: {error}", where=str(path)) from None
 
 
 def _role(path: str) -> str:

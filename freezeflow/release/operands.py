@@ -16,6 +16,7 @@ from freezeflow.errors import ModelRefused, UsageError
 from freezeflow.exports.manifest import Manifest, manifest_path, read_manifest
 from freezeflow.graph.model import Model
 from freezeflow.plan import Plan
+from freezeflow.release.folder import DESCRIPTION, read_description
 from freezeflow.sources.graph_file import parse_file
 from freezeflow.sources.guess import find_model
 from freezeflow.sources.registry import source_files
@@ -43,10 +44,17 @@ class Part(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Operand:
-    """One side of a comparison: its models by name."""
+    """One side of a comparison.
+
+    Args:
+        text: How it was named.
+        parts: Its models by name.
+        files: Of a release: the SHA-256 of each artifact, by its path; None for anything else.
+    """
 
     text: str
     parts: Mapping[str, Part]
+    files: Mapping[str, str] | None = None
 
 
 class Reader:
@@ -79,6 +87,8 @@ class Reader:
             UsageError: There is nothing of that name.
             ModelRefused: What is there is no model.
         """
+        if (Path(text) / DESCRIPTION).is_file():
+            return self._release(text)
         recipe, step = _recipe_and_step(text)
         parts = self._of_recipe(recipe, step) if recipe is not None else self._of_path(Path(text))
         return Operand(text=text, parts=parts)
@@ -103,6 +113,18 @@ class Reader:
         }
 
     # ------------------------------------------------------------ files
+
+    def _release(self, text: str) -> Operand:
+        """The models of a release that have a manifest, and the digests of all its artifacts."""
+        root = Path(text)
+        described = read_description(root)
+        parts: dict[str, Part] = {}
+        for name in described:
+            if name.endswith("manifest.json"):
+                for model in _models_beside(root / name):
+                    place = model.relative_to(root).as_posix()
+                    parts[place] = next(iter(self._of_path(model).values()))
+        return Operand(text=text, parts=parts, files=described)
 
     def _of_path(self, path: Path) -> dict[str, Part]:
         kind, found = find_model(os.fspath(path))
@@ -149,6 +171,17 @@ def _ends(plan: Plan) -> list[str]:
     """The steps that no other step needs."""
     needed = {need for step in plan.steps for need in step.needs}
     return [step.id for step in plan.steps if step.id not in needed]
+
+
+def _models_beside(manifest: Path) -> list[Path]:
+    """The graph files and SavedModel folders that a manifest describes."""
+    try:
+        files = [manifest.parent / name for name in read_manifest(manifest).files]
+    except ModelRefused:
+        # Another format's file of that name.
+        return []
+    graphs = [file for file in files if file.suffix in (".pb", ".pbtxt")]
+    return [file.parent if file.name == "saved_model.pb" else file for file in graphs]
 
 
 def _manifest_of(path: Path) -> Manifest | None:

@@ -31,8 +31,24 @@ def render_diff(found: Comparison, *, everything: bool = False, color: bool = Fa
         *(f"{paint('- model', 'red', color=color)} {name}" for name in found.only_before),
         *(f"{paint('+ model', 'green', color=color)} {name}" for name in found.only_after),
         *(render_part(part, everything=everything, color=color) for part in found.parts),
+        *_files(found, everything, color),
     ]
     return "\n\n".join(parts) if parts else "There is nothing to compare."
+
+
+def _files(found: Comparison, everything: bool, color: bool) -> Iterator[str]:
+    """Artifacts of releases that differ in a byte."""
+    if not found.files:
+        return
+    lines = [
+        f"  {'~' if file.before and file.after else '-' if file.before else '+'} {file.path}"
+        for file in found.files
+    ]
+    shown = lines if everything else lines[:_SHOWN]
+    more = len(lines) - len(shown)
+    tail = [f"  and {more:,} more (--all lists them)"] if more else []
+    head = paint(f"files: {len(lines):,} differ", "bold", color=color)
+    yield "\n".join([head, *shown, *tail])
 
 
 def render_part(part: PartDiff, *, everything: bool = False, color: bool = False) -> str:
@@ -161,6 +177,7 @@ def diff_to_json(found: Comparison) -> Json:
         "only_before": list(found.only_before),
         "only_after": list(found.only_after),
         "models": [part_to_json(part) for part in found.parts],
+        "files": [file._asdict() for file in found.files],
     }
 
 

@@ -309,3 +309,42 @@ def test_git_merges_what_two_people_locked(lock, tmp_path):
 def test_checking_needs_no_tensorflow(imported, lock):
     found = imported("lock", "--check", "small.yaml") | imported("run", "--locked", "small.yaml")
     assert not found & {"tensorflow", "keras", "numpy", "networkx", "jsonschema", "rich"}
+
+
+MANY = """\
+version: 1
+models: {include: models/*}
+stages: [load, freeze, strip, export: "build/{model}.pb"]
+"""
+
+
+def test_locking_one_model_anew_touches_only_its_block(cli, folder):
+    for name in ("a", "b", "c"):
+        shutil.copytree(folder / "model", folder / "models" / name)
+    (folder / "many.yaml").write_text(MANY)
+    done = cli("lock", "many.yaml")
+    assert done.stdout == "many.yaml.lock: 3 models; locked a, b, c\n"
+    before = yaml.safe_load((folder / "many.yaml.lock").read_text())["models"]
+    for name in ("a", "b"):
+        graph = folder / "models" / name / "saved_model.pb"
+        # An unknown field at the end: another file, the same model.
+        graph.write_bytes(graph.read_bytes() + b"\xfa\x3f\x01x")
+    check = cli("lock", "--check", "many.yaml")
+    assert check.returncode == 4
+    assert "a: the model's file saved_model.pb is another one" in check.stderr
+    assert cli("lock", "many.yaml", "--model", "b").stdout.endswith("3 models; locked b\n")
+    after = yaml.safe_load((folder / "many.yaml.lock").read_text())["models"]
+    assert [name for name in before if before[name] != after[name]] == ["b"]
+    assert cli("lock", "--check", "many.yaml", "--model", "b").returncode == 0
+    assert cli("lock", "--check", "many.yaml", "--model", "a").returncode == 4
+    assert cli("lock", "many.yaml", "--model", "nobody").returncode == 2
+    cli("lock", "many.yaml")
+    assert cli("run", "--locked", "--jobs", "2", "many.yaml").returncode == 0
+    assert cli("rebuild", "--check", "many.yaml").returncode == 0
+    released = cli("release", "many.yaml", "--to", "r", "--json")
+    assert released.returncode == 0, released.stderr
+    assert cli("verify", "r").returncode == 0
+    shutil.rmtree(folder / "models" / "c")
+    gone = cli("lock", "--check", "many.yaml")
+    assert "c: the recipe has no such model any more" in gone.stderr
+    assert cli("lock", "many.yaml").stdout.endswith("2 models; dropped c\n")

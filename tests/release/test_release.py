@@ -418,3 +418,35 @@ def test_a_file_that_changes_after_the_run_is_noticed(project, tmp_path, monkeyp
     with pytest.raises(FreezeflowError, match="changed while being read"):
         make(copy, tmp_path / "r")
     assert not (tmp_path / "r").exists()
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def test_two_releases_are_compared(released, project, tmp_path, cli):
+    same = cli("diff", str(released), str(released), "--json")
+    assert same.returncode == 0, same.stderr
+    data = json.loads(same.stdout)
+    assert [model["name"] for model in data["models"]] == [
+        "artifacts/build/digits.pb",
+        "artifacts/build/saved",
+    ]
+    assert data["files"] == []
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy)
+    (copy / "digits.yaml.lock").unlink()
+    recipe = copy / "digits.yaml"
+    recipe.write_text(
+        recipe.read_text().replace("- freeze", "- freeze\n  - strip: {identities: true}")
+    )
+    releases.release(recipe, tmp_path / "r", cache_dir=tmp_path / "cache")
+    done = cli("diff", str(released), str(tmp_path / "r"))
+    assert done.returncode == 1
+    assert "artifacts/build/digits.pb" in done.stdout
+    assert "~ artifacts/build/saved/saved_model.pb" in done.stdout
+    # A release against one of its models.
+    one = cli("diff", str(released), str(released / "artifacts" / "build" / "digits.pb"))
+    assert one.returncode == 1
+    assert "- model artifacts/build/saved" in one.stdout
+    (tmp_path / "r" / "release.json").write_text("{}")
+    assert cli("diff", str(released), str(tmp_path / "r")).returncode == 5
