@@ -396,6 +396,7 @@ def run(
     *,
     set_vars: Mapping[str, str] | None = None,
     jobs: int | None = None,
+    executor: str | None = None,
     mem_limit: int | None = None,
     step_timeout: float | None = None,
     retries: int | None = None,
@@ -411,7 +412,9 @@ def run(
     Args:
         recipe: A recipe's file, what was loaded for one model, or a plan; or several of them.
         set_vars: Values for variables of the recipes' ``vars`` blocks; for files.
-        jobs: Steps that run side by side; None for what the settings say, as for these three:
+        jobs: Steps that run side by side; None for what the settings say, as for these four:
+        executor: Where steps run: ``local``, ``dask://host:port``, ``dask-local:N``, or one that a
+            package offers; there `jobs` does not matter.
         mem_limit: Bytes of memory that running steps may take together.
         step_timeout: Seconds after which a step in a process of its own is ended.
         retries: How often a step is tried again whose process died, ran out of memory, or took too
@@ -450,6 +453,7 @@ def run(
     _check_outputs(plans)
     flags = {
         "jobs": jobs,
+        "executor": executor,
         "mem_limit": mem_limit,
         "step_timeout": step_timeout,
         "retries": retries,
@@ -473,6 +477,10 @@ def run(
             from freezeflow.release.locking import hold_to_locks
 
             listener = hold_to_locks(plans, store, listener)
+        if settings.executor != "local":
+            from freezeflow.engine.chains import run_on_pool
+
+            return run_on_pool(plans, store, options, settings.executor, listener)
         return run_plans(plans, store, options, listener)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,8 +35,11 @@ def closed_indexes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     connect = Index._connect
 
     def remembered(index: Index) -> sqlite3.Connection:
-        connections.append(connect(index))
-        return connections[-1]
+        connection = connect(index)
+        # One that was opened in another thread can be closed only there.
+        if threading.current_thread() is threading.main_thread():
+            connections.append(connection)
+        return connection
 
     monkeypatch.setattr(Index, "_connect", remembered)
     yield

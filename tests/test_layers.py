@@ -25,7 +25,7 @@ MODULES = sorted((ROOT / "freezeflow").rglob("*.py"))
 WITH_TENSORFLOW = {"h5py", "keras", "ml_dtypes", "tf_keras"}
 
 # Extras whose packages freezeflow imports where they are used.
-EXTRAS = ("images", "model-signing", "onnx", "openvino", "remote", "sign", "tflite")
+EXTRAS = ("dask", "images", "model-signing", "onnx", "openvino", "remote", "sign", "tflite")
 
 # Modules that are not called like their package.
 PACKAGES = {

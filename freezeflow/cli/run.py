@@ -34,6 +34,9 @@ from freezeflow.settings import kinds
 @click.argument("recipes", nargs=-1, required=True, type=click.Path(), metavar="RECIPE...")
 @setting_option("-j", "--jobs", kind=kinds.jobs, metavar="N", help="Steps side by side, or auto.")
 @setting_option(
+    "--executor", kind=kinds.text, metavar="WHERE", help="dask://host:8786, dask-local:2, ..."
+)
+@setting_option(
     "--mem-limit", kind=kinds.size, metavar="SIZE", help="Memory for running steps: 8GB."
 )
 @setting_option(
@@ -56,6 +59,7 @@ from freezeflow.settings import kinds
 def command(
     recipes: tuple[str, ...],
     jobs: int | None,
+    executor: str | None,
     mem_limit: int | None,
     step_timeout: float | None,
     retries: int | None,
@@ -88,6 +92,7 @@ def command(
         result = api.run(
             plans,
             jobs=jobs,
+            executor=executor,
             mem_limit=mem_limit,
             step_timeout=step_timeout,
             retries=retries,

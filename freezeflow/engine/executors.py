@@ -1,8 +1,7 @@
 """Where steps run: in this process, or in others on this machine.
 
-An executor is all that the engine knows of it. To run steps elsewhere, write a class with these methods
-and hand a function that makes it to `run_plans`: orders and reports are plain data, and pass through a
-step's scratch folder.
+An executor is all that the engine knows of it: orders and reports are plain data, and pass through a
+step's scratch folder. (Whole chains run elsewhere: `chains.py`.)
 """
 
 from __future__ import annotations
@@ -113,3 +112,14 @@ class LocalExecutor:
     def stop(self) -> None:
         self._tensorflow.stop()
         self._plain.stop()
+
+
+class MakeExecutor(Protocol):
+    """Makes an executor for one run.
+
+    Args:
+        folder: Where its processes may write what they print.
+        apart: Steps may run side by side.
+    """
+
+    def __call__(self, folder: Path, *, apart: bool) -> LocalExecutor: ...

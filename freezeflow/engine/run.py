@@ -24,7 +24,7 @@ from freezeflow.engine.events import (
     ignore,
 )
 from freezeflow.engine.evidence import evidence_facts, file_name
-from freezeflow.engine.executors import Executor, LocalExecutor
+from freezeflow.engine.executors import Executor, LocalExecutor, MakeExecutor
 from freezeflow.engine.interruption import interruptible
 from freezeflow.engine.keeping import Keeper, Lost
 from freezeflow.engine.keys import changes, preimages
@@ -68,6 +68,7 @@ def run_plans(
     store: Store,
     options: RunOptions = RunOptions(),  # noqa: B008  immutable
     on_event: OnEvent = ignore,
+    make_executor: MakeExecutor = LocalExecutor,
 ) -> RunResult:
     """Runs every step that is not cached, in the order in which they need each other.
 
@@ -76,6 +77,7 @@ def run_plans(
         store: Where results are looked up and kept.
         options: How.
         on_event: Told what happens, in this thread.
+        make_executor: Makes what runs the steps.
 
     Returns:
         How each step ended. What fails is in there, not raised.
@@ -86,18 +88,24 @@ def run_plans(
         KeyboardInterrupt: Ctrl-C or SIGTERM: nothing partial is left. Where steps run in other
             processes, the first Ctrl-C lets those finish that have begun.
     """
-    going = _Run(plans, store, options, on_event)
+    going = _Run(plans, store, options, on_event, make_executor)
     with interruptible(going.interrupt), store.in_use():
         return going.go()
 
 
 class _Run:
     def __init__(
-        self, plans: Sequence[Plan], store: Store, options: RunOptions, on_event: OnEvent
+        self,
+        plans: Sequence[Plan],
+        store: Store,
+        options: RunOptions,
+        on_event: OnEvent,
+        make_executor: MakeExecutor,
     ) -> None:
         self._store = store
         self._options = options
         self._tell = on_event
+        self._make_executor = make_executor
         self._tasks = make_tasks(plans, options.only)
         self._schedule = Schedule({task: task.needs for task in self._tasks})
         self._queue = Queue()
@@ -228,7 +236,7 @@ class _Run:
         with self._store.scratch() as scratch, self._store.key_locks() as locks:
             self._room = Room(Memory(self._options.mem_limit), locks, self._past_peak)
             self._apart = _is_many(unfinished)
-            executor = LocalExecutor(scratch, apart=self._apart)
+            executor = self._make_executor(scratch, apart=self._apart)
             keeper = Keeper(self._store, executor, self._fetch_weights)
             try:
                 if any(task.step.in_tensorflow for task in unfinished):

@@ -62,9 +62,11 @@ def push(plans: Sequence[Plan] | None, store: Store, shared: SharedCache) -> Tra
     return shared.traffic
 
 
-def look_up(plans: Sequence[Plan], store: Store, shared: SharedCache | None) -> list[Task]:
+def look_up(
+    plans: Sequence[Plan], store: Store, shared: SharedCache | None, *, only: str | None = None
+) -> list[Task]:
     """The steps of plans, level by level, with the actions of those that are cached."""
-    tasks = make_tasks(plans, None)
+    tasks = make_tasks(plans, only)
     schedule = Schedule({task: task.needs for task in tasks})
     while ready := schedule.take():
         keyed = []

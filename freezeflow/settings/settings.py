@@ -25,6 +25,7 @@ class Settings:
 
     Args:
         cache_dir: The cache's folder.
+        executor: Where steps run: ``local``, or the address of a pool of workers.
         jobs: Steps that run side by side.
         retries: How often a step is tried again whose process died, ran out of memory, or took too
             long.
@@ -35,6 +36,7 @@ class Settings:
     """
 
     cache_dir: Path
+    executor: str = "local"
     jobs: int = 1
     retries: int = 1
     keep_going: bool = False
@@ -79,6 +81,7 @@ def cores() -> int:
 
 SETTINGS = (
     Setting("cache_dir", kinds.path, default_cache_dir, "The folder of the cache."),
+    Setting("executor", kinds.text, "local", "Where steps run."),
     Setting("jobs", kinds.jobs, cores, "Steps that run side by side; auto: one for each core."),
     Setting("retries", kinds.times, 1, "How often a step is tried again whose process died."),
     Setting("keep_going", kinds.flag, False, "When a step fails, go on with the others."),

@@ -32,7 +32,7 @@ class Params:
     say: str = param("A line for its log.", default="")
     warn: str = param("A warning.", default="")
     seconds: float = param("How long it takes.", default=0.0)
-    fail: str = param("How it fails: refuse, bug, memory, kill, exit.", default="")
+    fail: str = param("How it fails: refuse, bug, memory, kill, kill parent, exit.", default="")
     fail_first: int = param("It fails only the first so many times.", default=0)
     to: str = param("A file that it writes.", default="")
     rename: str = param("Renames the output.", default="")
@@ -76,6 +76,8 @@ def _fail(how: str) -> None:
     if how == "kill":
         os.write(1, b"last words\n")
         os.kill(os.getpid(), 9)
+    if how == "kill parent":
+        os.kill(os.getppid(), 9)
     if how == "exit":
         os._exit(7)
 

@@ -1,0 +1,265 @@
+"""Runs plans on a pool of workers: a model's whole chain is one piece of work there.
+
+What is cached here is not sent. A chain whose worker dies is run again by another, which finds what was
+finished in the cache; one that kills its workers again and again is blamed, alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
+from pathlib import Path
+from typing import Any, Literal
+
+from freezeflow.engine.chain_orders import ChainResult, chain_order
+from freezeflow.engine.chain_worker import run_chain
+from freezeflow.engine.events import (
+    CacheShared,
+    OnEvent,
+    RunEnded,
+    RunStarted,
+    RunWarned,
+    StepEnded,
+    StepStarted,
+    StepWarned,
+    ignore,
+)
+from freezeflow.engine.interruption import interruptible
+from freezeflow.engine.options import RunOptions
+from freezeflow.engine.pools import Needs, Pool, open_pool
+from freezeflow.engine.results import RunResult, StepRef, StepResult
+from freezeflow.engine.sharing import look_up
+from freezeflow.engine.tasks import Task
+from freezeflow.errors import FreezeflowError, StageFailed
+from freezeflow.installed import version_of
+from freezeflow.plan import Plan
+from freezeflow.store.store import Store
+from freezeflow.version import VERSION
+
+# How often a chain is begun on a pool that it has broken: once among others, once alone.
+_ATTEMPTS = 2
+
+# Seconds after which Ctrl-C is looked for.
+_WATCH = 0.5
+
+
+def run_on_pool(
+    plans: Sequence[Plan],
+    store: Store,
+    options: RunOptions,
+    address: str,
+    on_event: OnEvent = ignore,
+) -> RunResult:
+    """Runs every step that is not cached, each plan's on a worker of a pool.
+
+    Args:
+        plans: What to run.
+        store: The cache on this machine.
+        options: How; `jobs` does not matter, the pool has as many workers as it has.
+        address: The pool (`freezeflow.engine.pools`).
+        on_event: Told what happens, in this thread.
+
+    Returns:
+        How each step ended. What fails is in there, not raised.
+
+    Raises:
+        UsageError: There is no such pool, or `options.only` names no step.
+        MissingExtra: A package that it needs is not installed.
+        PoolFailed: It cannot be reached, or its workers cannot do what is asked.
+        KeyboardInterrupt: Nothing more is begun.
+    """
+    with interruptible(lambda: False), store.in_use():
+        return _PoolRun(plans, store, options, address, on_event).go()
+
+
+class _PoolRun:
+    def __init__(
+        self,
+        plans: Sequence[Plan],
+        store: Store,
+        options: RunOptions,
+        address: str,
+        on_event: OnEvent,
+    ) -> None:
+        self._plans = {(plan.recipe, plan.name): plan for plan in plans}
+        self._store = store
+        self._options = options
+        self._address = address
+        self._tell = on_event
+        self._tasks: list[Task] = []
+        self._by_plan: dict[tuple[Path, str], list[Task]] = {}
+        self._results: dict[StepRef, StepResult] = {}
+        self._stopping = False
+
+    def go(self) -> RunResult:
+        started = time.perf_counter()
+        self._look_up()
+        self._tell(RunStarted(steps=len(self._tasks)))
+        waiting = list(self._missing())
+        if waiting:
+            self._run_all(waiting)
+        result = RunResult(
+            steps=tuple(self._results[task.ref] for task in self._tasks),
+            seconds=time.perf_counter() - started,
+        )
+        self._tell(RunEnded(result=result))
+        return result
+
+    def _look_up(self) -> None:
+        """What is cached here, or in the shared cache."""
+        plans = list(self._plans.values())
+        shared = None
+        if self._options.remote.url and not self._options.force:
+            from freezeflow.engine.shared import SharedCache
+
+            shared = SharedCache(
+                self._options.remote,
+                self._store,
+                lambda message: self._tell(RunWarned(message=message)),
+            )
+        try:
+            self._tasks = look_up(plans, self._store, shared, only=self._options.only)
+        finally:
+            if shared is not None:
+                shared.close()
+        if shared is not None and shared.traffic.fetched:
+            self._tell(CacheShared(**dataclasses.asdict(shared.traffic)))
+        for task in self._tasks:
+            self._by_plan.setdefault(task.ref[:2], []).append(task)
+
+    def _missing(self) -> Iterator[Plan]:
+        """The plans of which something is not cached; the steps of the others are done."""
+        for name, plan in self._plans.items():
+            tasks = self._tasks_of(plan)
+            if self._options.force or any(task.action is None for task in tasks):
+                yield self._plans[name]
+                continue
+            for task in tasks:
+                self._end(task.ended("cached", self._store.blobs))
+
+    def _run_all(self, plans: Sequence[Plan]) -> None:
+        pool = open_pool(self._address)
+        try:
+            needs = _needs(plans, self._options)
+            pool.check(needs)
+            limit = pool.mem_limit(needs)
+            self._options = dataclasses.replace(self._options, mem_limit=limit)
+            broke = self._run_together(pool, plans)
+            # Among these is the one that broke the pool: alone, it can only blame itself.
+            for plan in broke:
+                pool.renew()
+                self._run_alone(pool, plan)
+        finally:
+            pool.close()
+
+    def _run_together(self, pool: Pool, plans: Sequence[Plan]) -> list[Plan]:
+        """Runs plans side by side; those that were on their way when the pool broke are given back."""
+        running = {self._submit(pool, plan): plan for plan in plans}
+        broke = []
+        while running:
+            done, _ = wait(running, timeout=_WATCH, return_when=FIRST_COMPLETED)
+            for future in done:
+                plan = running.pop(future)
+                if isinstance(_error(future), BrokenExecutor) and not self._stopping:
+                    broke.append(plan)
+                else:
+                    self._take(plan, future)
+            if self._stopping:
+                for future in running:
+                    future.cancel()
+        return broke
+
+    def _run_alone(self, pool: Pool, plan: Plan) -> None:
+        if self._stopping:
+            self._skip(plan)
+            return
+        future = self._submit(pool, plan)
+        wait([future])
+        self._take(plan, future)
+
+    def _submit(self, pool: Pool, plan: Plan) -> Future[Any]:
+        return pool.submit(run_chain, chain_order(plan, self._store.folder, self._options))
+
+    # ------------------------------------------------------------ ends of chains
+
+    def _take(self, plan: Plan, future: Future[Any]) -> None:
+        error = _error(future)
+        if isinstance(error, CancelledError):
+            self._skip(plan)
+        elif error is not None:
+            self._blame(plan, error)
+        else:
+            self._hear(plan, ChainResult.from_data(future.result()))
+        failed = any(self._results[task.ref].status == "failed" for task in self._tasks_of(plan))
+        self._stopping |= failed and not self._options.keep_going
+
+    def _hear(self, plan: Plan, chain: ChainResult) -> None:
+        """Tells what happened on the worker, as if it had happened here."""
+        for step, message in chain.warnings:
+            if step:
+                ref = StepRef(plan.recipe, plan.name, step)
+                self._tell(StepWarned(ref=ref, message=message))
+            else:
+                self._tell(RunWarned(message=message))
+        for result in chain.steps:
+            if result.status in ("ran", "failed"):
+                self._tell(StepStarted(ref=result.ref, stage=result.stage))
+            self._end(result)
+
+    def _blame(self, plan: Plan, error: BaseException) -> None:
+        """The chain has killed its workers, or could not be run there: its first open step failed."""
+        failure = error if isinstance(error, FreezeflowError) else _worker_lost(error)
+        tasks = look_up([plan], self._store, None, only=self._options.only)
+        status: Literal["failed", "skipped"] = "failed"
+        for task in tasks:
+            if task.action is not None:
+                self._end(task.ended("cached", self._store.blobs))
+                continue
+            if not failure.where:
+                failure.where = str(task.ref)
+            self._end(
+                StepResult(
+                    ref=task.ref,
+                    stage=task.step.stage,
+                    status=status,
+                    error=failure if status == "failed" else None,
+                )
+            )
+            status = "skipped"
+
+    def _skip(self, plan: Plan) -> None:
+        for task in self._tasks_of(plan):
+            self._end(StepResult(ref=task.ref, stage=task.step.stage, status="skipped"))
+
+    def _end(self, result: StepResult) -> None:
+        self._results[result.ref] = result
+        self._tell(StepEnded(result=result))
+
+    def _tasks_of(self, plan: Plan) -> list[Task]:
+        return self._by_plan.get((plan.recipe, plan.name), [])
+
+
+def _needs(plans: Sequence[Plan], options: RunOptions) -> Needs:
+    versions = {"freezeflow": VERSION}
+    for plan in plans:
+        for step in plan.steps:
+            # Some are not packages, such as an export format's own version.
+            tools = step.tools.items()
+            versions.update({n: v for n, v in tools if v == (version_of(n) or "absent")})
+    return Needs(versions=versions, mem_limit=options.mem_limit)
+
+
+def _error(future: Future[Any]) -> BaseException | None:
+    """What a finished future raised; a `CancelledError` where it was cancelled."""
+    return CancelledError() if future.cancelled() else future.exception()
+
+
+def _worker_lost(error: BaseException) -> StageFailed:
+    lines = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return StageFailed(
+        f"its worker was lost, again and again ({what[:200]})",
+        hint="What it needs may be more than a worker has; the logs of the workers say more.",
+    )
