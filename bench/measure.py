@@ -37,12 +37,16 @@ class Contender:
         command: The command; ``{out}`` in it stands for a path that is free before each run.
         rounds: At most so many runs.
         environment: Variables on top of the present ones.
+        cwd: The folder that it runs in.
+        before: Done before each run, unmeasured.
     """
 
     name: str
     command: Sequence[str]
     rounds: int
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    cwd: Path | None = None
+    before: Callable[[], None] = lambda: None
     runs: list[Run] = dataclasses.field(default_factory=list)
     failure: str = ""
     output_bytes: int = 0
@@ -51,12 +55,14 @@ class Contender:
         """Runs the command once, in a folder for its output that is removed afterwards."""
         out = Path(tempfile.mkdtemp(dir=folder)) / "out.pb"
         command = [part.replace("{out}", str(out)) for part in self.command]
-        found, failure = measure(command, {**os.environ, **self.environment})
+        self.before()
+        found, failure = measure(command, {**os.environ, **self.environment}, self.cwd)
         if failure:
             self.failure = failure
         else:
             self.runs.append(found)
-            self.output_bytes = out.stat().st_size if out.is_file() else 0
+            files = [out] if out.is_file() else [p for p in out.rglob("*") if p.is_file()]
+            self.output_bytes = sum(path.stat().st_size for path in files)
         shutil.rmtree(out.parent)
 
     def median(self) -> Run:
@@ -65,7 +71,9 @@ class Contender:
         return Run(statistics.median(wall), statistics.median(cpu), int(statistics.median(peak)))
 
 
-def measure(command: Sequence[str], environment: dict[str, str]) -> tuple[Run, str]:
+def measure(
+    command: Sequence[str], environment: dict[str, str], cwd: Path | None = None
+) -> tuple[Run, str]:
     """Runs a command; its figures, and the last line of what it said if it failed.
 
     The peak is never less than the memory of the process that starts it: so import little there.
@@ -73,7 +81,7 @@ def measure(command: Sequence[str], environment: dict[str, str]) -> tuple[Run, s
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
         process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            command, env=environment, cwd=cwd, stdin=subprocess.DEVNULL, stdout=said, stderr=said
         )
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
@@ -84,6 +92,18 @@ def measure(command: Sequence[str], environment: dict[str, str]) -> tuple[Run, s
         said.seek(0)
         lines = said.read().decode(errors="replace").strip().splitlines() or ["no message"]
         return found, f"exit {process.returncode}: {lines[-1][:120]}"
+
+
+def forget_cached(folder: Path) -> None:
+    """Takes the files of a folder out of the page cache: what reads them next reads the disk."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
 
 
 def interleave(contenders: Sequence[Contender], folder: Path, tell: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""TensorFlow's own two ways to freeze: ``python -m bench.rivals tf2|tf1 SAVED_MODEL OUT.pb``."""
+"""TensorFlow's own ways to freeze: ``python -m bench.rivals tf2|tf1|tool SAVED_MODEL OUT.pb``."""
 
 from __future__ import annotations
 
@@ -29,8 +29,30 @@ def freeze_tf1(folder: str) -> bytes:
     return data
 
 
+def freeze_by_tool(folder: str, out: str) -> None:
+    """``freeze_graph``, the script that TensorFlow installs, for the models of `bench.models`."""
+    from tensorflow.python.tools.freeze_graph import freeze_graph
+
+    freeze_graph(
+        input_graph=None,
+        input_saver="",
+        input_binary=True,
+        input_checkpoint=None,
+        output_node_names="StatefulPartitionedCall",
+        restore_op_name="",
+        filename_tensor_name="",
+        output_graph=out,
+        clear_devices=True,
+        initializer_nodes="",
+        input_saved_model_dir=folder,
+    )
+
+
 def main() -> None:
     _, way, folder, out = sys.argv
+    if way == "tool":
+        freeze_by_tool(folder, out)
+        return
     data = {"tf2": freeze_tf2, "tf1": freeze_tf1}[way](folder)
     with open(out, "wb") as file:
         file.write(data)

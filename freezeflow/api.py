@@ -164,7 +164,7 @@ class FrozenFiles:
     """What `freeze_to` wrote.
 
     Args:
-        files: The frozen graph, then its manifest.
+        files: The frozen graph, its manifest, then the files of external weights.
         facts: Figures of each stage, by its name.
         warnings: What a user should know.
     """
@@ -185,6 +185,7 @@ def freeze_to(
     bind: Mapping[str, bool | int | float | str] | None = None,
     written: Literal["error", "keep", "drop"] = "error",
     tables: Literal["init", "inline"] = "init",
+    weights: Literal["inline", "external"] = "inline",
 ) -> FrozenFiles:
     """Freezes a model into a ``.pb`` (or ``.pbtxt``) file with its manifest beside it.
 
@@ -198,6 +199,7 @@ def freeze_to(
         bind: Inputs fixed to a value, by signature key or tensor name.
         written: What to do about a variable that a signature writes and an output sees.
         tables: Static look-up tables keep an initializer, or become pure ops.
+        weights: Large weights go into the file, or into files beside it, to which `load_graph` points.
 
     Raises:
         UsageError: There is nothing at that path, or `to` does not end in .pb or .pbtxt.
@@ -212,7 +214,8 @@ def freeze_to(
         else find_source(path, signatures=signatures, tags=tags, inputs=inputs, outputs=outputs)
     )
     export = _stage("export")
-    params = export.params(to=os.fspath(to))
+    values = {"to": os.fspath(to), "weights": weights}
+    params = export.params_for(values)(**values)
     for name, message in export.problems(params):
         raise UsageError(message, where=name)
     stages = _chain(bind=dict(bind or {}), written=written, tables=tables)

@@ -33,6 +33,12 @@ FORMAT = "freezeflow.freeze/1"
     default="init",
     help="Static tables: keep an initializer, or pure ops.",
 )
+@click.option(
+    "--weights",
+    type=click.Choice(["inline", "external"]),
+    default="inline",
+    help="Large weights: in OUT.pb, or in files beside it, as a model over 2 GB needs it.",
+)
 @click.option("--recipe", "print_recipe", is_flag=True, help="Print the recipe; freeze nothing.")
 @json_option
 def command(
@@ -41,6 +47,7 @@ def command(
     bind: dict[str, Scalar],
     written: Literal["error", "keep", "drop"],
     tables: Literal["init", "inline"],
+    weights: Literal["inline", "external"],
     print_recipe: bool,
     as_json: bool,
 ) -> int:
@@ -57,11 +64,17 @@ def command(
 
         target = to or f"{source.path.stem}.pb"
         text = recipe_text(
-            source, folder=Path.cwd(), to=target, bind=bind, written=written, tables=tables
+            source,
+            folder=Path.cwd(),
+            to=target,
+            bind=bind,
+            written=written,
+            tables=tables,
+            weights=weights,
         )
         click.echo(text, nl=False)
         return 0
-    done = api.freeze_to(source, to, bind=bind, written=written, tables=tables)
+    done = api.freeze_to(source, to, bind=bind, written=written, tables=tables, weights=weights)
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(json.dumps(_to_json(done)) if as_json else _render(done))
@@ -69,10 +82,13 @@ def command(
 
 
 def _render(done: api.FrozenFiles) -> str:
-    graph, manifest = done.files
+    graph, manifest, *beside = done.files
     frozen, export = done.facts["freeze"], done.facts["export"]
     what = f"{count(export['nodes'], 'node')}, {size(graph.nbytes)}"
     variables = count(frozen["variables_frozen"], "variable")
+    if beside:
+        nbytes = sum(file.nbytes for file in beside)
+        what += f" and {size(nbytes)} in {count(len(beside), 'file')} beside it"
     return f"{short_path(graph.path)}: {what}, {variables} frozen; {short_path(manifest.path)}"
 
 

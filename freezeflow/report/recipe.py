@@ -30,6 +30,7 @@ def recipe_text(
     bind: Mapping[str, bool | int | float | str] | None = None,
     written: str = "error",
     tables: str = "init",
+    weights: str = "inline",
 ) -> str:
     """The recipe that freezes a model as ``freezeflow freeze`` does.
 
@@ -40,6 +41,7 @@ def recipe_text(
         bind: Inputs fixed to a value.
         written: What to do about a variable that is written and seen.
         tables: What becomes of static tables.
+        weights: Where large weights go.
     """
     params = []
     if bind:
@@ -50,7 +52,8 @@ def recipe_text(
     if tables != "init":
         params.append(f"tables: {tables}")
     freeze = f"freeze: {{{', '.join(params)}}}" if params else "freeze"
-    lines = [*_head(source, folder), *_stages("load", freeze, "strip", to=to)]
+    more = "" if weights == "inline" else f", weights: {weights}"
+    lines = [*_head(source, folder), *_stages("load", freeze, "strip", to=to, more=more)]
     if os.path.relpath(os.path.join(folder, to), folder).startswith(".."):
         lines.insert(1, "allow_outside: true")
     return "\n".join(lines) + "\n"
@@ -109,8 +112,8 @@ def _head(source: ModelSource, folder: Path) -> Iterator[str]:
             yield f"  {key}: [{', '.join(map(scalar, texts))}]"
 
 
-def _stages(*stages: str, to: str) -> list[str]:
-    export = f"export: {{format: frozen_graph, to: {scalar(to)}}}"
+def _stages(*stages: str, to: str, more: str = "") -> list[str]:
+    export = f"export: {{format: frozen_graph, to: {scalar(to)}{more}}}"
     return ["stages:", *(f"  - {stage}" for stage in (*stages, export))]
 
 

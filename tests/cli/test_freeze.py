@@ -64,6 +64,19 @@ def test_the_printed_recipe_gives_the_same_graph(cli: Cli, folder: Path) -> None
     assert (folder / "one.pb").read_bytes() == (folder / "two.pb").read_bytes()
 
 
+def test_external_weights(cli: Cli, folder: Path) -> None:
+    words = ("freeze", "model", "--weights", "external", "-o", "two.pb")
+    assert cli(*words).returncode == 0
+    text = cli(*words, "--recipe").stdout
+    # This model's weights are small.
+    assert not (folder / "two.weights").exists()
+    (folder / "printed.yaml").write_text(
+        text.replace("weights: external", "weights: external, external_from: 2000")
+    )
+    assert cli("run", "printed.yaml").returncode == 0
+    assert len(list((folder / "two.weights").iterdir())) >= 1
+
+
 def test_the_printed_recipe_may_write_outside_its_folder(cli: Cli, folder: Path) -> None:
     text = cli("freeze", "model", "-o", "../outside.pb", "--recipe").stdout
     assert "allow_outside: true" in text
