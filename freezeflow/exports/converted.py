@@ -6,7 +6,6 @@ Nothing appears at the final path before the runtime has answered as the origina
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from freezeflow.graph.write import graph_def_pieces
 from freezeflow.installed import version_of
 from freezeflow.params import param
 from freezeflow.runtimes.runtime import Names, Precision, Runtime
-from freezeflow.store.files import publication, write_atomically
-from freezeflow.values import Json, Location, Signature
+from freezeflow.store.files import publication, whole_file, write_atomically
+from freezeflow.values import Json, Signature
 
 MANIFEST = "freezeflow.manifest.json"
 
@@ -176,7 +175,7 @@ def published(
     one as a folder.
     """
     found = sorted(path for path in folder.rglob("*") if path.is_file())
-    pieces = {path.relative_to(folder).as_posix(): _whole(path) for path in found}
+    pieces = {path.relative_to(folder).as_posix(): whole_file(path) for path in found}
     order = [main, *(name for name in pieces if name != main)]
     if main == request.to.name:
         with publication() as files:
@@ -196,8 +195,3 @@ def published(
             )
         root = request.to
     return (*(ExportedFile(root / name, what) for name, what in written.items()), manifest)
-
-
-def _whole(path: Path) -> Location:
-    status = os.stat(path)
-    return Location(str(path), 0, status.st_size, status.st_mtime_ns, status.st_size, status.st_ino)

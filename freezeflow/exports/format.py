@@ -46,6 +46,7 @@ class ExportRequest:
         original: Reads what it takes to run the original model, which a check compares with; only a
             confined process may ask for it.
         context: What the step may use of the house.
+        warmup: The source's file with TensorFlow Serving's warm-up requests, if it has one.
     """
 
     model: Model
@@ -54,6 +55,7 @@ class ExportRequest:
     params: Any
     original: Callable[[], Original]
     context: Context
+    warmup: Path | None = None
 
 
 class ExportedFile(NamedTuple):

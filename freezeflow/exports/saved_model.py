@@ -20,13 +20,14 @@ from freezeflow.exports.saver import Saver, with_saver, write_variables
 from freezeflow.graph import attrs, ops
 from freezeflow.graph.graph import Node, node_of
 from freezeflow.graph.model import Asset, Model
+from freezeflow.graph.original import WARMUP_REQUESTS
 from freezeflow.graph.walk import reached_nodes
 from freezeflow.graph.weights import as_variables
 from freezeflow.graph.wire import varint
 from freezeflow.graph.write import Piece, graph_def_pieces, size_of
 from freezeflow.messages import message_class
 from freezeflow.params import param
-from freezeflow.store.files import Written, write_atomically
+from freezeflow.store.files import Written, whole_file, write_atomically
 from freezeflow.values import DType, TensorSpec
 
 MANIFEST = "freezeflow.manifest.json"
@@ -34,6 +35,7 @@ MANIFEST = "freezeflow.manifest.json"
 # The tag that loaders ask for.
 _SERVE = "serve"
 
+_USUAL_SIGNATURE = "serving_default"
 _PREDICT = "tensorflow/serving/predict"
 _INIT_SIGNATURE = "__saved_model_init_op"
 _INIT_COLLECTION = "saved_model_main_op"
@@ -52,6 +54,11 @@ class Params(GraphForm):
         " checkpoint.",
         default=None,
     )
+    serving: int | None = param(
+        "TensorFlow Serving's layout: a folder with this version number inside of `to`.",
+        default=None,
+        minimum=0,
+    )
 
 
 def write(request: ExportRequest) -> Export:
@@ -64,16 +71,40 @@ def write(request: ExportRequest) -> Export:
     saver, pieces = _with_weights(with_one_initializer(request.model), request.params.weights)
     model = saver.model
     check_size(model, size_of(pieces), str(request.to))
-    with published_folder(request.to, belongs="saved_model.pb") as folder:
+    version = request.params.serving
+    to = request.to if version is None else request.to / str(version)
+    with published_folder(to, belongs="saved_model.pb") as folder:
         files = {"saved_model.pb": write_atomically(folder / "saved_model.pb", pieces)}
         files.update(write_variables(saver, folder))
         for asset in model.assets:
             name = f"assets/{asset.name}"
             files[name] = write_atomically(folder / name, [asset.content.location])
+        warmup = _fitting_warmup(request)
+        if warmup is not None:
+            name = WARMUP_REQUESTS.as_posix()
+            files[name] = write_atomically(folder / name, [whole_file(warmup)])
         manifest = manifest_bytes(model, files, request.recipe_digest)
         files[MANIFEST] = write_atomically(folder / MANIFEST, [manifest])
-    published = (_published(request.to, name, written) for name, written in files.items())
+    published = (_published(to, name, written) for name, written in files.items())
     return Export(tuple(published), {"variables": len(model.variables)} if model.variables else {})
+
+
+def _fitting_warmup(request: ExportRequest) -> Path | None:
+    """The source's warm-up requests, if the model answers all: a server does not start on others."""
+    if request.warmup is None:
+        return None
+    from freezeflow.proof.requests import read_requests
+
+    for asked in read_requests(request.warmup):
+        name = asked.signature or _USUAL_SIGNATURE
+        signature = request.model.signatures.get(name)
+        if signature is None or set(asked.inputs) != set(signature.inputs):
+            request.context.warn(
+                f"warm-up requests are left out: one asks {name} for {', '.join(asked.inputs)},"
+                " which this model does not answer"
+            )
+            return None
+    return request.warmup
 
 
 def _with_weights(model: Model, weights: str | None) -> tuple[Saver, list[Piece]]:

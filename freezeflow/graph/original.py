@@ -11,6 +11,9 @@ from freezeflow.graph.graph import Graph
 from freezeflow.graph.restore import SavedTensor
 from freezeflow.values import Signature
 
+# Where a SavedModel keeps TensorFlow Serving's warm-up requests.
+WARMUP_REQUESTS = Path("assets.extra", "tf_serving_warmup_requests")
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Original:

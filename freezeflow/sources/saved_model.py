@@ -12,13 +12,12 @@ from typing import Any
 from freezeflow.context import Context
 from freezeflow.errors import ModelRefused
 from freezeflow.graph.model import Model
+from freezeflow.graph.original import WARMUP_REQUESTS
 from freezeflow.sources.graph_file import parse_file
 from freezeflow.sources.meta_graph import read_model
 from freezeflow.values import ModelSource
 
 GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
-# What TensorFlow Serving asks a model first; `validate` asks the same.
-WARMUP_REQUESTS = Path("assets.extra", "tf_serving_warmup_requests")
 _CHUNKED = "saved_model.cpb"
 
 

@@ -12,7 +12,7 @@ from freezeflow.errors import StageFailed, UsageError
 from freezeflow.exports.format import ExportRequest, GraphForm
 from freezeflow.exports.registry import FORMATS, format_named, format_names
 from freezeflow.graph.canonical import canonical
-from freezeflow.graph.original import Original
+from freezeflow.graph.original import WARMUP_REQUESTS, Original
 from freezeflow.graph.verify import check, unknown_ops
 from freezeflow.params import OutputPath, param
 from freezeflow.stages.stage import Choice, Demands, Outcome, Stage, StageInput, WrittenFile
@@ -108,6 +108,7 @@ def run(given: StageInput, params: Params, context: Context) -> Outcome:
         params=params,
         original=functools.partial(_original, given.source, context),
         context=context,
+        warmup=_warmup(given.source),
     )
     chosen = format_named(params.format)
     if not chosen.streams:
@@ -129,6 +130,11 @@ def run(given: StageInput, params: Params, context: Context) -> Outcome:
             **published.facts,
         },
     )
+
+
+def _warmup(source: ModelSource) -> Path | None:
+    path = source.path / WARMUP_REQUESTS
+    return path if source.kind == "saved_model" and path.is_file() else None
 
 
 def _original(source: ModelSource, context: Context) -> Original:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 from freezeflow.context import EVIDENCE, INPUTS_FILE, VERDICT_FILE, Context
 from freezeflow.errors import StageFailed, ValidationFailed
 from freezeflow.graph.op_policy import check_runnable, uses_of
+from freezeflow.graph.original import WARMUP_REQUESTS
 from freezeflow.graph.walk import function_order
 from freezeflow.params import InputTree, param
 from freezeflow.proof.wishes import Random
-from freezeflow.sources.saved_model import WARMUP_REQUESTS
 from freezeflow.stages.stage import Outcome, Stage, StageInput
 from freezeflow.store.hashing import hash_file
 from freezeflow.values import Json, ModelSource

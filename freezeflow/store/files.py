@@ -464,6 +464,13 @@ class _Sources:
         return self._open[path]
 
 
+def whole_file(path: Path) -> Location:
+    """A file as it is now, as a piece of another one."""
+    status = os.stat(path)
+    size = status.st_size
+    return Location(str(path), 0, size, status.st_mtime_ns, size, status.st_ino)
+
+
 def sync_folder(folder: str | Path) -> None:
     """Makes new and renamed entries of a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,7 +1,9 @@
+import dataclasses
 import json
 import os
 import stat
 
+import numpy as np
 import pytest
 
 from freezeflow.errors import FreezeflowError, ModelRefused, StageFailed
@@ -9,6 +11,7 @@ from freezeflow.exports import saved_model
 from freezeflow.graph.canonical import canonical
 from freezeflow.graph.ops import standard_op
 from freezeflow.messages import message_class
+from freezeflow.proof.requests import Request, encode_requests
 from tests.exports.models import asked, dense, lookup, with_asset
 from tests.exports.test_frozen_graph import enlarged
 from tests.graphs import const, node
@@ -183,3 +186,48 @@ def test_refusals_come_before_the_first_byte(tmp_path):
         model.graph.nodes["w"] = weights._replace(inputs=("^x",))
         write(model, out)
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_the_layout_of_tensorflow_serving(tmp_path):
+    params = saved_model.Params(serving=3)
+    request = asked(canonical(dense(tmp_path / "in")), tmp_path / "out", params=params)
+    files = saved_model.write(request).files
+    assert files[0].path == tmp_path / "out" / "3" / "saved_model.pb"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["3"]
+    # The next version beside it.
+    saved_model.write(dataclasses.replace(request, params=saved_model.Params(serving=4)))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["3", "4"]
+
+
+class Warned:
+    def __init__(self):
+        self.warnings = []
+
+    def warn(self, line):
+        self.warnings.append(line)
+
+
+def with_warmup(folder, signature):
+    """An export of a model whose source has a warm-up request for a signature."""
+    warmup = folder / "requests"
+    request = Request(signature, {"x": np.zeros((1, 2), np.float32)}, "")
+    warmup.write_bytes(encode_requests([request]))
+    more = {"params": saved_model.Params(), "context": Warned(), "warmup": warmup}
+    return asked(canonical(dense(folder / "in")), folder / "out", **more)
+
+
+def test_warm_up_requests_are_kept(tmp_path):
+    request = with_warmup(tmp_path, "serving_default")
+    files = {file.path for file in saved_model.write(request).files}
+    kept = tmp_path / "out" / "assets.extra" / "tf_serving_warmup_requests"
+    assert kept in files
+    assert kept.read_bytes() == request.warmup.read_bytes()
+    assert request.context.warnings == []
+
+
+def test_warm_up_requests_that_a_server_could_not_answer_are_left_out(tmp_path):
+    request = with_warmup(tmp_path, "other")
+    saved_model.write(request)
+    assert not (tmp_path / "out" / "assets.extra").exists()
+    (warning,) = request.context.warnings
+    assert "one asks other for x" in warning
