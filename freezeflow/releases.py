@@ -44,13 +44,15 @@ def diff(before: AnyPath, after: AnyPath, *, cache_dir: AnyPath | None = None) -
         ModelRefused: What is there is no model, or is damaged.
         FreezeflowError: A step is not cached.
     """
+    from freezeflow.engine.looking_up import uncollected
     from freezeflow.release.compare import compare
     from freezeflow.release.operands import Reader
 
     def plans_of(path: Path) -> tuple[Plan, ...]:
         return load_plans(path, cache_dir=cache_dir)
 
-    with Reader(plans_of, functools.partial(cached_model, cache_dir=cache_dir)) as reader:
+    cached = functools.partial(cached_model, cache_dir=cache_dir)
+    with Reader(plans_of, cached) as reader, uncollected():
         return compare(reader.operand(os.fspath(before)), reader.operand(os.fspath(after)))
 
 

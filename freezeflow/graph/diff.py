@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from freezeflow.graph.canonical import canonical
-from freezeflow.graph.graph import Function, Node
+from freezeflow.graph.graph import Function, Graph, Node
 from freezeflow.graph.model import Model
 from freezeflow.graph.signature_diff import SignatureChange, signature_changes
 from freezeflow.graph.tensor_diff import ValueChange, compare_values, same_value, type_of
@@ -129,15 +129,13 @@ def diff_models(before: Model, after: Model, *, by_tensor_name: bool = False) ->
     Raises:
         FreezeflowError: A file with a value is gone or has changed since it was read.
     """
-    before, after = (
-        canonical(model, keep_devices=True, drop_defaults=True) for model in (before, after)
-    )
+    before, after = (canonical(model, keep_devices=True) for model in (before, after))
     old, new = _nodes(before), _nodes(after)
     shared = [(old[place], new[place], place) for place in old if place in new]
     changed = [
         NodeChange(NodeRef(place[0], place[1], there.op), fields)
         for here, there, place in shared
-        if (fields := tuple(_field_changes(here, there)))
+        if (fields := tuple(_field_changes(here, there, after.graph)))
     ]
     return ModelDiff(
         before=_sizes(before, old),
@@ -190,7 +188,7 @@ def _nbytes(value: Node) -> int:
 # ---------------------------------------------------------------- nodes
 
 
-def _field_changes(before: Node, after: Node) -> Iterator[FieldChange]:
+def _field_changes(before: Node, after: Node, graph: Graph) -> Iterator[FieldChange]:
     """What differs in a node, its value apart if it is a constant on both sides."""
     if before.op != after.op:
         yield FieldChange("op", before.op, after.op)
@@ -201,8 +199,11 @@ def _field_changes(before: Node, after: Node) -> Iterator[FieldChange]:
     if before.attrs is after.attrs or before.attrs == after.attrs:
         return
     both_constant = before.op == after.op == "Const"
+    definition = graph.op_def(after.op)
+    # Written out or not, a default is the same.
+    defaults = {} if definition is None or before.op != after.op else definition.defaults
     for key in sorted(before.attrs.keys() | after.attrs.keys()):
-        one, other = before.attrs.get(key), after.attrs.get(key)
+        one, other = (node.attrs.get(key, defaults.get(key)) for node in (before, after))
         if one != other and not (both_constant and key in ("dtype", "value")):
             yield FieldChange(f"attr {key}", _text(one), _text(other))
 

@@ -99,12 +99,17 @@ def test_refusals(cli, folder):
 def test_ten_thousand_nodes_take_under_a_second(cli, folder, imported):
     write_graph(folder / "a.pb", chain_of(10_001))
     write_graph(folder / "b.pb", chain_of(10_001, weight=0.5))
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = cli("diff", "a.pb", "b.pb", "--json")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    (model,) = found(done)["models"]
-    assert model["before"]["nodes"] == 10_001
-    assert len(model["constants"]) == 1
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+    def seconds():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = cli("diff", "a.pb", "b.pb", "--json")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        (model,) = found(done)["models"]
+        assert model["before"]["nodes"] == 10_001
+        assert len(model["constants"]) == 1
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    # Of the processor; the first one may find a busy machine.
+    assert min(seconds(), seconds()) < 1.0
     # NumPy only where elements are compared, TensorFlow never.
     assert not imported("diff", "a.pb", "a.pb") & {"tensorflow", "keras", "numpy", "networkx"}

@@ -49,7 +49,7 @@ def test_attributes_inputs_and_devices():
     assert [tuple(field) for field in fields] == [
         ("inputs", "x, w", "w, x"),
         ("device", "", "/device:CPU:0"),
-        ("attr transpose_a", "", "true"),
+        ("attr transpose_a", "false", "true"),
     ]
 
 
