@@ -303,7 +303,7 @@ def _image_problems(images: Images) -> list[tuple[str, str]]:
 STAGE = Stage(
     name="validate",
     summary="Runs original and result on the same inputs and compares every output.",
-    version=2,
+    version=3,
     params=Params,
     run=run,
     role="check",

@@ -18,12 +18,15 @@ from freezeflow.graph.original import Original
 from freezeflow.graph.restore import SavedTensor
 from freezeflow.graph.write import graph_def_pieces, materialise, read_range, size_of
 from freezeflow.proof.judge import Refusal
+from freezeflow.tf.sessions import exact_config
 from freezeflow.values import Signature
 
 v1 = tf.compat.v1
 
 # What one protobuf message can hold, and so what TensorFlow can import.
 _MOST_BYTES = 2**31 - 1
+
+_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 
 _MESSAGES = {
     "SavedModel": saved_model_pb2.SavedModel,
@@ -101,7 +104,7 @@ def full_name(tensor: str) -> str:
     return f"{name}:{index}"
 
 
-def original_side(original: Original, bound: Mapping[str, Scalar]) -> Side:
+def original_side(original: Original, bound: Mapping[str, Scalar], *, exact: bool = False) -> Side:
     """The original, from its own file, pruned to what runs.
 
     Pruning takes out what a session would not run either (saving, training); the importer would still
@@ -110,12 +113,15 @@ def original_side(original: Original, bound: Mapping[str, Scalar]) -> Side:
     Args:
         original: The original.
         bound: Inputs that every call gets, by signature key or tensor name, with their value.
+        exact: Also calls of functions run without Grappler, whatever the model says of them.
 
     Raises:
         UsageError: The original has no such input.
     """
     graph_def, op_list = _graph_def(original)
     pruned = _pruned(graph_def, original)
+    if exact:
+        _switch_grappler_off(pruned)
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(pruned, name="", producer_op_list=op_list)
@@ -228,12 +234,26 @@ def _unplace(graph_def: Any) -> None:
         node.device = ""
 
 
-def result_side(model: Model, scratch: Path) -> Side:
+def _switch_grappler_off(graph_def: Any) -> None:
+    """In calls, too: a session without Grappler runs it all the same on the functions that it calls.
+
+    A call has its own settings, and where it has none, TensorFlow's defaults hold (upstream
+    ``core/kernels/partitioned_function_ops.cc``).
+    """
+    settings = exact_config().SerializeToString(deterministic=True)
+    functions = [node for function in graph_def.library.function for node in function.node_def]
+    for node in (*graph_def.node, *functions):
+        if node.op in _CALLS:
+            node.attr["config_proto"].s = settings
+
+
+def result_side(model: Model, scratch: Path, *, exact: bool = False) -> Side:
     """A model of ours, as the bytes that an export would write.
 
     Args:
         model: The model, frozen.
         scratch: Where its asset files are put.
+        exact: As for `original_side`.
 
     Raises:
         StageFailed: It is too large for TensorFlow to import.
@@ -246,6 +266,8 @@ def result_side(model: Model, scratch: Path) -> Side:
         )
     graph_def = v1.GraphDef.FromString(materialise(pieces))
     _unplace(graph_def)
+    if exact:
+        _switch_grappler_off(graph_def)
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(graph_def, name="")

@@ -68,12 +68,13 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
     (scratch / INPUTS_FILE).write_bytes(encode_requests(kept_requests(calls)))
     requests = [(call.signature, call.inputs) for call in calls]
     config = exact_config() if measure.exact else served_config()
-    side = original_side(original, model.bound)
+    side = original_side(original, model.bound, exact=measure.exact)
     first = side.call(requests, config)
     second = side.call(requests, config)
     check_answered(calls, first)
     del side
-    answers = Answers(first, second, result_side(model, scratch).call(requests, config))
+    result = result_side(model, scratch, exact=measure.exact)
+    answers = Answers(first, second, result.call(requests, config))
     signatures = {n: judge_signature(n, calls, answers, measure) for n in model.signatures}
     if trial.labels is not None:
         for name, found in signatures.items():
