@@ -33,6 +33,7 @@ from freezeflow.graph.graph import (
 )
 from freezeflow.graph.model import Model
 from freezeflow.graph.node_types import NodeTypes
+from freezeflow.graph.rewrites.arguments import argument_shapes
 from freezeflow.graph.rewrites.batch_norms import (
     FoldedNorms,
     drop_zero_additions,
@@ -41,7 +42,9 @@ from freezeflow.graph.rewrites.batch_norms import (
 from freezeflow.graph.rewrites.body import Body
 from freezeflow.graph.rewrites.settle import settle
 from freezeflow.graph.rewrites.simplify import simplify
+from freezeflow.graph.rewrites.trim import count_callers
 from freezeflow.graph.shape_rules import infer
+from freezeflow.graph.shapes import Dims
 from freezeflow.graph.walk import (
     prune,
     reached_functions,
@@ -151,8 +154,14 @@ def _fold_scopes(model: Model, folder: _Folder) -> Model:
     nodes = folder.fold(graph, scope)
     kept = prune(dataclasses.replace(graph, nodes=nodes), scope.wanted | scope.fed)
     functions = dict(kept.functions)
-    for name in sorted(reached_functions(kept, kept.nodes.values())):
-        functions[name] = _fold_body(kept, functions[name], folder)
+    callers, types = count_callers(kept), NodeTypes(kept)
+    shapes = argument_shapes(kept, scope._replace(nodes=kept.nodes), types, callers)
+    # Callers come before the functions that they call.
+    for name in reached_functions(kept, kept.nodes.values()):
+        args = shapes.get(name, {})
+        functions[name] = body = _fold_body(kept, functions[name], args, folder)
+        inside = Scope(body.nodes, frozenset(), frozenset(), args)
+        shapes |= argument_shapes(kept, inside, types, callers)
     kept = without_unused(dataclasses.replace(kept, functions=functions))
     return dataclasses.replace(model, graph=kept)
 
@@ -176,7 +185,9 @@ def _short(tensor: str) -> str:
     return tensor.removesuffix(":0")
 
 
-def _fold_body(graph: Graph, function: Function, folder: _Folder) -> Function:
+def _fold_body(
+    graph: Graph, function: Function, args: Mapping[str, Dims], folder: _Folder
+) -> Function:
     results = {f"={result.name}": result.tensor for result in function.results}
     outside = frozenset(f"^{control.node}" for control in function.control_results)
     # Results are tensors without a name of their own: give each a node to hold on to.
@@ -184,9 +195,8 @@ def _fold_body(graph: Graph, function: Function, folder: _Folder) -> Function:
         name: Node(name, "Identity", (tensor,), {"T": attrs.of_type(DType.INVALID)})
         for name, tensor in results.items()
     }
-    nodes = folder.fold(
-        graph, Scope({**function.nodes, **holders}, outside | set(holders), frozenset(holders))
-    )
+    wanted, fed = outside | set(holders), frozenset(holders)
+    nodes = folder.fold(graph, Scope({**function.nodes, **holders}, wanted, fed, args))
     ends = {name: nodes.pop(name).inputs[0] for name in holders}
     roots = [*ends.values(), *outside, *_kept_anyway(function, nodes)]
     reached = reached_nodes(nodes, (root.lstrip("^") for root in roots))
@@ -235,7 +245,7 @@ class _Folder:
     def _fold_norms(self, graph: Graph, scope: Scope) -> tuple[dict[str, Node], int]:
         """The nodes with batch norms scheduled to be folded, and how many these are."""
         body = Body(graph, scope, self._types)
-        shapes = infer(body)
+        shapes = infer(body, scope.args)
         found = fold_batch_norms(body, shapes)
         dropped = drop_zero_additions(body, shapes)
         self._budget += _total(scope.nodes) - _total(body.nodes) + found.copied

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from freezeflow.graph import attrs
@@ -26,6 +27,7 @@ from freezeflow.graph.graph import (
     split,
 )
 from freezeflow.graph.op_policy import FOLDABLE, SAME_BYTES
+from freezeflow.graph.shapes import Dims
 from freezeflow.graph.walk import topological_order
 from freezeflow.values import DType
 
@@ -67,11 +69,13 @@ class Scope(NamedTuple):
         nodes: Its nodes.
         wanted: Tensors (and ``^node``) that are taken from outside: results, signature ends.
         fed: Nodes whose outputs a caller replaces, so that they are never constant.
+        args: What is certain of the shapes of a function's arguments, by name.
     """
 
     nodes: Mapping[str, Node]
     wanted: frozenset[str]
     fed: frozenset[str] = frozenset()
+    args: Mapping[str, Dims] = MappingProxyType({})
 
 
 class Candidates(NamedTuple):
@@ -186,20 +190,47 @@ def node_bytes(node: Node) -> int:
 _CASE_GROWTH = 3
 
 
-def string_bound(node: Node, bounds: Iterable[int]) -> int:
+# The longest number that AsString writes without being asked for a width: a float64 in full.
+_NUMBER_BYTES = 400
+
+
+def string_bound(node: Node, bounds: Iterable[int], count: int = 1) -> int:
     """The most bytes that one string of the node's outputs can have.
 
     Args:
         node: A foldable node with a string output.
         bounds: The same for each of its string inputs.
+        count: How many strings its inputs have in all.
     """
-    longest = list(bounds) or [0]
+    given = list(bounds)
+    longest = max(given, default=0)
     if node.op == "StringJoin":
-        separator = len(attrs.to_bytes(node.attrs["separator"])) if "separator" in node.attrs else 0
-        return sum(longest) + separator * len(longest)
+        return sum(given) + _length(node, "separator") * len(given)
+    if node.op == "ReduceJoin":
+        return (longest + _length(node, "separator")) * count
     if node.op in ("StringLower", "StringUpper"):
-        return _CASE_GROWTH * max(longest)
-    return max(longest)
+        return _CASE_GROWTH * longest
+    if node.op in ("UnicodeTranscode", "EncodeBase64"):
+        return 4 * longest + 8
+    if node.op == "AsString":
+        width, precision = (_number(node, key) for key in ("width", "precision"))
+        return _NUMBER_BYTES + max(width, 0) + max(precision, 0)
+    if node.op == "StaticRegexReplace":
+        # Each place between two bytes gets the new text, in which the whole may be quoted each time.
+        new = _length(node, "rewrite")
+        return (longest + 1) * new + longest * (new // 2 + 1)
+    if node.op == "RegexReplace":
+        text, _, new = (*given, 0, 0, 0)[:3]
+        return (text + 1) * new + text * (new // 2 + 1)
+    return longest
+
+
+def _length(node: Node, key: str) -> int:
+    return len(attrs.to_bytes(node.attrs[key])) if key in node.attrs else 0
+
+
+def _number(node: Node, key: str) -> int:
+    return attrs.to_int(node.attrs[key]) if key in node.attrs else 0
 
 
 def longest_string(node: Node) -> int:

@@ -58,9 +58,12 @@ _NETWORK = """
     Softmax
 """
 # Growth of their strings is known (`foldable.string_bound`), so that a chain of them stays bounded.
-_STRINGS = (
-    "StringJoin StringLength StringLower StringStrip StringToHashBucketFast StringUpper Substr"
-)
+_STRINGS = """
+    AsString DecodeBase64 DecodeRaw EncodeBase64 ReduceJoin RegexFullMatch RegexReplace StaticRegexFullMatch
+    StaticRegexReplace StringJoin StringLength StringLower StringSplit StringSplitV2 StringStrip
+    StringToHashBucket StringToHashBucketFast StringToHashBucketStrong StringToNumber StringUpper Substr
+    UnicodeTranscode
+"""
 
 # Pure, deterministic, and defined by inputs and attributes alone: what may be replaced by its value.
 FOLDABLE = SAME_BYTES | frozenset(

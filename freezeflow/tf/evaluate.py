@@ -33,8 +33,11 @@ _BATCH_BYTES = 256 * 1024 * 1024
 # Outputs have a size that only the values tell, at most this many times the bytes of the inputs; they
 # are computed while sizes are inferred, where the inputs are small.
 _SIZE_FROM_VALUES = {
+    "DecodeRaw": 1,
     "DynamicPartition": 1,
     "ListDiff": 16,
+    "StringSplit": 32,
+    "StringSplitV2": 32,
     "Unique": 16,
     "UniqueV2": 16,
     "UniqueWithCounts": 32,
@@ -155,15 +158,16 @@ class TensorFlowEvaluation:
         dtype = self._tensors[tensor].dtype
         if dtype != tf.string:
             return math.prod(shape) * int(dtype.size)
-        bounds = [self._strings[t] for t in data_inputs(node) if t in self._strings]
-        self._strings[tensor] = string_bound(node, bounds)
+        inputs = [t for t in data_inputs(node) if t in self._strings]
+        count = sum(math.prod(self.shape(t)) for t in data_inputs(node))
+        self._strings[tensor] = string_bound(node, [self._strings[t] for t in inputs], count)
         return math.prod(shape) * (self._strings[tensor] + 2)
 
     def _settle(self, node: Node, names: Sequence[str]) -> bool:
         """Computes a node whose output sizes only its values tell, if they must be small."""
         times = _SIZE_FROM_VALUES.get(node.op)
         inputs = list(data_inputs(node))
-        if times is None or any(self._tensors[t].dtype == tf.string for t in inputs):
+        if times is None:
             return False
         if times * sum(self._input_size(t) for t in inputs) > min(self._max_bytes, _SMALL_BYTES):
             return False
@@ -171,12 +175,17 @@ class TensorFlowEvaluation:
         if results is None:
             return False
         for tensor, result in zip(names, results, strict=True):
+            if result.dtype == object:
+                self._strings[tensor] = max(map(len, result.ravel()), default=0)
             self._feed(tensor, result, result.shape)
-        self.sizes[node.name] = tuple(result.nbytes for result in results)
+        self.sizes[node.name] = tuple(self._input_size(tensor) for tensor in names)
         return True
 
     def _input_size(self, tensor: str) -> int:
-        return math.prod(self.shape(tensor)) * int(self._tensors[tensor].dtype.size)
+        count = math.prod(self.shape(tensor))
+        if tensor in self._strings:
+            return count * (self._strings[tensor] + 2)
+        return count * int(self._tensors[tensor].dtype.size)
 
     # ------------------------------------------------------------ computing
 

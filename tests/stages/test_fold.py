@@ -95,6 +95,51 @@ def test_strings_are_folded(tmp_path, fold):
     assert_same(run(model, feeds), result)
 
 
+STRING_OPS = {
+    "AsString": lambda s: tf.strings.as_string(tf.constant([1.5, -0.0, np.nan, 1e30]), precision=2),
+    "EncodeBase64": lambda s: tf.io.encode_base64(s, pad=True),
+    "DecodeBase64": lambda s: tf.io.decode_base64(tf.constant(["YWI", "", "_-8"])),
+    "DecodeRaw": lambda s: tf.io.decode_raw(tf.constant(["abcd", "efgh"]), tf.int32),
+    "ReduceJoin": lambda s: tf.strings.reduce_join(s, separator="--"),
+    "RegexReplace": lambda s: tf.raw_ops.RegexReplace(
+        input=s, pattern="[a-c]*", rewrite=r"<\\0\\0>"
+    ),
+    "StaticRegexReplace": lambda s: tf.strings.regex_replace(s, "b?", r"[\\0]"),
+    "StaticRegexFullMatch": lambda s: tf.strings.regex_full_match(s, "a.*"),
+    "StringSplitV2": lambda s: tf.strings.split(s, "b").values,
+    "StringToHashBucket": lambda s: tf.compat.v1.string_to_hash_bucket(s, 100),
+    "StringToHashBucketStrong": lambda s: tf.strings.to_hash_bucket_strong(s, 100, [3, 7]),
+    "StringToNumber": lambda s: tf.strings.to_number(tf.constant(["1.5", "-0", "inf"])),
+    "UnicodeTranscode": lambda s: tf.strings.unicode_transcode(s, "UTF-8", "UTF-16-BE"),
+}
+
+
+def test_every_string_op(tmp_path, fold):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.int32, [], name="x")
+        words = tf.constant(["abc", "", "b\0b", "zä", "aabbcc" * 5])
+        ends = {}
+        for op, make in STRING_OPS.items():
+            made = make(words)
+            assert any(op == found.type for found in graph.get_operations()), op
+            ends[op] = tf.tile(tf.reshape(made, [-1]), tf.reshape(x, [1]), name=op)
+    model = model_of(graph, {"x": x}, ends, tmp_path)
+    outcome = fold(model, max_growth=100_000)
+    assert not set(STRING_OPS) & set(ops_of(outcome.model))
+    for times in (1, 2):
+        feeds = {"x": np.int32(times)}
+        assert_same(run(model, feeds), run(outcome.model, feeds))
+
+
+def test_a_string_of_enormous_width_is_left_alone(tmp_path, fold):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.string, [], name="x")
+        wide = tf.strings.as_string(tf.constant(1.0), width=2_000_000_000)
+        y = tf.equal(x, wide, name="y")
+    outcome = fold(model_of(graph, {"x": x}, {"y": y}, tmp_path))
+    assert "AsString" in ops_of(outcome.model)
+
+
 def test_several_outputs_and_results_that_only_values_size(tmp_path, fold):
     with tf.Graph().as_default() as graph:
         x = v1.placeholder(tf.float32, [None], name="x")

@@ -186,3 +186,32 @@ def test_an_assertion_in_a_branch_still_refuses(fold, tmp_path):
     for one in (model, folded):
         with pytest.raises(tf.errors.InvalidArgumentError):
             run(one, {"x": np.full((2, 2), 10, np.float32)})
+
+
+def test_shapes_reach_into_branches_and_loops(fold):
+    def build(x, n):
+        def rows(y):
+            return tf.reshape(y, tf.stack([tf.shape(y)[0], tf.shape(y)[1]])) * 1.5
+
+        y = tf.cond(n > 0, lambda: rows(x), lambda: -rows(x))
+        z = tf.while_loop(lambda i, *_: i < n, lambda i, z: (i + 1, rows(z)), [0, x])[1]
+        return tf.add(y, z, name="y")
+
+    assert not {"Reshape", "Shape", "Pack"} & set(inside(fold(build)))
+
+
+def test_a_shape_that_changes_in_a_loop_is_not_taken_for_certain(fold):
+    def build(x, n):
+        def body(i, y, z):
+            size = tf.cast(tf.shape(y)[0], tf.float32)
+            return i + 1, tf.concat([y, y], 0), tf.reshape(z * size, tf.shape(z))
+
+        shapes = [tf.TensorShape([]), tf.TensorShape([None, 2]), tf.TensorShape([None, 2])]
+        _, y, z = tf.while_loop(
+            lambda i, *_: i < n, body, [0, tf.constant(weights(2, 2)), x], shape_invariants=shapes
+        )
+        return tf.reduce_sum(y, name="y"), tf.identity(z, name="z")
+
+    ops = inside(fold(build))
+    assert "Shape" in ops
+    assert "Reshape" not in ops

@@ -16,7 +16,7 @@ from freezeflow.graph.rewrites.passing import passes_on, waits_only
 from freezeflow.graph.rewrites.static import is_known, plain_target
 from freezeflow.graph.rewrites.waiting import drop_implied_waits
 from freezeflow.graph.shape_rules import infer
-from freezeflow.graph.shapes import Dims, Shapes
+from freezeflow.graph.shapes import Shapes
 
 # Each looks at one node, takes it out or replaces it, and says whether it did.
 RULES: tuple[Callable[[Body, Shapes, Node], bool], ...] = (
@@ -35,7 +35,6 @@ def simplify(
     graph: Graph,
     scope: Scope,
     types: NodeTypes | None = None,
-    args: Mapping[str, Dims] | None = None,
 ) -> dict[str, Node]:
     """The scope's nodes without those that do nothing or are there twice.
 
@@ -43,14 +42,13 @@ def simplify(
         graph: The graph that the scope belongs to.
         scope: The scope.
         types: Of the graph.
-        args: What is known of the shapes of a function's arguments.
 
     Raises:
         ModelRefused: The scope has a cycle.
     """
     body = Body(graph, scope, types or NodeTypes(graph))
     kept_anyway = {name for name in body.nodes if not body.users.get(name)}
-    shapes = infer(body, args)
+    shapes = infer(body, scope.args)
     for node in list(body.nodes.values()):
         if node.op == "Const" and node.name not in body.fed:
             body.put(compacted(node))

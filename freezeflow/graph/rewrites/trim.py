@@ -50,6 +50,14 @@ def trim_calls(graph: Graph, known: Collection[str]) -> Graph:
     return trimmer.graph() if changed else graph
 
 
+def count_callers(graph: Graph) -> Counter[str]:
+    """How many nodes of the graph and its functions name each function."""
+    bodies = (graph.nodes, *(function.nodes for function in graph.functions.values()))
+    return Counter(
+        name for nodes in bodies for node in nodes.values() for name in functions_of(graph, node)
+    )
+
+
 class _Call:
     """One node of functional control flow.
 
@@ -77,10 +85,7 @@ class _Trimmer:
         self._effects = Effects(graph)
         self._functions = dict(graph.functions)
         self._main = dict(graph.nodes)
-        bodies = (graph.nodes, *(f.nodes for f in graph.functions.values()))
-        self._callers = Counter(
-            name for nodes in bodies for node in nodes.values() for name in _names(graph, node)
-        )
+        self._callers = count_callers(graph)
 
     def graph(self) -> Graph:
         return dataclasses.replace(self._graph, nodes=self._main, functions=self._functions)
@@ -109,7 +114,7 @@ class _Trimmer:
         """The node as a call that may be trimmed; None for any other."""
         if node.op not in IFS | CASES | WHILES:
             return None
-        names = _names(self._graph, node)
+        names = functions_of(self._graph, node)
         if any(self._callers[name] != 1 or name not in self._functions for name in names):
             return None
         functions = [self._functions[name] for name in names]
@@ -280,7 +285,7 @@ class _Scope:
 # ---------------------------------------------------------------- functions
 
 
-def _names(graph: Graph, node: Node) -> list[str]:
+def functions_of(graph: Graph, node: Node) -> list[str]:
     """The functions that a node names, in the order of its kind."""
     if node.op in IFS:
         keys: tuple[str, ...] = ("then_branch", "else_branch")
