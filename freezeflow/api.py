@@ -26,6 +26,7 @@ from freezeflow.errors import RecipeError, UsageError
 from freezeflow.values import Json, ModelSource
 
 if TYPE_CHECKING:
+    from freezeflow.engine.choosing import Shard
     from freezeflow.engine.direct import ChainResult
     from freezeflow.engine.events import OnEvent
     from freezeflow.engine.forecast import Forecast
@@ -347,6 +348,41 @@ def load_batch(
     return Batch(plans=tuple(plans.values()), mistakes=tuple(mistakes))
 
 
+def choose(
+    plans: Sequence[Plan],
+    *,
+    select: Sequence[str] = (),
+    changed_since: str | None = None,
+    failed: bool = False,
+    shard: Shard | None = None,
+    cache_dir: AnyPath | None = None,
+) -> tuple[Plan, ...]:
+    """Those of many plans that are meant, by all that is said.
+
+    Args:
+        plans: The plans, from `load_batch`.
+        select: Patterns of names; a plan must fit one of them.
+        changed_since: A git revision: only plans whose recipe, model or inputs differ from it, or
+            are not in git yet.
+        failed: Only plans that did not come through when they last ran.
+        shard: Only one of several parts, alike in size.
+        cache_dir: The cache's folder; None for what the settings say.
+
+    Raises:
+        UsageError: A pattern fits nothing, or git cannot tell.
+    """
+    from freezeflow.engine import choosing
+    from freezeflow.plan import selected
+
+    chosen = selected(plans, select)
+    if changed_since is not None:
+        chosen = choosing.changed_since(chosen, changed_since)
+    if failed:
+        with open_store(cache_dir, *_folders(plans)) as store:
+            chosen = choosing.failed_last_time(chosen, store)
+    return chosen if shard is None else choosing.in_shard(chosen, shard)
+
+
 def steps_up_to_date(
     recipes: Sequence[AnyPath],
     request: Json = None,
@@ -441,6 +477,7 @@ def run(
         KeyboardInterrupt: Nothing partial is left. Where steps run side by side, those that have begun
             are finished, unless Ctrl-C is pressed again.
     """
+    from freezeflow.engine.choosing import note_failures
     from freezeflow.engine.events import ignore
     from freezeflow.engine.options import RunOptions
     from freezeflow.engine.run import run_plans
@@ -483,8 +520,11 @@ def run(
         if settings.executor != "local":
             from freezeflow.engine.chains import run_on_pool
 
-            return run_on_pool(plans, store, options, settings.executor, listener)
-        return run_plans(plans, store, options, listener)
+            result = run_on_pool(plans, store, options, settings.executor, listener)
+        else:
+            result = run_plans(plans, store, options, listener)
+        note_failures(plans, result, store)
+        return result
 
 
 def forecast(plans: Sequence[Plan], *, cache_dir: AnyPath | None = None) -> tuple[Forecast, ...]:

@@ -78,12 +78,14 @@ class Plan:
         name: What the model is called, with the matrix's values; unique in the recipe.
         digest: Digest of what the recipe says for it.
         steps: The steps.
+        bases: The recipes that the recipe extends.
     """
 
     recipe: Path
     name: str
     digest: str
     steps: tuple[Step, ...]
+    bases: tuple[Path, ...] = ()
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -104,6 +106,7 @@ def make_plan(recipe: Recipe) -> Plan:
         recipe=recipe.path,
         name=recipe.name,
         digest=recipe.digest,
+        bases=recipe.bases,
         steps=tuple(_step(recipe, items[name]) for name in order),
     )
 
@@ -166,6 +169,7 @@ def plans_to_json(plans: Sequence[Plan]) -> Json:
                 "recipe": str(plan.recipe),
                 "name": plan.name,
                 "digest": plan.digest,
+                "bases": [str(path) for path in plan.bases],
                 "steps": [_step_to_json(step, numbers[step.source]) for step in plan.steps],
             }
             for plan in plans
@@ -187,6 +191,7 @@ def plans_from_json(data: Json) -> tuple[Plan, ...]:
             recipe=_path(plan["recipe"]),
             name=plan["name"],
             digest=plan["digest"],
+            bases=tuple(map(_path, plan["bases"])),
             steps=tuple(_step_from_json(step, sources) for step in plan["steps"]),
         )
         for plan in data["plans"]
@@ -323,12 +328,17 @@ def plans_of_no_recipe(folder: Path) -> list[Path]:
 
 def _origin(recipe: str, values: list[tuple[str, str]]) -> str:
     """A digest of what a plan is made from; what the recipe makes it depend on is kept beside it."""
+    made_from = [FORMAT, recipe, values, _text_digest(recipe), _house()]
+    return Digest.of(json.dumps(made_from).encode()).hex
+
+
+def _text_digest(path: str) -> str:
+    """A digest of a recipe's text; empty where there is none."""
     try:
-        with open(recipe, "rb") as file:
-            text = Digest.of(file.read()).hex
+        with open(path, "rb") as file:
+            return Digest.of(file.read()).hex
     except OSError:
-        text = ""
-    return Digest.of(json.dumps([FORMAT, recipe, values, text, _house()]).encode()).hex
+        return ""
 
 
 def _make_kept(
@@ -343,6 +353,7 @@ def _make_kept(
     needs = {
         "files": looked.files,
         "environment": looked.environment,
+        "texts": looked.texts,
         "globs": [[*place, digest] for place, digest in looked.globs.items()],
         "modified": _stage_files(plans),
     }
@@ -378,12 +389,14 @@ def _as_now(needs: Mapping[str, Json]) -> dict[str, Json]:
 
     Args:
         needs: ``files``: path to whether it exists; ``environment``: variable to its value;
+            ``texts``: other recipes with a digest of each;
             ``globs``: pattern and folder with a digest of what it finds; ``modified``: path to the
             time of its last change.
     """
     return {
         "files": {path: os.path.exists(path) for path in needs["files"]},
         "environment": {name: os.environ.get(name) for name in needs["environment"]},
+        "texts": {path: _text_digest(path) for path in needs["texts"]},
         "globs": _globs_now(needs["globs"]),
         "modified": {path: _modified(path) for path in needs["modified"]},
     }

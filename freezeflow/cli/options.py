@@ -6,12 +6,13 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import click
 
 from freezeflow.api import find_source, load_plans
 from freezeflow.cli.wrap import Wishes
+from freezeflow.engine.choosing import Shard
 from freezeflow.errors import UsageError
 from freezeflow.plan import Plan, names_hint, selected
 from freezeflow.values import Json
@@ -56,6 +57,58 @@ def select_option(function: F) -> F:
         multiple=True,
         help="Only models of such names, as in 'resnet*'.",
     )(function)
+
+
+class Choice(NamedTuple):
+    """Which models are meant.
+
+    Args:
+        select: Patterns of their names.
+        changed_since: A git revision that they differ from.
+        failed: Those that failed last time.
+    """
+
+    select: tuple[str, ...]
+    changed_since: str | None
+    failed: bool
+
+
+def choosing_options(function: Callable[..., int]) -> Callable[..., int]:
+    """``--select``, ``--changed-since``, ``--failed``; the function gets them as one `choice`."""
+
+    @select_option
+    @click.option(
+        "--changed-since", metavar="REV", help="Only what differs from a git revision, or is new."
+    )
+    @click.option("--failed", is_flag=True, help="Only what did not come through last time.")
+    @functools.wraps(function)
+    def with_choice(
+        select: tuple[str, ...], changed_since: str | None, failed: bool, **others: object
+    ) -> int:
+        return function(choice=Choice(select, changed_since, failed), **others)
+
+    return with_choice
+
+
+def shard_option(function: F) -> F:
+    """``--shard I/N``."""
+    return click.option(
+        "--shard",
+        metavar="I/N",
+        callback=_shard,
+        help="Only the I-th of N parts, alike in size: 2/8.",
+    )(function)
+
+
+def _shard(ctx: click.Context, option: click.Parameter, given: str | None) -> Shard | None:
+    """``I/N``, I from 1 to N."""
+    if given is None:
+        return None
+    number, slash, of = given.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        message = f"{given!r} is not I/N with I from 1 to N, as in 2/8"
+        raise click.BadParameter(message, ctx=ctx, param=option)
+    return Shard(int(number), int(of))
 
 
 def setting_option(

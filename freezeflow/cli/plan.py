@@ -8,20 +8,19 @@ import sys
 import click
 
 from freezeflow import api
-from freezeflow.cli.options import json_option, select_option, set_option
+from freezeflow.cli.options import Choice, choosing_options, json_option, set_option
 from freezeflow.cli.wrap import colored, tell
 from freezeflow.errors import RecipeError
-from freezeflow.plan import selected
 from freezeflow.report.forecast import forecast_to_json, render_forecasts
 
 
 @click.command
 @click.argument("recipes", nargs=-1, required=True, type=click.Path(), metavar="RECIPE...")
-@select_option
+@choosing_options
 @set_option
 @json_option
 def command(
-    recipes: tuple[str, ...], select: tuple[str, ...], set_vars: dict[str, str], as_json: bool
+    recipes: tuple[str, ...], choice: Choice, set_vars: dict[str, str], as_json: bool
 ) -> int:
     """Tell what would run, what is cached, and why.
 
@@ -31,7 +30,7 @@ def command(
     if batch.mistakes:
         tell(*batch.mistakes, as_json=as_json)
         return RecipeError.exit_code
-    plans = selected(batch.plans, select)
+    plans = api.choose(batch.plans, **choice._asdict())
     forecasts = api.forecast(plans)
     if as_json:
         click.echo(json.dumps(forecast_to_json(plans, forecasts)))

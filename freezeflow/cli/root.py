@@ -27,6 +27,7 @@ COMMANDS = {
     "stages": "List the stages and their parameters.",
     "schema": "Print the JSON schema of recipes, for editors.",
     "cache": "Look after the cache; share it: info, gc, push, pull.",
+    "report": "Put results of runs together.",
     "config": "Show the settings, and where each comes from.",
     "completion": "Print the completion script of a shell.",
 }

@@ -8,16 +8,25 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import click
 
 from freezeflow import api
-from freezeflow.cli.options import json_option, select_option, set_option, setting_option
+from freezeflow.cli.options import (
+    Choice,
+    choosing_options,
+    json_option,
+    set_option,
+    setting_option,
+    shard_option,
+)
 from freezeflow.cli.wrap import colored, tell
-from freezeflow.engine.events import OnEvent
-from freezeflow.engine.results import StepResult
+from freezeflow.engine.choosing import Shard
+from freezeflow.engine.events import Event, OnEvent
+from freezeflow.engine.results import RunResult, StepResult
 from freezeflow.errors import RecipeError
-from freezeflow.plan import selected
+from freezeflow.plan import Plan
 from freezeflow.report.progress import Lines, LiveWhenRunning
 from freezeflow.report.run import (
     FEW_PLANS,
@@ -28,6 +37,8 @@ from freezeflow.report.run import (
     run_to_json,
 )
 from freezeflow.settings import kinds
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command
@@ -53,7 +64,10 @@ from freezeflow.settings import kinds
 )
 @click.option("--only", metavar="STEP", help="Only the steps of this stage or id, and their needs.")
 @click.option("--locked", is_flag=True, help="Refuse to differ from RECIPE.lock.")
-@select_option
+@choosing_options
+@shard_option
+@click.option("--events", type=_FILE, metavar="FILE", help="Write what happens, as lines of JSON.")
+@click.option("--junit", type=_FILE, metavar="FILE", help="Write the result as JUnit XML.")
 @set_option
 @json_option
 def command(
@@ -67,28 +81,34 @@ def command(
     keep_going: bool | None,
     only: str | None,
     locked: bool,
-    select: tuple[str, ...],
+    choice: Choice,
+    shard: Shard | None,
+    events: Path | None,
+    junit: Path | None,
     set_vars: dict[str, str],
     as_json: bool,
 ) -> int:
-    """Run recipes; what is cached is not run again.
+    """Run recipes, or folders of them; what is cached is not run again.
 
     A step runs when the contents of its inputs, its parameters or its tools have changed. Progress
-    goes to standard error, the summary to standard output.
+    goes to standard error, the summary to standard output. The first Ctrl-C lets steps finish that
+    run side by side, the second one ends them; the same command goes on where it was.
     """
-    request = {"select": select, "only": only}
+    request = {"select": choice.select, "only": only}
     began_ns = time.time_ns()
-    may_be_short = not (force or locked or as_json)
-    if may_be_short and (steps := api.steps_up_to_date(recipes, request, set_vars=set_vars)):
-        seconds = (time.time_ns() - began_ns) / 1e9
-        click.echo(render_nothing_to_do(steps, seconds, color=colored(sys.stdout)))
-        return 0
+    is_plain = not (force or locked or shard or choice.changed_since or choice.failed)
+    if is_plain and not (as_json or events or junit):
+        steps = api.steps_up_to_date(recipes, request, set_vars=set_vars)
+        if steps is not None:
+            took = (time.time_ns() - began_ns) / 1e9
+            click.echo(render_nothing_to_do(steps, took, color=colored(sys.stdout)))
+            return 0
     batch = api.load_batch(recipes, set_vars=set_vars)
     if batch.mistakes:
         tell(*batch.mistakes, as_json=as_json)
         return RecipeError.exit_code
-    plans = selected(batch.plans, select)
-    with progress() as on_event:
+    plans = api.choose(batch.plans, **choice._asdict(), shard=shard)
+    with progress(many=len(plans) > FEW_PLANS, events=events) as on_event:
         result = api.run(
             plans,
             jobs=jobs,
@@ -102,15 +122,24 @@ def command(
             locked=locked,
             on_event=on_event,
         )
-    if len(plans) > FEW_PLANS and is_idle(result.steps):
+    if is_plain and len(plans) > FEW_PLANS and is_idle(result.steps):
         api.keep_up_to_date(recipes, request, plans, result, began_ns=began_ns, set_vars=set_vars)
+    if junit is not None:
+        _write_junit(junit, plans, result)
     for step in result.failures:
         click.echo(render_failure(step, color=colored(sys.stderr)), err=True)
     if as_json:
-        click.echo(json.dumps(run_to_json(plans, result)))
+        click.echo(json.dumps(run_to_json(plans, result, shard=shard)))
     else:
         click.echo(render_run(plans, result, color=colored(sys.stdout)))
     return exit_code(result.failures)
+
+
+def _write_junit(path: Path, plans: Sequence[Plan], result: RunResult) -> None:
+    from freezeflow.report.junit import run_to_junit
+    from freezeflow.store.files import write_atomically
+
+    write_atomically(path, [run_to_junit(plans, result)])
 
 
 def exit_code(failures: Sequence[StepResult]) -> int:
@@ -120,15 +149,47 @@ def exit_code(failures: Sequence[StepResult]) -> int:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[OnEvent]:
-    """Live on a terminal from the moment at which something runs, else a line for each step."""
+def progress(*, many: bool = False, events: Path | None = None) -> Iterator[OnEvent]:
+    """Live on a terminal from the moment at which something runs, else a line for what has ended.
+
+    Args:
+        many: There are many models: each gets a line, and not each step.
+        events: A file that gets all events, too.
+    """
+    with contextlib.ExitStack() as stack:
+        hearers = [stack.enter_context(_shown(many=many))]
+        if events is not None:
+            from freezeflow.report.event_lines import EventFile
+
+            hearers.append(stack.enter_context(contextlib.closing(EventFile(events))))
+
+        def hear(event: Event) -> None:
+            for hearer in hearers:
+                hearer(event)
+
+        yield hear
+
+
+@contextlib.contextmanager
+def _shown(*, many: bool) -> Iterator[OnEvent]:
     color = colored(sys.stderr)
-    lines = Lines(lambda line: click.echo(line, err=True), color=color)
+    lines = _lines(color=color, many=many)
     if not (sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
         yield lines
         return
-    progress = LiveWhenRunning(lines, color=color)
+    shown = LiveWhenRunning(lines, color=color, many=many)
     try:
-        yield progress
+        yield shown
     finally:
-        progress.close()
+        shown.close()
+
+
+def _lines(*, color: bool, many: bool) -> OnEvent:
+    def write(line: str) -> None:
+        click.echo(line, err=True)
+
+    if not many:
+        return Lines(write, color=color)
+    from freezeflow.report.batch_progress import ModelLines
+
+    return ModelLines(write, color=color)

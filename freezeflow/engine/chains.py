@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
 from pathlib import Path
@@ -96,7 +97,8 @@ class _PoolRun:
     def go(self) -> RunResult:
         started = time.perf_counter()
         self._look_up()
-        self._tell(RunStarted(steps=len(self._tasks)))
+        plans = Counter((task.ref.recipe, task.ref.plan) for task in self._tasks)
+        self._tell(RunStarted(steps=len(self._tasks), plans=plans))
         waiting = list(self._missing())
         if waiting:
             self._run_all(waiting)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from freezeflow.engine.results import RunResult, StepRef, StepResult
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """A run begins; it has so many steps."""
+    """A run begins.
+
+    Args:
+        steps: How many steps it has.
+        plans: Recipe and name of each plan, to how many of the steps are its.
+    """
 
     steps: int
+    plans: Mapping[tuple[Path, str], int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -123,7 +124,8 @@ class _Run:
 
     def go(self) -> RunResult:
         started = time.perf_counter()
-        self._tell(RunStarted(steps=len(self._tasks)))
+        plans = Counter((task.ref.recipe, task.ref.plan) for task in self._tasks)
+        self._tell(RunStarted(steps=len(self._tasks), plans=plans))
         try:
             with uncollected():
                 self._look_up_all()

@@ -11,14 +11,20 @@ from rich.text import Text
 
 from freezeflow.engine.events import Event, StepEnded, StepStarted
 from freezeflow.engine.results import StepRef
+from freezeflow.report.batch_progress import ModelLines, tally_line
 from freezeflow.report.progress import Lines
 from freezeflow.report.text import seconds
 
 
 class LiveProgress:
-    """Hears a run's events; `close` puts the terminal in order again."""
+    """Hears a run's events; `close` puts the terminal in order again.
 
-    def __init__(self, *, color: bool) -> None:
+    Args:
+        color: Whether with colours.
+        many: A line for each model, and how far the run has come; else a line for each step.
+    """
+
+    def __init__(self, *, color: bool, many: bool) -> None:
         self._console = Console(stderr=True, no_color=not color, highlight=False)
         self._running: dict[StepRef, tuple[str, float]] = {}
         self._spinner = Spinner("dots")
@@ -29,6 +35,7 @@ class LiveProgress:
             transient=True,
         )
         self._lines = Lines(self._print, color=color)
+        self._models = ModelLines(self._print, color=color) if many else None
         self._live.start()
 
     def __call__(self, event: Event) -> None:
@@ -36,7 +43,7 @@ class LiveProgress:
             self._running[event.ref] = (event.stage, time.monotonic())
         elif isinstance(event, StepEnded):
             self._running.pop(event.result.ref, None)
-        self._lines(event)
+        (self._models or self._lines)(event)
 
     def close(self) -> None:
         """Takes away the moving part; what has been printed stays."""
@@ -53,4 +60,6 @@ class LiveProgress:
         if not running:
             return Group()
         self._spinner.update(text=Text(", ".join(running), overflow="ellipsis", no_wrap=True))
-        return self._spinner
+        if self._models is None:
+            return self._spinner
+        return Group(Text(tally_line(self._models.tally, len(running))), self._spinner)

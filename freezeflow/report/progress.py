@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from freezeflow.engine.events import (
     CacheShared,
     Event,
+    OnEvent,
     RunEnded,
     RunStarted,
     RunWarned,
@@ -90,11 +91,13 @@ class LiveWhenRunning:
     Args:
         lines: What hears the events of a run in which nothing runs.
         color: Whether with colours.
+        many: There are many models, of which each gets a line, and not each step.
     """
 
-    def __init__(self, lines: Lines, *, color: bool) -> None:
+    def __init__(self, lines: OnEvent, *, color: bool, many: bool) -> None:
         self._lines = lines
         self._color = color
+        self._many = many
         self._kept: list[Event] = []
         self._live: LiveProgress | None = None
 
@@ -106,7 +109,7 @@ class LiveWhenRunning:
         if isinstance(event, StepStarted):
             from freezeflow.report.live import LiveProgress
 
-            self._live = LiveProgress(color=self._color)
+            self._live = LiveProgress(color=self._color, many=self._many)
             self._replay(self._live)
         elif isinstance(event, RunEnded):
             self._replay(self._lines)

@@ -22,17 +22,36 @@ FEW_PLANS = 3
 
 def render_run(plans: Sequence[Plan], result: RunResult, *, color: bool = False) -> str:
     """A table of each recipe's steps with what came of it, and a line that sums up."""
-    by_plan = _by_plan(result)
+    by_plan = steps_by_plan(result)
     parts = []
     if is_idle(result.steps):
         parts.append(render_nothing_to_do(len(result.steps), result.seconds, color=color))
-    for plan in plans:
-        steps = by_plan.get((plan.recipe, plan.name), [])
-        if steps and not (is_idle(steps) and len(plans) > FEW_PLANS):
-            parts.append(_recipe(plan, steps, color))
+    if len(plans) > FEW_PLANS:
+        busy = [steps for steps in by_plan.values() if not is_idle(steps)]
+        parts.append(table(_models(busy, color), indent="  ", right=(2,)) if busy else "")
+    else:
+        found = ((plan, by_plan.get((plan.recipe, plan.name), [])) for plan in plans)
+        parts += [_recipe(plan, steps, color) for plan, steps in found if steps]
     if not is_idle(result.steps):
         parts.append(_sum(result, color))
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
+
+
+def _models(plans: Sequence[Sequence[StepResult]], color: bool) -> Iterator[list[str]]:
+    """A row for each of many models: what came of it, how long that took, and its files."""
+    yield [paint(word, "dim", color=color) for word in ("model", "", "time", "files")]
+    for steps in plans:
+        statuses = {step.status for step in steps}
+        worst = next(word for word in ("failed", "skipped", "ran") if word in statuses)
+        took = sum(step.facts["seconds"] for step in steps if step.status == "ran")
+        failed = next((step for step in steps if step.error is not None), None)
+        if failed is not None and failed.error is not None:
+            what = f"{failed.ref.step}: {failed.error.message.partition(chr(10))[0]}"
+        else:
+            files = [step.files[0] for step in steps if step.files]
+            what = ", ".join(f"{short_path(file.path)}  {size(file.nbytes)}" for file in files)
+        mark = paint(worst, _COLORS[worst], color=color)
+        yield [steps[0].ref.plan, mark, seconds(took) if took else "", what]
 
 
 def is_idle(steps: Sequence[StepResult]) -> bool:
@@ -165,28 +184,29 @@ def render_failure(step: StepResult, *, color: bool = False) -> str:
 # ---------------------------------------------------------------- JSON
 
 
-def run_to_json(plans: Sequence[Plan], result: RunResult) -> Json:
-    """``freezeflow.run/2``: plans with their steps, in order."""
-    by_plan = _by_plan(result)
+def run_to_json(
+    plans: Sequence[Plan], result: RunResult, *, shard: tuple[int, int] | None = None
+) -> Json:
+    """``freezeflow.run/2``: plans with their steps, in order; for a shard which one it is."""
+    by_plan = steps_by_plan(result)
     return {
         "format": FORMAT,
         "ok": result.ok,
         "nothing_to_do": is_idle(result.steps),
         "seconds": round(result.seconds, 6),
+        "shard": shard,
         "plans": [
             {
                 "recipe": str(plan.recipe),
                 "name": plan.name,
-                "steps": [
-                    _step_to_json(step) for step in by_plan.get((plan.recipe, plan.name), [])
-                ],
+                "steps": [step_to_json(step) for step in by_plan.get((plan.recipe, plan.name), [])],
             }
             for plan in plans
         ],
     }
 
 
-def _step_to_json(step: StepResult) -> Json:
+def step_to_json(step: StepResult) -> Json:
     return {
         "id": step.ref.step,
         "stage": step.stage,
@@ -203,7 +223,7 @@ def _step_to_json(step: StepResult) -> Json:
     }
 
 
-def _by_plan(result: RunResult) -> dict[tuple[Path, str], list[StepResult]]:
+def steps_by_plan(result: RunResult) -> dict[tuple[Path, str], list[StepResult]]:
     found: dict[tuple[Path, str], list[StepResult]] = {}
     for step in result.steps:
         found.setdefault((step.ref.recipe, step.ref.plan), []).append(step)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.paths import absolute, exists, fill_places, missing_hint
+from freezeflow.spec.paths import absolute, exists, fill_places, from_recipe, missing_hint
 from freezeflow.spec.problems import near_miss, shown
 from freezeflow.spec.schema import SOURCE_KEYS
 from freezeflow.spec.tree import Path_
@@ -109,7 +109,8 @@ def _path(
     if key not in said or notes.broken(said[key][1]):
         return None
     text, place = said[key]
-    return absolute(fill_places(text, places, place, notes), recipe)
+    text = from_recipe(fill_places(text, places, place, notes), place, notes)
+    return absolute(text, recipe)
 
 
 def _check_there(model: Located, meta_graph: Path | None, notes: Notes) -> None:

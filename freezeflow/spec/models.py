@@ -12,7 +12,7 @@ from typing import NamedTuple
 from freezeflow.spec import globs
 from freezeflow.spec.model_block import Located, read_source
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.paths import absolute, exists, fill_places, missing_hint
+from freezeflow.spec.paths import absolute, exists, fill_places, from_recipe, missing_hint
 from freezeflow.spec.problems import did_you_mean, shown
 from freezeflow.spec.tree import Path_
 from freezeflow.values import Json, ModelSource, SourceKind
@@ -88,13 +88,16 @@ def read_models(given: Json, recipe: Path, notes: Notes) -> list[NamedModel]:
         recipe: The recipe.
         notes: Has the mistakes in the block's structure, and gets those in its values.
     """
-    models: list[NamedModel] = []
+    models: dict[object, NamedModel] = {}
     for group in _groups(given, notes):
         members = list(_members(group, recipe, notes))
         overrides = _overrides(group, members, notes)
-        models += [_named(member, group, overrides, recipe, notes) for member in members]
-    _check_names(models, notes)
-    return models
+        for member in members:
+            model = _named(member, group, overrides, recipe, notes)
+            # One of which two entries say the same is there once.
+            models.setdefault((model.name, model.source or model.place, model.changes), model)
+    _check_names(list(models.values()), notes)
+    return list(models.values())
 
 
 def _groups(given: Json, notes: Notes) -> Iterator[_Group]:
@@ -103,18 +106,19 @@ def _groups(given: Json, notes: Notes) -> Iterator[_Group]:
         items = [(("models", number), item) for number, item in enumerate(given)]
     for at, item in items:
         if isinstance(item, str) and not notes.broken(at):
-            yield _Group(at, [_Placed(item, at)], {})
+            yield _Group(at, [_Placed(from_recipe(item, at, notes), at)], {})
         elif isinstance(item, dict):
             whole = [key for key in item if key == "overrides" or not notes.broken((*at, key))]
             block = {key: item[key] for key in whole}
-            yield _Group(at, _texts(block, "include", at), block)
+            yield _Group(at, _texts(block, "include", at, notes), block)
 
 
-def _texts(block: Mapping[str, Json], key: str, at: Path_) -> list[_Placed]:
+def _texts(block: Mapping[str, Json], key: str, at: Path_, notes: Notes) -> list[_Placed]:
     given = block.get(key, [])
-    if isinstance(given, str):
-        return [_Placed(given, (*at, key))]
-    return [_Placed(text, (*at, key, number)) for number, text in enumerate(given)]
+    placed = [(given, (*at, key))] if isinstance(given, str) else []
+    if isinstance(given, list):
+        placed = [(text, (*at, key, number)) for number, text in enumerate(given)]
+    return [_Placed(from_recipe(text, place, notes), place) for text, place in placed]
 
 
 # ---------------------------------------------------------------- finding
@@ -124,7 +128,7 @@ def _members(group: _Group, recipe: Path, notes: Notes) -> Iterator[_Member]:
     """The models that a group finds; one that two of its patterns find is there once."""
     excluded = {
         path
-        for each in _texts(group.block, "exclude", group.at)
+        for each in _texts(group.block, "exclude", group.at, notes)
         for path in _excluded(each, recipe, notes)
     }
     taken: set[Path] = set()

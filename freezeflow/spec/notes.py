@@ -16,11 +16,13 @@ class Looked:
         files: Path to whether it is there.
         environment: Variable to its value.
         globs: Pattern and folder to a digest of what it found.
+        texts: Other recipes, to a digest of what is in them.
     """
 
     files: dict[str, bool] = dataclasses.field(default_factory=dict)
     environment: dict[str, str | None] = dataclasses.field(default_factory=dict)
     globs: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+    texts: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Notes:

@@ -39,6 +39,12 @@ def fill_places(text: str, places: Mapping[str, str], path: Path_, notes: Notes)
     return _PLACE.sub(filled, text)
 
 
+def from_recipe(text: str, path: Path_, notes: Notes) -> str:
+    """A path as it is from the recipe's folder, wherever it is written."""
+    folder = notes.document.folder_of(path)
+    return os.path.join(folder, text) if folder and text else text
+
+
 def absolute(text: str, recipe: Path) -> Path:
     """A path of a recipe, without ``..``."""
     return Path(os.path.normpath(recipe.parent / text))

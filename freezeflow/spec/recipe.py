@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from freezeflow.params import params_to_json, unkeyed
+from freezeflow.spec.extending import read_extended
 from freezeflow.spec.files import Chain, check_files, check_values
 from freezeflow.spec.matrix import Matrix, Value, read_matrix
 from freezeflow.spec.model_block import read_model
@@ -20,7 +21,7 @@ from freezeflow.spec.overriding import check_ids, overridden
 from freezeflow.spec.problems import InvalidRecipe, Problem, did_you_mean
 from freezeflow.spec.stage_list import StageItem, StageList, read_stages, with_places
 from freezeflow.spec.structure import check_required, check_structure
-from freezeflow.spec.tree import Document, Path_, read_document, value_at
+from freezeflow.spec.tree import Document, Path_, value_at
 from freezeflow.spec.variables import Variable, check_settings, declared, fill_variables
 from freezeflow.values import Digest, Json, ModelSource
 
@@ -28,6 +29,9 @@ __all__ = ["Recipe", "StageItem", "load_recipes"]
 
 # Keys whose values differ from model to model, or from one combination of the matrix to another.
 _VARIED = ("model", "stages")
+
+# Keys whose values are looked at where they are used.
+_APART = (*_VARIED, "override", "blocks")
 
 # Mistakes at one place that are told, where a recipe with many models has many.
 _ALIKE = 3
@@ -44,6 +48,7 @@ class Recipe:
             parameters that cannot change a result make no difference, and neither do other models.
         source: Where the model comes from.
         stages: Its stages, in the order of the file.
+        bases: The recipes that it extends.
     """
 
     path: Path
@@ -51,6 +56,7 @@ class Recipe:
     digest: str
     source: ModelSource
     stages: tuple[StageItem, ...]
+    bases: tuple[Path, ...] = ()
 
 
 class Loaded(NamedTuple):
@@ -72,8 +78,8 @@ def load_recipes(path: str | Path, *, set_vars: Mapping[str, str] | None = None)
         InvalidRecipe: It has mistakes; the error holds all of them.
         UsageError: A plugin's stage cannot be had.
     """
-    document = read_document(Path(path), str(path))
-    looked = Looked()
+    document, bases = read_extended(Path(path), str(path))
+    looked = Looked(texts=dict(bases))
     notes = Notes(document, looked)
     if not isinstance(document.data, dict):
         check_structure(document.data, notes)
@@ -116,12 +122,13 @@ class _Reading:
         """What the recipe says for each model; only where there are no mistakes it is all of it."""
         data, notes = self._document.data, self._notes
         variables = declared(data, self._set_vars, notes)
-        shared = {key: value for key, value in data.items() if key not in (*_VARIED, "override")}
+        shared = {key: value for key, value in data.items() if key not in _APART}
         block = shared.get("matrix")
         names = [name for name in block if name != "exclude"] if isinstance(block, dict) else []
         check_settings(data, self._set_vars, names, notes)
         head = fill_variables(shared, variables, notes)
         check_structure(head, notes)
+        check_structure({key: data[key] for key in ("override", "blocks") if key in data}, notes)
         check_required(data, notes)
         taken = dict.fromkeys(variables, "a variable")
         matrix = read_matrix(head.get("matrix"), taken, notes)
@@ -235,6 +242,7 @@ class _Reading:
             digest=_digest(name, chain.source, items, self._where.parent),
             source=chain.source,
             stages=items,
+            bases=tuple(map(Path, self._notes.looked.texts)),
         )
 
 

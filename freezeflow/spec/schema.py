@@ -75,6 +75,19 @@ def recipe_schema(
                 "type": "boolean",
                 "default": False,
             },
+            "extends": {
+                **_names(
+                    "Another recipe, or several, of which this one says only what differs. Entries of"
+                    " vars, override and blocks are put together; other keys take the place of theirs."
+                ),
+                "minItems": 1,
+            },
+            "blocks": {
+                "description": "Lists of stages by name; `- use: NAME` in `stages` stands for one.",
+                "type": "object",
+                "propertyNames": {"pattern": _NAME},
+                "additionalProperties": {"type": "array"},
+            },
             "override": _override("Stage id to parameters that go before those in `stages`."),
             "stages": {
                 "description": "What is done, in order; each stage gets the model of the one before"
@@ -273,6 +286,10 @@ def _item_schema(stages: Mapping[str, Json]) -> dict[str, Json]:
             "description": "What `needs` calls this stage; by default the stage's name.",
             "type": "string",
             "pattern": _NAME,
+        },
+        "use": {
+            "description": "In place of a stage: the stages of one of the `blocks`.",
+            "type": "string",
         },
         "needs": {
             **_names("Ids of the stages that come before; the model comes from the first."),

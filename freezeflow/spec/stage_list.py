@@ -17,7 +17,7 @@ from freezeflow.params import (
     with_paths,
 )
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.paths import fill_places
+from freezeflow.spec.paths import fill_places, from_recipe
 from freezeflow.spec.problems import shown
 from freezeflow.spec.schema import ITEM_KEYS
 from freezeflow.spec.tree import Path_
@@ -123,7 +123,8 @@ def with_places(item: PlacedItem, places: Mapping[str, str], notes: Notes) -> Pl
         return item
 
     def fill(param: PathParam) -> str:
-        return fill_places(param.text, places, place_of(item, param.path, notes), notes)
+        place = place_of(item, param.path, notes)
+        return from_recipe(fill_places(param.text, places, place, notes), place, notes)
 
     values = with_paths(kind, item.values, fill)
     params = None if item.item.params is None else params_from_json(kind, values)

@@ -7,6 +7,7 @@ make a small file large: too many aliases, too deep nesting, aliases into onesel
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,8 @@ class Document(NamedTuple):
         scalars: Path of a scalar to how it is written.
         problems: Mistakes that do not keep the rest from being read.
         spoiled: Paths of values that mean something else than they say, because of such a mistake.
+        homes: Path of a value to the document and the path there where it is written, if that is
+            another one.
     """
 
     name: str
@@ -86,25 +89,68 @@ class Document(NamedTuple):
     scalars: dict[Path_, Written]
     problems: list[Problem]
     spoiled: set[Path_]
+    homes: dict[Path_, tuple[Document, Path_]]
 
     def branch(self) -> Document:
         """A copy whose places can be changed while this one stays."""
         return self._replace(
-            marks=dict(self.marks), key_marks=dict(self.key_marks), scalars=dict(self.scalars)
+            marks=dict(self.marks),
+            key_marks=dict(self.key_marks),
+            scalars=dict(self.scalars),
+            homes=dict(self.homes),
         )
+
+    def home(self, path: Path_) -> tuple[Document, Path_]:
+        """The document in which a value is written, and its path there."""
+        for length in range(len(path), 0, -1):
+            found = self.homes.get(path[:length])
+            if found is not None:
+                document, origin = found
+                return document.home((*origin, *path[length:]))
+        return self, path
+
+    def folder_of(self, path: Path_) -> str:
+        """From the recipe's folder to that of the recipe in which a value is written; may be empty."""
+        document, _ = self.home(path)
+        here, there = (os.path.dirname(each.name) or os.curdir for each in (self, document))
+        return "" if here == there else os.path.relpath(there, here)
 
     def graft(self, path: Path_, origin: Path_) -> None:
         """What is at a path and below it stands where the value of another path stands."""
-        for places in (self.marks, self.key_marks):
-            _move(places, path, origin)
-        _move(self.scalars, path, origin)
+        before = self.branch()
+        self.forget(path)
+        self.copy_places(before, origin, path)
+        self.homes[path] = (before, origin)
+
+    def copy_places(self, source: Document, origin: Path_, path: Path_) -> None:
+        """What is known of the places below a path of a document is known here below another one."""
+        _copy(source.marks, origin, self.marks, path)
+        _copy(source.key_marks, origin, self.key_marks, path)
+        _copy(source.scalars, origin, self.scalars, path)
+
+    def forget(self, path: Path_) -> None:
+        """Nothing is known of the places below a path."""
+        known: tuple[dict[Path_, Any], ...] = (
+            self.marks,
+            self.key_marks,
+            self.scalars,
+            self.homes,
+        )
+        for places in known:
+            for old in [old for old in places if old[: len(path)] == path]:
+                del places[old]
 
     def line_words(self, path: Path_) -> str:
         """``line 3``: where a value stands, for a message about another place."""
-        return f"line {self.marks[path].line}"
+        document, origin = self.home(path)
+        line = f"line {document.marks[origin].line}"
+        return line if document.name == self.name else f"{document.name}, {line}"
 
     def problem(self, path: Path_, message: str, hint: str = "", *, key: bool = False) -> Problem:
         """A mistake at a value, or at its key; where that is not there, at what holds it."""
+        document, origin = self.home(path)
+        if document is not self:
+            return document.problem(origin, message, hint, key=key)
         mark = self.key_marks.get(path) if key else self.marks.get(path)
         if mark is None:
             mark = self.marks.get(path)
@@ -114,16 +160,11 @@ class Document(NamedTuple):
         return problem_at(self, mark or Mark(1, 1), message, hint)
 
 
-def _move(places: dict[Path_, T], path: Path_, origin: Path_) -> None:
-    """Makes what is known below one path known below another one, in place of what was there."""
-    moved = {
-        (*path, *old[len(origin) :]): place
-        for old, place in places.items()
-        if old[: len(origin)] == origin
-    }
-    for old in [old for old in places if old[: len(path)] == path]:
-        del places[old]
-    places.update(moved)
+def _copy(known: dict[Path_, T], origin: Path_, target: dict[Path_, T], path: Path_) -> None:
+    length = len(origin)
+    for old in [old for old in known if old[:length] == origin]:
+        place = (*path, *old[length:])
+        target[place] = known[old]
 
 
 def problem_at(document: Document, mark: Mark, message: str, hint: str = "") -> Problem:
@@ -164,7 +205,7 @@ def parse_document(text: str, name: str) -> Document:
     Raises:
         InvalidRecipe: It is no YAML that a recipe may be.
     """
-    document = Document(name, _LINE_BREAK.split(text), None, {}, {}, {}, [], set())
+    document = Document(name, _LINE_BREAK.split(text), None, {}, {}, {}, [], set(), {})
     _check_characters(document)
     root = _Composer(document).compose(text)
     return document._replace(data=_Builder(document).value(root, ()))

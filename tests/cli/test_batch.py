@@ -6,9 +6,12 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -197,3 +200,141 @@ def test_folders_of_recipes(cli: Cli, zoo: Path) -> None:
     done = cli("check", "zoo")
     assert done.returncode == 2
     assert "this folder has no recipe" in done.stderr
+
+
+# ---------------------------------------------------------------- which models
+
+
+def test_what_failed_last_time(cli: Cli, zoo: Path) -> None:
+    whole = (zoo / "zoo/cat/saved_model.pb").read_bytes()
+    (zoo / "zoo/cat/saved_model.pb").write_bytes(b"\x0a\x05nope")
+    done = cli("run", "zoo.yaml", "--keep-going")
+    assert done.returncode == 5
+    assert "Failed: 12 ran, 1 failed, 3 skipped" in done.stdout
+    lines = done.stderr.splitlines()
+    assert any(line.startswith("[") and "cat  FAILED load: " in line for line in lines)
+    assert sum("  done  " in line for line in lines) == 3
+    assert "4 of 4 steps would run." in cli("plan", "zoo.yaml", "--failed").stdout
+    (zoo / "zoo/cat/saved_model.pb").write_bytes(whole)
+    assert "Done: 4 ran" in cli("run", "zoo.yaml", "--failed").stdout
+    assert "0 steps" in cli("run", "zoo.yaml", "--failed").stdout
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_what_differs_from_a_revision(cli: Cli, zoo: Path) -> None:
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        subprocess.run(["git", *who, *words], cwd=zoo, check=True, capture_output=True)
+
+    (zoo / ".gitignore").write_text("cache\nbuild\n")
+    git("init", "-b", "main")
+    git("add", ".")
+    git("commit", "-m", "one")
+
+    def chosen(revision: str = "HEAD") -> list[str]:
+        done = cli("plan", "zoo.yaml", "--changed-since", revision, "--json")
+        return [plan["name"] for plan in json.loads(done.stdout)["plans"]]
+
+    assert chosen() == []
+    _change_weights(zoo)
+    assert chosen() == []
+    with (zoo / "zoo/bee/saved_model.pb").open("ab") as file:
+        file.write(bytes([0xFA, 0x7F, 1, ord("x")]))
+    assert chosen() == ["bee"]
+    _add_a_model(zoo)
+    assert chosen() == ["bee", "eel"]
+    git("add", ".")
+    git("commit", "-m", "two")
+    assert chosen("HEAD~1") == ["bee", "eel"]
+    assert chosen() == []
+    with (zoo / "zoo.yaml").open("a") as file:
+        file.write("# changed\n")
+    assert len(chosen()) == 5
+    done = cli("run", "zoo.yaml", "--changed-since", "nowhere")
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+    shutil.rmtree(zoo / ".git")
+    done = cli("run", "zoo.yaml", "--changed-since", "HEAD")
+    assert done.returncode == 2
+    assert "not a git repository" in done.stderr
+
+
+def test_shards_and_their_results(cli: Cli, zoo: Path) -> None:
+    (zoo / "zoo.yaml").write_text(ZOO.replace("zoo/*", "[zoo/dog, zoo/*]"))
+    names = []
+    for number in (1, 2, 3):
+        done = cli("run", "zoo.yaml", "--shard", f"{number}/3", "--json")
+        assert done.returncode == 0
+        (zoo / f"{number}.json").write_text(done.stdout)
+        names.append([plan["name"] for plan in json.loads(done.stdout)["plans"]])
+    assert sorted(name for shard in names for name in shard) == list(NAMES)
+    assert sorted(map(len, names)) == [1, 1, 2]
+    (zoo / "zoo.yaml").write_text(ZOO.replace("zoo/*", "[zoo/cat, zoo/*]"))
+    again = json.loads(cli("run", "zoo.yaml", "--shard", "2/3", "--json").stdout)
+    assert sorted(plan["name"] for plan in again["plans"]) == sorted(names[1])
+
+    done = cli("report", "merge", "1.json", "3.json", "2.json", "-o", "all.json")
+    assert done.returncode == 0
+    assert "Done: 4 models; steps: 16 ran;" in done.stdout
+    merged = json.loads((zoo / "all.json").read_text())
+    assert [plan["name"] for plan in merged["plans"]] == list(NAMES)
+    assert (merged["format"], merged["ok"], merged["shard"]) == ("freezeflow.run/2", True, None)
+
+    done = cli("report", "merge", "1.json", "3.json")
+    assert done.returncode == 1
+    assert "of 3 shards 2 is missing" in done.stderr
+    (zoo / "2.json").write_text("{}")
+    done = cli("report", "merge", "2.json")
+    assert done.returncode == 2
+    assert "2.json: no result of a run: it has no format" in done.stderr
+    for wrong in ("0/3", "4/3", "x", "1"):
+        assert cli("run", "zoo.yaml", "--shard", wrong).returncode == 2
+
+
+def test_a_failure_in_one_shard_is_one_of_all(cli: Cli, zoo: Path) -> None:
+    (zoo / "zoo/cat/saved_model.pb").write_bytes(b"\x0a\x05nope")
+    for number in (1, 2):
+        done = cli("run", "zoo.yaml", "--shard", f"{number}/2", "--json", "--keep-going")
+        (zoo / f"{number}.json").write_text(done.stdout)
+    done = cli("report", "merge", "1.json", "2.json")
+    assert done.returncode == 1
+    assert "cat: load" in done.stdout
+    assert "Failed: 4 models; steps: 12 ran, 3 skipped, 1 failed" in done.stdout.replace(
+        "12 ran, 1 failed, 3 skipped", "12 ran, 3 skipped, 1 failed"
+    )
+
+
+# ---------------------------------------------------------------- results for programs
+
+
+def test_events_and_junit(cli: Cli, zoo: Path) -> None:
+    (zoo / "zoo/cat/saved_model.pb").write_bytes(b"\x0a\x05nope")
+    done = cli("run", "zoo.yaml", "--keep-going", "--events", "e.ndjson", "--junit", "j.xml")
+    assert done.returncode == 5
+    events = [json.loads(line) for line in (zoo / "e.ndjson").read_text().splitlines()]
+    assert events[0]["format"] == "freezeflow.events/1"
+    assert (events[0]["event"], events[0]["steps"]) == ("run_started", 16)
+    assert (events[-1]["event"], events[-1]["ok"]) == ("run_ended", False)
+    ended = [event for event in events if event["event"] == "step_ended"]
+    assert len(ended) == 16
+    assert {event["plan"] for event in ended} == set(NAMES)
+    (failed,) = [event for event in ended if event["status"] == "failed"]
+    assert failed["error"]["kind"] == "ModelRefused"
+    assert all(earlier["time"] <= later["time"] for earlier, later in pairwise(events))
+
+    root = ElementTree.parse(zoo / "j.xml").getroot()
+    suites = {suite.get("name"): suite for suite in root}
+    assert list(suites) == [f"zoo.yaml: {name}" for name in NAMES]
+    bad = suites["zoo.yaml: cat"]
+    assert (bad.get("tests"), bad.get("failures"), bad.get("skipped")) == ("4", "1", "3")
+    failure = bad.find("testcase/failure")
+    assert failure is not None
+    assert failure.get("type") == "ModelRefused"
+    assert suites["zoo.yaml: ant"].find("testcase/failure") is None
+
+
+def test_a_file_that_cannot_be_written_stops_before_anything_runs(cli: Cli, zoo: Path) -> None:
+    done = cli("run", "zoo.yaml", "--events", "nowhere/e.ndjson")
+    assert done.returncode == 1
+    assert "nowhere/e.ndjson: cannot be written" in done.stderr
+    assert not (zoo / "build").exists()

@@ -73,7 +73,7 @@ def branches(schema: Any) -> dict[str, Any]:
 def test_what_editors_complete() -> None:
     items = SCHEMA["properties"]["stages"]["items"]
     assert items["else"]["enum"] == list(BUILTIN)
-    assert set(items["then"]["properties"]) == {*BUILTIN, "id", "needs"}
+    assert set(items["then"]["properties"]) == {*BUILTIN, "id", "needs", "use"}
     level = items["then"]["properties"]["validate"]["then"]["properties"]["level"]
     assert level["enum"] == ["exact", "served"]
 
