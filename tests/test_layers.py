@@ -25,7 +25,17 @@ MODULES = sorted((ROOT / "freezeflow").rglob("*.py"))
 WITH_TENSORFLOW = {"h5py", "keras", "ml_dtypes", "tf_keras"}
 
 # Extras whose packages freezeflow imports where they are used.
-EXTRAS = ("dask", "images", "model-signing", "onnx", "openvino", "remote", "sign", "tflite")
+EXTRAS = (
+    "coreml",
+    "dask",
+    "images",
+    "model-signing",
+    "onnx",
+    "openvino",
+    "remote",
+    "sign",
+    "tflite",
+)
 
 # Modules that are not called like their package.
 PACKAGES = {

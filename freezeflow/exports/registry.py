@@ -20,6 +20,7 @@ FORMATS = {
     "tfjs": "freezeflow.exports.tfjs",
     "stablehlo": "freezeflow.exports.stablehlo",
     "xla_aot": "freezeflow.exports.xla_aot",
+    "coreml": "freezeflow.exports.coreml",
 }
 
 ENTRY_POINTS = "freezeflow.exports"

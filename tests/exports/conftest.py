@@ -106,6 +106,11 @@ XLA_AOT = {
 }
 XLA_AOT_CHECKED = {"xla_aot": {"to": "aot/m", "format": "xla_aot", "batch": 4}}
 
+COREML = {
+    "coreml": {"to": "cm/m.mlpackage", "format": "coreml", "batch": 1},
+    "coreml-again": {"to": "cm/a.mlpackage", "format": "coreml", "batch": 1},
+}
+
 # TensorFlow.js for the tests, installed once into the environment.
 NPM_FOLDER = Path(sys.prefix) / "share" / "freezeflow-tests"
 
@@ -134,6 +139,7 @@ def ran(tmp_path_factory, tfjs):
         **OPENVINO,
         **STABLEHLO,
         **XLA_AOT,
+        **COREML,
         **TFJS_UNCHECKED,
         **(TFJS if tfjs else {}),
     }

@@ -1,0 +1,100 @@
+"""From a frozen graph to a Core ML package, by coremltools.
+
+Core ML itself runs on Apple's systems only: elsewhere what can be looked at is the package's structure.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from freezeflow.errors import RuntimeRefused
+from freezeflow.graph.model import Model
+from freezeflow.runtimes.runtime import Names
+from freezeflow.tf.converting import converter, graph_def_of
+from freezeflow.values import Json, Shape
+
+_HINT = (
+    "`batch: N` and `shapes` fix what is open; `fold` leaves fewer ops. The whole report is in the log"
+    " of the step."
+)
+
+# Names of entries in a package's manifest, which coremltools draws at random.
+_NAMESPACE = uuid.UUID("8ae3e8d4-7d1c-5b0e-9d57-f3c1d9f0a6b1")
+
+
+def to_coreml(model: Model, nodes: Names, half: bool, to: Path) -> Json:
+    """Writes the package, an ML program.
+
+    Args:
+        model: A frozen model with one signature.
+        nodes: Its inputs and outputs, which keep their names.
+        half: Compute and keep weights in half precision.
+        to: The package, a folder.
+
+    Raises:
+        ModelRefused: Core ML or its converter does not take the model.
+        RuntimeRefused: The package does not have the structure that it should have.
+    """
+    import coremltools
+
+    ((_, signature),) = model.signatures.items()
+    graph_def = graph_def_of(model)
+    wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
+    ends = [[f"{node}:0" for node in side.values()] for side in nodes]
+    precision = coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32
+    with converter("coremltools", model, _HINT):
+        made = coremltools.convert(
+            [wrapped.prune(*ends)],
+            source="tensorflow",
+            convert_to="mlprogram",
+            inputs=[
+                coremltools.TensorType(
+                    name=nodes.inputs[key], shape=_shape(coremltools, spec.shape)
+                )
+                for key, spec in signature.inputs.items()
+            ],
+            outputs=[coremltools.TensorType(name=node) for node in nodes.outputs.values()],
+            minimum_deployment_target=coremltools.target.iOS16,
+            compute_precision=precision,
+            skip_model_load=True,
+        )
+        made.save(str(to))
+    _name_entries(to / "Manifest.json")
+    return {"structure": _structure(coremltools, to, nodes)}
+
+
+def _shape(coremltools: Any, shape: Shape) -> Any:
+    if shape is None:
+        return None
+    return [coremltools.RangeDim(1, 64) if size is None else size for size in shape]
+
+
+def _name_entries(manifest: Path) -> None:
+    """Gives the package's entries names that follow from their paths."""
+    data = json.loads(manifest.read_text())
+    names = {
+        old: str(uuid.uuid5(_NAMESPACE, entry["path"])).upper()
+        for old, entry in data["itemInfoEntries"].items()
+    }
+    data["itemInfoEntries"] = {names[old]: data["itemInfoEntries"][old] for old in names}
+    data["rootModelIdentifier"] = names[data["rootModelIdentifier"]]
+    manifest.write_text(json.dumps(data, indent=4, sort_keys=True) + "\n")
+
+
+def _structure(coremltools: Any, package: Path, nodes: Names) -> Json:
+    """Reads the package back: its kind, and inputs and outputs by name."""
+    spec = coremltools.utils.load_spec(str(package))
+    found = [
+        sorted(each.name for each in side)
+        for side in (spec.description.input, spec.description.output)
+    ]
+    wanted = [sorted(side.values()) for side in nodes]
+    kind = spec.WhichOneof("Type")
+    if kind != "mlProgram" or found != wanted:
+        raise RuntimeRefused(f"the package is a {kind} with the ends {found}, not {wanted}")
+    return {"kind": kind, "specification": spec.specificationVersion, "functions": ["main"]}
