@@ -29,7 +29,7 @@ from freezeflow.version import VERSION
 def probe(packages: list[str]) -> dict[str, Any]:
     """What a worker is: its machine, freezeflow's version, and those of the packages of some keys."""
     versions = {name: version_of(name) for name in packages}
-    return {"machine": this_machine(), "versions": {"freezeflow": VERSION, **versions}}
+    return {"machine": this_machine(), "versions": {**versions, "freezeflow": VERSION}}
 
 
 def run_chain(order: Json) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Dask distributed: https://distributed.dask.org
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -17,6 +18,9 @@ from freezeflow.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
+
+# One and the same from Python 3.11 on.
+_TIMEOUTS = (TimeoutError, asyncio.TimeoutError)
 
 # Seconds within which the scheduler must be reached.
 _PATIENCE = 10
@@ -45,7 +49,7 @@ class DaskPool:
         self._executor = self._client.get_executor(pure=False, resources=self._resources)
 
     def check(self, needs: Needs) -> None:
-        with contextlib.suppress(TimeoutError):  # they may be starting
+        with contextlib.suppress(*_TIMEOUTS):  # they may be starting
             self._client.wait_for_workers(1, timeout=_STARTING)
         workers = self._workers()
         if not workers:
@@ -78,7 +82,7 @@ class DaskPool:
         """Nothing to do: the scheduler starts workers anew, and gives their work to others."""
 
     def close(self) -> None:
-        with contextlib.suppress(TimeoutError, OSError):
+        with contextlib.suppress(OSError, *_TIMEOUTS):
             self._executor.shutdown(wait=False)
         self._client.close(timeout=_PATIENCE)
         if self._cluster is not None:
@@ -104,7 +108,7 @@ class DaskPool:
             raise _no_address(self._address)
         try:
             return Client(f"tcp://{parts.hostname}:{parts.port}", timeout=_PATIENCE)
-        except (OSError, TimeoutError) as error:
+        except (OSError, *_TIMEOUTS) as error:
             raise self._failed(
                 "no scheduler answers there", "Start one: dask scheduler."
             ) from error

@@ -39,6 +39,8 @@ class Blobs:
         self.folder = folder
         self._prefix = f"{folder}/"
         self._index = index
+        # While a run is on: takes the digests of blobs that it puts and that are there already.
+        self.claims: int | None = None
 
     def path(self, digest: Digest) -> Path:
         """Where a blob is, if it is there."""
@@ -141,14 +143,15 @@ class Blobs:
     def _holds(self, digest: Digest, nbytes: int) -> bool:
         """Whether a whole blob is already there; it is read, because it may be damaged.
 
-        It is as one that was put now: `gc` leaves it alone until whoever put it is done.
+        A run claims it first: `gc` leaves it alone until the run is over, though it is not new.
         """
+        if self.claims is not None:
+            with self._index.transaction():
+                os.write(self.claims, f"{digest.hex}\n".encode())
         path = self.path(digest)
         try:
             if os.stat(path).st_size != nbytes:
                 return False
-            with self._index.transaction():
-                os.utime(path)
         except OSError:
             return False
         return self._check(digest)

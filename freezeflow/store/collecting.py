@@ -8,8 +8,9 @@ agree on it without waiting for each other's whole length:
 - An action that a run looks up was used less than a day before the run began, or its last use is
   written down now, in one transaction with the look-up (`Actions.get`). So what was used from a day
   before the oldest run began stays.
-- A blob that a run puts is new, or its time is set to now (`Blobs.put`), in one transaction as here the
-  look at its time and its end. So loose blobs from the beginning of the oldest run on stay.
+- A blob that a run puts is new, or the run claims it (`Blobs.put`), in one transaction as here the look
+  at the claims and its end. So loose blobs from the beginning of the oldest run on stay, and claimed
+  ones.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from freezeflow.store.actions import USED_NS, Outputs, decode_action_file
 from freezeflow.store.blobs import BlobLost
 from freezeflow.store.files import writing_failed
-from freezeflow.store.store import Store
+from freezeflow.store.store import Running, Store
 from freezeflow.store.upkeep import blob_sizes
 from freezeflow.values import Digest
 
@@ -97,15 +98,15 @@ def gc(
     Raises:
         FreezeflowError: Something cannot be deleted.
     """
-    with store.alone() as oldest_run_ns:
+    with store.alone() as running:
         sizes = blob_sizes(store)
         with store.index.transaction():
-            stay, go = _sort_out(store, sizes, rules, oldest_run_ns)
+            stay, go = _sort_out(store, sizes, rules, running.oldest_ns)
             if not dry_run:
                 # With those that only the index still knows.
                 store.actions.forget({*go, *store.actions.last_used()} - set(stay))
         loose = _loose(store, sizes, stay, tensors_of)
-        gone = _old_blobs(store, loose, oldest_run_ns, delete=not dry_run)
+        gone = _old_blobs(store, loose, running, delete=not dry_run)
         logs = _old_logs(store, rules)
         if not dry_run:
             store.tensors.forget_gone()
@@ -190,23 +191,24 @@ def _loose(
 
 
 def _old_blobs(
-    store: Store, loose: Sequence[Digest], oldest_run_ns: int | None, *, delete: bool
+    store: Store, loose: Sequence[Digest], running: Running, *, delete: bool
 ) -> list[Digest]:
     """Those of the loose blobs that no run has put, which are deleted if that is wanted."""
     gone = []
     for start in range(0, len(loose), _BATCH):
         with store.index.transaction():
+            claimed = running.claimed()
             for digest in loose[start : start + _BATCH]:
-                path = store.blobs.path(digest)
-                try:
-                    young = oldest_run_ns is not None and path.stat().st_mtime_ns >= oldest_run_ns
-                except FileNotFoundError:
+                if digest in claimed or _is_new(store.blobs.path(digest), running):
                     continue
-                if not young:
-                    gone.append(digest)
-                    if delete:
-                        store.blobs.remove([digest])
+                gone.append(digest)
+                if delete:
+                    store.blobs.remove([digest])
     return gone
+
+
+def _is_new(path: Path, running: Running) -> bool:
+    return running.oldest_ns is not None and _modified_ns(path) >= running.oldest_ns
 
 
 def _old_logs(store: Store, rules: Rules) -> list[Path]:

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from freezeflow.errors import FreezeflowError
 from freezeflow.store.actions import Actions
@@ -22,10 +23,34 @@ from freezeflow.store.key_locks import KeyLocks
 from freezeflow.store.listings import Listings
 from freezeflow.store.stats import StatCache
 from freezeflow.store.tensors import Tensors
+from freezeflow.values import Digest
 
 FORMAT = "freezeflow.store/1"
 
 ENVIRONMENT_VARIABLE = "FREEZEFLOW_CACHE_DIR"
+
+
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+class Running(NamedTuple):
+    """The runs that are on.
+
+    Args:
+        oldest_ns: When the oldest began, by the clock of the store's disk; None where there is none.
+        claims: Files that name the blobs which they have put and that were there before.
+    """
+
+    oldest_ns: int | None
+    claims: tuple[Path, ...]
+
+    def claimed(self) -> set[Digest]:
+        """The blobs that are named now."""
+        found: set[Digest] = set()
+        for path in self.claims:
+            with contextlib.suppress(FileNotFoundError):  # that run is over
+                found.update(map(Digest, path.read_text(encoding="ascii").split()))
+        return found
 
 
 class Store:
@@ -84,33 +109,35 @@ class Store:
                 raise writing_failed(error, running) from error
             with contextlib.suppress(OSError):  # some network file systems have no locks
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
+            claims = _claims_of(Path(name))
+            self.blobs.claims = os.open(claims, _APPEND, 0o644)
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
+            os.close(self.blobs.claims)
+            self.blobs.claims = None
+            for path in (name, claims):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
             os.close(descriptor)
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[int | None]:
-        """Lets no run begin; gives when the oldest of those that are on began (ns), None for none."""
+    def alone(self) -> Iterator[Running]:
+        """Lets no run begin; gives the runs that are on. What dead ones left is removed."""
         with self._locked(fcntl.LOCK_EX):
-            yield self._oldest_run()
-
-    def _oldest_run(self) -> int | None:
-        """When the oldest run began, by the clock of the store's disk; what dead ones left is removed."""
-        began = []
-        for path in (self.folder / "running").glob("run-*"):
-            with contextlib.suppress(OSError):
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.unlink()
-                except BlockingIOError:
-                    began.append(os.fstat(descriptor).st_mtime_ns)
-                finally:
-                    os.close(descriptor)
-        return min(began, default=None)
+            began: dict[Path, int] = {}
+            for path in (self.folder / "running").glob("run-*"):
+                with contextlib.suppress(OSError):
+                    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                    try:
+                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        path.unlink()
+                        _claims_of(path).unlink(missing_ok=True)
+                    except BlockingIOError:
+                        began[path] = os.fstat(descriptor).st_mtime_ns
+                    finally:
+                        os.close(descriptor)
+            yield Running(min(began.values(), default=None), tuple(map(_claims_of, began)))
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -183,26 +210,48 @@ def _elsewhere(error: FreezeflowError) -> FreezeflowError:
     return FreezeflowError(error.message, where=error.where, hint="; or ".join(filter(None, ways)))
 
 
+def _claims_of(run: Path) -> Path:
+    """The file of a run's claims, beside the one that says that it is on."""
+    return run.with_name(run.name.replace("run-", "claims-", 1))
+
+
 def _locked_folder(parent: Path) -> tuple[Path, int]:
-    """Makes a folder and locks it."""
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
-    try:
-        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        folder.rmdir()
-        raise
-    with contextlib.suppress(OSError):  # some network file systems have no locks
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Makes a folder and locks it; none of those that sweep sees it in between."""
+    with _held(parent, fcntl.LOCK_SH):
+        folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            folder.rmdir()
+            raise
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
     return folder, lock
 
 
 def _sweep(parent: Path) -> None:
-    """Removes folders whose process is gone."""
-    for folder in parent.iterdir():
-        with contextlib.suppress(OSError):
-            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_tree(folder)
-            finally:
-                os.close(lock)
+    """Removes folders whose process is gone; while another makes one, that one is left to do it."""
+    with _held(parent, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+        for folder in parent.iterdir() if alone else ():
+            with contextlib.suppress(OSError):
+                lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_tree(folder)
+                finally:
+                    os.close(lock)
+
+
+@contextlib.contextmanager
+def _held(folder: Path, kind: int) -> Iterator[bool]:
+    """A lock on a folder; gives whether it was to be had."""
+    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(lock, kind)
+            got = True
+        except OSError:  # another has it, or the file system has no locks
+            got = False
+        yield got
+    finally:
+        os.close(lock)

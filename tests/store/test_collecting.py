@@ -245,6 +245,6 @@ def test_a_killed_run_holds_up_nobody(store: Store) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script, str(store.folder)], check=False)
     assert done.returncode == -9
-    assert len(list((store.folder / "running").iterdir())) == 1
+    assert len(list((store.folder / "running").iterdir())) == 2
     assert len(collect(store, everything=True).actions) == 3
     assert list((store.folder / "running").iterdir()) == []

@@ -1,5 +1,6 @@
 import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -356,3 +357,17 @@ def test_more_files_than_fit_into_one_query(store: Store, tmp_path: Path) -> Non
     expected = {path: Digest.of(path.name.encode()) for path in paths}
     assert store.stats.digests(paths) == expected
     assert store.stats.digests(paths) == expected
+
+
+def test_runs_that_begin_together_leave_each_others_scratch(tmp_path: Path) -> None:
+    """Between a folder and its lock nobody sweeps."""
+    store = Store.open(tmp_path / "cache")
+
+    def begin(_: int) -> bool:
+        with store.scratch() as scratch:
+            (scratch / "file").touch()
+            return (scratch / "file").exists()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(begin, range(400)))
+    assert list((store.folder / "scratch").iterdir()) == []
