@@ -32,6 +32,11 @@ class GraphForm:
         "Leave out attributes that equal the op's default, for older versions of TensorFlow.",
         default=False,
     )
+    target: str | None = param(
+        'The release of TensorFlow that has to read it, as in "2.4" (1.15 or later): what came later is'
+        " left out where it is at its default; a model that needs it is refused, with what it needs.",
+        default=None,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -65,11 +65,25 @@ def problems(params: Params) -> list[tuple[str, str]]:
     missing = found.missing(params)
     if missing:
         return [("format", missing)]
-    mistakes = found.problems(params)
+    mistakes = [*found.problems(params), *_target_problems(params)]
     if found.suffixes and not params.to.endswith(found.suffixes):
         endings = " or ".join(found.suffixes)
         mistakes.append(("to", f"a {found.name} ends in {endings}, not as {params.to!r}"))
     return mistakes
+
+
+def _target_problems(params: Params) -> list[tuple[str, str]]:
+    """A release that there never was."""
+    target = getattr(params, "target", None)
+    if target is None:
+        return []
+    from freezeflow.graph.targets import releases
+
+    if target in releases():
+        return []
+    return [
+        ("target", f"{target!r} is no release of TensorFlow; known are {', '.join(releases())}")
+    ]
 
 
 def demands(params: Params) -> Demands:
@@ -99,7 +113,11 @@ def run(given: StageInput, params: Params, context: Context) -> Outcome:
         raise StageFailed(message, where=f"export.{name}")
     params = filled(params)
     form = params if isinstance(params, GraphForm) else GraphForm()
+    from freezeflow.graph.targets import for_release
+
     model = canonical(given.model, keep_devices=form.devices, drop_defaults=form.drop_defaults)
+    if form.target is not None:
+        model = for_release(model, form.target)
     check(model, stage="export")
     request = ExportRequest(
         model=model,
