@@ -99,6 +99,7 @@ def test_a_plugins_parameters_stand_beside_the_common_ones(plugins, tmp_path):
         "format": "frozen_graph",
         "devices": False,
         "drop_defaults": False,
+        "target": None,
         "weights": "inline",
         "external_from": 65536,
     }

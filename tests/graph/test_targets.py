@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from freezeflow.errors import ModelRefused
@@ -21,8 +23,6 @@ def product(**more):
 
 
 def with_producer(made, number, **more):
-    import dataclasses
-
     return dataclasses.replace(made, graph=dataclasses.replace(made.graph, producer=number, **more))
 
 
@@ -39,9 +39,7 @@ def test_attributes_that_came_later_go_at_their_default():
 
 def test_attributes_with_another_value_are_refused():
     made = product(grad_a=attrs.of_bool(True))
-    with pytest.raises(
-        ModelRefused, match="grad_a of MatMul came with 2.16, and is not at its def"
-    ):
+    with pytest.raises(ModelRefused, match=r"grad_a of MatMul came with .*not at its default"):
         for_release(made, "2.15")
     assert for_release(made, "2.16").graph.nodes["y"].attrs["grad_a"] == attrs.of_bool(True)
 
@@ -55,7 +53,7 @@ def test_ops_that_came_later_are_listed():
     assert for_release(made, "1.15").graph.nodes == made.graph.nodes
     key = node("k", "StatelessRandomGetKeyCounter", "x", Tseed=DType.INT64)
     later = model(graph(placeholder("x", DType.INT64), key), {}, {"k": spec("k", DType.UINT64)})
-    with pytest.raises(ModelRefused, match="op StatelessRandomGetKeyCounter came with 2.") as error:
+    with pytest.raises(ModelRefused, match="op StatelessRandomGetKeyCounter came with") as error:
         for_release(later, "2.3")
     assert "later release" in error.value.hint
 
