@@ -51,9 +51,9 @@ def _check_replaceable(target: Path, belongs: str) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
     raise StageFailed(
-        "something is there that is not a model, so it is not replaced",
+        "something else is there, so it is not replaced",
         where=str(target),
-        hint="Choose another path for the export, or move it away.",
+        hint="Choose another path, or move it away.",
     )
 
 

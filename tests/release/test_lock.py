@@ -318,6 +318,7 @@ stages: [load, freeze, strip, export: "build/{model}.pb"]
 """
 
 
+@pytest.mark.slow
 def test_locking_one_model_anew_touches_only_its_block(cli, folder):
     for name in ("a", "b", "c"):
         shutil.copytree(folder / "model", folder / "models" / name)

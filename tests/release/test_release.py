@@ -423,6 +423,7 @@ def test_a_file_that_changes_after_the_run_is_noticed(project, tmp_path, monkeyp
 # ---------------------------------------------------------------- comparing
 
 
+@pytest.mark.slow
 def test_two_releases_are_compared(released, project, tmp_path, cli):
     same = cli("diff", str(released), str(released), "--json")
     assert same.returncode == 0, same.stderr
