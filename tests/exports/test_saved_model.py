@@ -142,11 +142,11 @@ def test_anything_else_is_left_alone(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("...")
-    with pytest.raises(StageFailed, match="not a model"):
+    with pytest.raises(StageFailed, match="something else is there"):
         write(dense(tmp_path / "in"), other)
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(StageFailed, match="not a model"):
+    with pytest.raises(StageFailed, match="something else is there"):
         write(dense(tmp_path / "in"), file)
     assert [p.name for p in other.iterdir()] == ["thesis.tex"]
 
