@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from freezeflow.context import Context
 from freezeflow.errors import ValidationFailed
 from freezeflow.graph.original import Original
-from freezeflow.params import InputPath, param
+from freezeflow.params import InputTree, param
 from freezeflow.proof.wishes import Random
 from freezeflow.runtimes.runtime import Names, Precision, Runtime
 from freezeflow.values import Json, Signature
@@ -31,7 +31,7 @@ FORMAT = "freezeflow.runtime-verdict/1"
 class Check:
     """How an exported file is compared with the original."""
 
-    inputs: InputPath | None = param(
+    inputs: InputTree | None = param(
         "A file with inputs, as `validate` takes them: .npz with an array for each key, and so on.",
         default=None,
     )

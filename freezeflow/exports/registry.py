@@ -23,6 +23,16 @@ FORMATS = {
     "coreml": "freezeflow.exports.coreml",
 }
 
+# A runtime as `validate` names it -> the format that it runs.
+RUNTIMES = {
+    "onnxruntime": "onnx",
+    "litert": "tflite",
+    "openvino": "openvino",
+    "tfjs": "tfjs",
+    "xla": "stablehlo",
+    "xla_aot": "xla_aot",
+}
+
 ENTRY_POINTS = "freezeflow.exports"
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 from freezeflow.context import EVIDENCE, INPUTS_FILE, VERDICT_FILE, Context
 from freezeflow.errors import StageFailed, ValidationFailed
+from freezeflow.exports.registry import RUNTIMES, format_named
 from freezeflow.graph.op_policy import check_runnable, uses_of
 from freezeflow.graph.original import WARMUP_REQUESTS
 from freezeflow.graph.walk import function_order
 from freezeflow.params import InputTree, param
 from freezeflow.proof.wishes import Random
-from freezeflow.stages.stage import Outcome, Stage, StageInput
+from freezeflow.stages.stage import Demands, Outcome, Stage, StageInput
 from freezeflow.store.hashing import hash_file
 from freezeflow.values import Json, ModelSource
 
@@ -65,6 +66,12 @@ class Params:
         "`served`: as TensorFlow runs by default, within the tolerance.",
         default="exact",
         shorthand=True,
+    )
+    runtime: Literal["onnxruntime", "litert", "openvino", "tfjs", "xla", "xla_aot"] | None = param(
+        "Another runtime: the model is exported for it into the step's own folder, as the format does"
+        " by default, and its answers are compared with the original's. Tolerances that are left as"
+        " they are follow the format's precision.",
+        default=None,
     )
     inputs: InputTree | Mapping[str, InputTree] | None = param(
         "A file with inputs: .npz (arrays under the signature's keys), .npy, .json (as TensorFlow"
@@ -126,6 +133,8 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
     model = stage_input.model
     if model is None:
         raise StageFailed("validate has no model to check", hint="put `load` before it")
+    if params.runtime is not None:
+        return _in_runtime(params.runtime, stage_input.source, model, params, context)
     original = original_of(stage_input.source, context)
     _check_may_run(original, model, params)
     trial = _trial(params, stage_input.source, context.base)
@@ -138,6 +147,43 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
         raise _difference(verdict, model)
     verdict["inputs"] = str(context.keep(context.scratch / INPUTS_FILE))
     return Outcome(model=model, facts={"verdict": verdict})
+
+
+def _in_runtime(
+    runtime: str, source: ModelSource, model: Model, params: Params, context: Context
+) -> Outcome:
+    """Compares the model with the original as another runtime answers it."""
+    from freezeflow.exports.check import Check
+    from freezeflow.exports.format import ExportRequest
+    from freezeflow.graph.canonical import canonical
+    from freezeflow.sources.original import original_of
+    from freezeflow.stages.export import params_of
+
+    chosen = format_named(RUNTIMES[runtime])
+    usual = Params()
+    check = Check(
+        inputs=params.inputs if isinstance(params.inputs, str) else None,
+        samples=_USUAL_SAMPLES if params.samples is None else params.samples,
+        seed=params.seed,
+        sizes=params.sizes,
+        random=params.random,
+        atol=None if params.atol == usual.atol else params.atol,
+        rtol=None if params.rtol == usual.rtol else params.rtol,
+        allow_ops=params.allow_ops,
+    )
+    folder = context.scratch / "exported"
+    folder.mkdir()
+    name = f"model{(*chosen.suffixes, '')[0]}"
+    request = ExportRequest(
+        model=canonical(model),
+        to=folder / name,
+        recipe_digest=None,
+        params=params_of(chosen.name)(to=name, format=chosen.name, check=check),
+        original=lambda: original_of(source, context),
+        context=context,
+    )
+    verdict = chosen.write(request).facts["check"]
+    return Outcome(model=model, facts={"runtime_verdict": verdict})
 
 
 def _leave_evidence(verdict: dict[str, Json], context: Context) -> None:
@@ -271,8 +317,42 @@ def _dropped(model: Model) -> str:
     )
 
 
-def _problems(params: Params) -> list[tuple[str, str]]:
+def _runtime_problems(params: Params) -> list[tuple[str, str]]:
+    if params.runtime is None:
+        return []
+    chosen = format_named(RUNTIMES[params.runtime])
     found = []
+    missing = chosen.missing(params_of_format(chosen.name))
+    if missing:
+        found.append(("runtime", missing))
+    for name in ("images", "edges", "labels"):
+        if getattr(params, name):
+            found.append((name, f"`runtime` compares answers to calls only, without `{name}`"))
+    if isinstance(params.inputs, Mapping):
+        found.append(("inputs", "with `runtime`, `inputs` is one file or folder"))
+    return found
+
+
+def _demands(params: Params) -> Demands:
+    """What it takes: with another runtime, the packages of its format, too."""
+    if params.runtime is None:
+        return Demands(in_tensorflow=True)
+    chosen = format_named(RUNTIMES[params.runtime])
+    own = params_of_format(chosen.name)
+    return Demands(
+        in_tensorflow=True,
+        tools=chosen.needed_tools(own),
+        versions={f"format {chosen.name}": str(chosen.version), **chosen.versions(own)},
+    )
+
+
+def params_of_format(name: str) -> object:
+    """A format's own parameters, as they are by default."""
+    return format_named(name).params()
+
+
+def _problems(params: Params) -> list[tuple[str, str]]:
+    found = _runtime_problems(params)
     if params.labels is not None and params.inputs is None:
         found.append(("labels", "labels come from the file that `inputs` names, and there is none"))
     if params.images is not None:
@@ -310,5 +390,6 @@ STAGE = Stage(
     in_tensorflow=True,
     reads_source=True,
     tools=("tensorflow", "numpy"),
+    demands=_demands,
     problems=_problems,
 )

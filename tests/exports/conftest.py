@@ -111,6 +111,11 @@ COREML = {
     "coreml-again": {"to": "cm/a.mlpackage", "format": "coreml", "batch": 1},
 }
 
+VALIDATED = {
+    "validated": {"runtime": "onnxruntime", "samples": 2},
+    "validated-strict": {"runtime": "onnxruntime", "atol": 0.0, "rtol": 0.0},
+}
+
 # TensorFlow.js for the tests, installed once into the environment.
 NPM_FOLDER = Path(sys.prefix) / "share" / "freezeflow-tests"
 
@@ -140,6 +145,7 @@ def ran(tmp_path_factory, tfjs):
         **STABLEHLO,
         **XLA_AOT,
         **COREML,
+        **VALIDATED,
         **TFJS_UNCHECKED,
         **(TFJS if tfjs else {}),
     }

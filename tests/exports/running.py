@@ -49,7 +49,10 @@ class Branches:
         (folder / "freezeflow.toml").touch()
         (folder / "held_out.npz").write_bytes((DIGITS / "held_out.npz").read_bytes())
         stages = ["load", *before]
-        stages += [{"export": p, "id": n, "needs": before[-1]} for n, p in exports.items()]
+        stages += [
+            {("validate" if "runtime" in p else "export"): p, "id": n, "needs": before[-1]}
+            for n, p in exports.items()
+        ]
         data = {"version": 1, "model": {"saved_model": str(model)}, "stages": stages}
         recipe = folder / "r.yaml"
         recipe.write_text(yaml.safe_dump(data, sort_keys=False))
