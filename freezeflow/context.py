@@ -16,6 +16,9 @@ EVIDENCE = "evidence"
 VERDICT_FILE = "verdict.json"
 INPUTS_FILE = "inputs.tfrecord"
 
+# The smallest part of both graphs that shows a difference, with its inputs.
+SUBGRAPH_FOLDER = "subgraph"
+
 
 class Context(Protocol):
     """What a stage may use of the house while it runs."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from freezeflow.context import EVIDENCE, INPUTS_FILE, VERDICT_FILE, Context
+from freezeflow.context import EVIDENCE, INPUTS_FILE, SUBGRAPH_FOLDER, VERDICT_FILE, Context
 from freezeflow.errors import StageFailed, ValidationFailed
 from freezeflow.exports.registry import RUNTIMES, format_named
 from freezeflow.graph.op_policy import check_runnable, uses_of
@@ -192,6 +192,8 @@ def _leave_evidence(verdict: dict[str, Json], context: Context) -> None:
     folder.mkdir(exist_ok=True)
     (context.scratch / INPUTS_FILE).rename(folder / INPUTS_FILE)
     verdict["inputs"] = str(hash_file(folder / INPUTS_FILE))
+    if (context.scratch / SUBGRAPH_FOLDER).is_dir():
+        (context.scratch / SUBGRAPH_FOLDER).rename(folder / SUBGRAPH_FOLDER)
     (folder / VERDICT_FILE).write_text(json.dumps(verdict, indent=1))
 
 
@@ -298,10 +300,28 @@ def _difference(verdict: dict[str, Json], model: Model) -> ValidationFailed:
         "The model was not exported. `validate: {level: served, atol: ..., rtol: ...}` states "
         "another tolerance."
     )
+    hints = [_begins(verdict.get("divergence")), _dropped(model)]
+    if not hints[1] and verdict["level"] == "exact":
+        hints.append(hint)
     return ValidationFailed(
         f"output {key!r} is not {claim}: {figures(output)} ({output['call']})",
         where=name,
-        hint=_dropped(model) or (hint if verdict["level"] == "exact" else ""),
+        hint="\n  ".join(filter(None, hints)),
+    )
+
+
+def _begins(divergence: dict[str, Json] | None) -> str:
+    """Where the difference begins, in a line."""
+    if divergence is None:
+        return ""
+    if "reason" in divergence:
+        return f"Where it begins was not found: {divergence['reason']}."
+    inside = f" (inside: {divergence['inside']})" if divergence["inside"] else ""
+    more = len(divergence["others"])
+    others = f" {more} more differences do not come from it." if more else ""
+    return (
+        f"It begins at {divergence['node']} ({divergence['op']}), which {divergence['says']}{inside}."
+        f"{others}"
     )
 
 

@@ -13,6 +13,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from freezeflow.errors import StageFailed, UsageError
 from freezeflow.graph.graph import node_of, split
+from freezeflow.graph.inline import CALLS
 from freezeflow.graph.model import Model, Scalar
 from freezeflow.graph.original import Original
 from freezeflow.graph.restore import SavedTensor
@@ -26,7 +27,6 @@ v1 = tf.compat.v1
 # What one protobuf message can hold, and so what TensorFlow can import.
 _MOST_BYTES = 2**31 - 1
 
-_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 
 _MESSAGES = {
     "SavedModel": saved_model_pb2.SavedModel,
@@ -64,9 +64,28 @@ class Side(NamedTuple):
         Raises:
             StageFailed: The model cannot be restored or initialised.
         """
-        with v1.Session(graph=self.graph, config=config) as session:
+        with self.opened(config) as session:
+            return self.answers(session, calls)
+
+    def opened(self, config: Any) -> Any:
+        """A fresh session, restored and initialised.
+
+        Raises:
+            StageFailed: The model cannot be restored or initialised.
+        """
+        session = v1.Session(graph=self.graph, config=config)
+        try:
             self._prepare(session)
-            return [self._answer(session, name, inputs) for name, inputs in calls]
+        except StageFailed:
+            session.close()
+            raise
+        return session
+
+    def answers(
+        self, session: Any, calls: Sequence[tuple[str, Arrays]]
+    ) -> list[dict[str, np.ndarray[Any, Any]] | Refusal]:
+        """Answers calls in order, in a session of `opened`."""
+        return [self._answer(session, name, inputs) for name, inputs in calls]
 
     def _prepare(self, session: Any) -> None:
         for name, feeds in self.before:
@@ -113,7 +132,9 @@ def original_side(original: Original, bound: Mapping[str, Scalar], *, exact: boo
     Args:
         original: The original.
         bound: Inputs that every call gets, by signature key or tensor name, with their value.
-        exact: Also calls of functions run without Grappler, whatever the model says of them.
+        exact: Its calls, too, run without Grappler. TensorFlow keeps a configuration with each call,
+            apart from the session's; else Grappler would turn ``x / sqrt(y)`` in a function into
+            ``x * rsqrt(y)``, which has other bytes.
 
     Raises:
         UsageError: The original has no such input.
@@ -121,7 +142,7 @@ def original_side(original: Original, bound: Mapping[str, Scalar], *, exact: boo
     graph_def, op_list = _graph_def(original)
     pruned = _pruned(graph_def, original)
     if exact:
-        _switch_grappler_off(pruned)
+        _configure_calls(pruned)
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(pruned, name="", producer_op_list=op_list)
@@ -229,22 +250,22 @@ def _pruned(graph_def: Any, original: Original) -> Any:
 
 def _unplace(graph_def: Any) -> None:
     """Forgets where nodes ran when the model was saved; an export does, too, unless told otherwise."""
-    functions = [node for function in graph_def.library.function for node in function.node_def]
-    for node in (*graph_def.node, *functions):
+    for node in _all_nodes(graph_def):
         node.device = ""
 
 
-def _switch_grappler_off(graph_def: Any) -> None:
-    """In calls, too: a session without Grappler runs it all the same on the functions that it calls.
+def _configure_calls(graph_def: Any) -> None:
+    """Has calls run as the session of the exact level does; without a word they would run as usual."""
+    configuration = exact_config().SerializeToString()
+    for node in _all_nodes(graph_def):
+        if node.op in CALLS:
+            node.attr.pop("config", None)
+            node.attr["config_proto"].s = configuration
 
-    A call has its own settings, and where it has none, TensorFlow's defaults hold (upstream
-    ``core/kernels/partitioned_function_ops.cc``).
-    """
-    settings = exact_config().SerializeToString(deterministic=True)
+
+def _all_nodes(graph_def: Any) -> list[Any]:
     functions = [node for function in graph_def.library.function for node in function.node_def]
-    for node in (*graph_def.node, *functions):
-        if node.op in _CALLS:
-            node.attr["config_proto"].s = settings
+    return [*graph_def.node, *functions]
 
 
 def result_side(model: Model, scratch: Path, *, exact: bool = False) -> Side:
@@ -267,7 +288,7 @@ def result_side(model: Model, scratch: Path, *, exact: bool = False) -> Side:
     graph_def = v1.GraphDef.FromString(materialise(pieces))
     _unplace(graph_def)
     if exact:
-        _switch_grappler_off(graph_def)
+        _configure_calls(graph_def)
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(graph_def, name="")

@@ -17,6 +17,7 @@ from freezeflow.proof.calls import Wanted, kept_requests, make_calls
 from freezeflow.proof.images import pillow_version
 from freezeflow.proof.judge import Answers, Measure, accuracies, check_answered, judge_signature
 from freezeflow.proof.requests import encode_requests
+from freezeflow.tf.locate import locate
 from freezeflow.tf.sessions import exact_config, served_config, settings
 from freezeflow.tf.sides import original_side, result_side
 from freezeflow.values import Json
@@ -56,7 +57,8 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
     Returns:
         The verdict: ``format``, ``level``, ``equal`` (it passed), ``tolerance`` (null at the exact
         level), ``seed``, ``signatures`` (calls, refused calls, outputs with their metrics, accuracy),
-        ``settings``; and ``random_ops`` where an output of the original differs from itself.
+        ``settings``; ``random_ops`` where an output of the original differs from itself; and
+        ``divergence`` (see `locate`) where the result differs.
 
     Raises:
         StageFailed: The inputs do not fit, or the original cannot be restored, or answers no call at
@@ -73,21 +75,28 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
     second = side.call(requests, config)
     check_answered(calls, first)
     del side
-    result = result_side(model, scratch, exact=measure.exact)
-    answers = Answers(first, second, result.call(requests, config))
+    answers = Answers(
+        first, second, result_side(model, scratch, exact=measure.exact).call(requests, config)
+    )
     signatures = {n: judge_signature(n, calls, answers, measure) for n in model.signatures}
     if trial.labels is not None:
         for name, found in signatures.items():
             found["accuracy"] = accuracies(name, calls, answers, trial.labels, trial.scores)
+    equal = all(verdict["equal"] for verdict in signatures.values())
     return {
         "format": VERDICT_FORMAT,
         "level": "exact" if measure.exact else "served",
-        "equal": all(verdict["equal"] for verdict in signatures.values()),
+        "equal": equal,
         "tolerance": None if measure.exact else measure.tolerance._asdict(),
         "seed": trial.wanted.seed,
         "signatures": signatures,
         "settings": {**settings(exact=measure.exact), **_pillow(trial)},
         **_random_ops(original, signatures),
+        **(
+            {}
+            if equal
+            else {"divergence": locate(original, model, calls, answers, measure, scratch)}
+        ),
     }
 
 
