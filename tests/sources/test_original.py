@@ -97,7 +97,9 @@ def test_the_original_of_a_keras_file_answers_as_keras_does(tmp_path, context):
         key: np.random.default_rng(seed).normal(size=(5, 4)).astype(np.float32)
         for seed, key in enumerate(("zeta", "alpha"))
     }
-    (answer,) = original_side(original, {}, exact=True).call([("serving_default", inputs)], exact_config())
+    (answer,) = original_side(original, {}, exact=True).call(
+        [("serving_default", inputs)], exact_config()
+    )
     want = model(inputs, training=False)
     assert answer.keys() == want.keys()
     for key, value in want.items():
