@@ -50,7 +50,7 @@ def answer_original(
     check_runnable(uses_of(original.graph), original.graph.functions, inquiry.allow_ops)
     requests = make_calls({inquiry.signature_name: inquiry.signature}, inquiry.wanted)
     save_calls(calls, [call.inputs for call in requests])
-    side = original_side(original, inquiry.bound)
+    side = original_side(original, inquiry.bound, exact=False)
     asked = [(call.signature, call.inputs) for call in requests]
     for path in answers:
         found = side.call(asked, served_config())
