@@ -1,7 +1,8 @@
-"""What of this machine can change what TensorFlow's graph optimiser makes of a graph."""
+"""What TensorFlow's graph optimiser depends on of this machine, and how much memory is free."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 
@@ -32,3 +33,25 @@ def _first_processor() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in text.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def available_bytes() -> int:
+    """How much memory may still be taken, on this machine and in this control group."""
+    free = field("/proc/meminfo", "MemAvailable")
+    group = _number("/sys/fs/cgroup/memory.max") - _number("/sys/fs/cgroup/memory.current")
+    return min(free, group) if group > 0 else free
+
+
+def field(path: str, name: str) -> int:
+    """A figure in kilobytes of a file of the kernel's, in bytes; 0 where there is none."""
+    with contextlib.suppress(OSError), open(path) as file:
+        for line in file:
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _number(path: str) -> int:
+    with contextlib.suppress(OSError, ValueError), open(path) as file:
+        return int(file.read())
+    return 0

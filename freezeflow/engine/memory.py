@@ -7,6 +7,8 @@ import resource
 from collections.abc import Callable
 from typing import NamedTuple
 
+from freezeflow.machine import available_bytes, field
+
 # What a step takes besides the model, before anything is known of it: mostly code and small objects.
 _BASE_BYTES = {False: 48 << 20, True: 160 << 20}
 
@@ -95,25 +97,4 @@ def peak_bytes() -> int:
 
 def _status(name: str) -> int:
     """A figure of ``/proc/self/status``, in bytes; 0 where there is none."""
-    return _field("/proc/self/status", name)
-
-
-def available_bytes() -> int:
-    """How much memory may still be taken, on this machine and in this control group."""
-    free = _field("/proc/meminfo", "MemAvailable")
-    group = _number("/sys/fs/cgroup/memory.max") - _number("/sys/fs/cgroup/memory.current")
-    return min(free, group) if group > 0 else free
-
-
-def _field(path: str, name: str) -> int:
-    with contextlib.suppress(OSError), open(path) as file:
-        for line in file:
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    return 0
-
-
-def _number(path: str) -> int:
-    with contextlib.suppress(OSError, ValueError), open(path) as file:
-        return int(file.read())
-    return 0
+    return field("/proc/self/status", name)

@@ -13,7 +13,9 @@ from freezeflow.errors import StageFailed, ValidationFailed
 from freezeflow.exports.registry import RUNTIMES, format_named
 from freezeflow.graph.op_policy import check_runnable, uses_of
 from freezeflow.graph.original import WARMUP_REQUESTS
+from freezeflow.graph.storage import model_tensors
 from freezeflow.graph.walk import function_order
+from freezeflow.machine import available_bytes
 from freezeflow.params import InputTree, param
 from freezeflow.proof.wishes import Random
 from freezeflow.stages.stage import Demands, Outcome, Stage, StageInput
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from freezeflow.graph.original import Original
     from freezeflow.proof.images import Pictures
     from freezeflow.tf.validate import Trial
+
+# Original and result, and a little of what the calls take, for each byte of weights; besides, what a
+# process of TensorFlow takes.
+_MEMORY_FACTOR = 2.2
+_MEMORY_BASE = 160_000_000
 
 # Seeded calls of each signature where the recipe says nothing.
 _USUAL_SAMPLES = 4
@@ -133,6 +140,7 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
     model = stage_input.model
     if model is None:
         raise StageFailed("validate has no model to check", hint="put `load` before it")
+    _check_memory(model, context)
     if params.runtime is not None:
         return _in_runtime(params.runtime, stage_input.source, model, params, context)
     original = original_of(stage_input.source, context)
@@ -184,6 +192,21 @@ def _in_runtime(
     )
     verdict = chosen.write(request).facts["check"]
     return Outcome(model=model, facts={"runtime_verdict": verdict})
+
+
+def _check_memory(model: Model, context: Context) -> None:
+    """Says how much memory it will take, before any of it is taken."""
+    weights = sum({t.digest: t.nbytes for t in model_tensors(model)}.values())
+    needed = int(weights * _MEMORY_FACTOR) + _MEMORY_BASE
+    free = available_bytes()
+    context.log(f"needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
+    if free and needed > free:
+        raise StageFailed(
+            f"validate would need about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free",
+            hint=f"The original and the result, {weights / 1e9:.1f} GB of weights, are in memory at"
+            " once. Run it on a larger machine, end what else takes memory, or validate a model with"
+            " smaller weights.",
+        )
 
 
 def _leave_evidence(verdict: dict[str, Json], context: Context) -> None:

@@ -474,3 +474,19 @@ def test_a_bad_op_in_a_branch_that_a_value_selects_is_found(tmp_path):
     pair = pair_of(tmp_path, graph, {"x": x}, {"y": y})
     with pytest.raises(ModelRefused, match="WriteFile"):
         pair.validate()
+
+
+def test_memory_is_stated_and_refused_before_anything_starts(tmp_path, monkeypatch):
+    """A model that says that it is large; nothing of it is there."""
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 30], name="x")
+        y = tf.identity(tf.linalg.matmul(x, tf.constant(weights(30, 30))), name="y")
+    pair = pair_of(tmp_path, graph, {"x": x}, {"y": y})
+    pair.validate()
+    assert any(line.startswith("needs about 0.2 GB of memory") for line in pair.context.lines)
+    (large,) = (n for n in pair.model.graph.nodes.values() if n.tensor is not None)
+    place = large.tensor.location._replace(length=300_000_000_000)
+    model = pair.with_node(large._replace(tensor=large.tensor._replace(location=place)))
+    with pytest.raises(StageFailed, match=r"would need about 660\.2 GB of memory") as caught:
+        pair.validate(model)
+    assert "300.0 GB of weights" in caught.value.hint
