@@ -43,7 +43,7 @@ def pull(
     from freezeflow.engine.sharing import pull as bring
 
     plans = _plans(recipes, set_vars, cache_dir)
-    with _both_caches(recipes, remote, cache_dir, on_warning) as (store, shared):
+    with _both_caches(recipes, remote, cache_dir, on_warning, push=False) as (store, shared):
         return bring(plans, store, shared)
 
 
@@ -67,7 +67,7 @@ def push(
     from freezeflow.engine.sharing import push as take
 
     plans = _plans(recipes, set_vars, cache_dir)
-    with _both_caches(recipes, remote, cache_dir, on_warning) as (store, shared):
+    with _both_caches(recipes, remote, cache_dir, on_warning, push=True) as (store, shared):
         return take(plans, store, shared)
 
 
@@ -91,6 +91,8 @@ def _both_caches(
     remote: str | None,
     cache_dir: AnyPath | None,
     on_warning: Callable[[str], None] | None,
+    *,
+    push: bool,
 ) -> Iterator[tuple[Store, SharedCache]]:
     from freezeflow.engine.shared import SharedCache
 
@@ -99,7 +101,7 @@ def _both_caches(
     if not settings.remote.url:
         hint = "Name one: --remote, or the setting remote.url."
         raise UsageError("there is no shared cache", hint=hint)
-    options = dataclasses.replace(settings.remote, push=True)
+    options = dataclasses.replace(settings.remote, push=push)
     with open_store(settings.cache_dir) as store, store.in_use():
         warn = on_warning or (lambda message: None)
         shared = SharedCache(options, store, warn, forgiving=False)

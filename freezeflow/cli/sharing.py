@@ -10,8 +10,9 @@ from typing import TypeVar
 import click
 
 from freezeflow import shared_cache
-from freezeflow.cli.options import json_option, set_option
+from freezeflow.cli.options import json_option, set_option, setting_option
 from freezeflow.report.text import count, size
+from freezeflow.settings import kinds
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -20,8 +21,11 @@ FORMAT = "freezeflow.traffic/1"
 
 def _options(function: F) -> F:
     recipes = click.argument("recipes", nargs=-1, type=click.Path(), metavar="[RECIPE]...")
-    remote = click.option(
-        "--remote", metavar="URL", help="The shared cache; else as in the settings."
+    remote = setting_option(
+        "--remote",
+        kind=kinds.address,
+        metavar="URL",
+        help="The shared cache; else as in the settings.",
     )
     return recipes(remote(set_option(json_option(function))))
 

@@ -39,9 +39,6 @@ from freezeflow.plan import Plan
 from freezeflow.store.store import Store
 from freezeflow.version import VERSION
 
-# How often a chain is begun on a pool that it has broken: once among others, once alone.
-_ATTEMPTS = 2
-
 # Seconds after which Ctrl-C is looked for.
 _WATCH = 0.5
 

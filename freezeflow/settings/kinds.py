@@ -97,6 +97,10 @@ def address(given: Json, base: Path) -> str:
         return str(path(found, base)) if found else ""
     if "@" in rest.partition("/")[0]:
         raise ValueError("holds a user or a password, which come from the environment only")
+    if "?" in rest:
+        raise ValueError(
+            "holds a query, which may be a secret: these come from the environment only"
+        )
     if scheme not in _SCHEMES:
         raise ValueError(f"is no address: there is {', '.join(_SCHEMES)}, or a folder")
     return found

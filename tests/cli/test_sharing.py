@@ -85,6 +85,13 @@ def test_commands_tell_what_is_wrong(cli: Cli, folder: Path) -> None:
     assert done.returncode == 1
     assert "http://127.0.0.1:1/x" in done.stderr
     assert "Traceback" not in done.stderr
+    done = cli("cache", "pull", "--remote", str(folder / "nowhere"))
+    assert done.returncode == 1
+    assert "there is no such folder" in done.stderr
+    done = cli("cache", "push", "--remote", "ftp://host/x")
+    assert done.returncode == 2
+    assert "is no address" in done.stderr
+    assert not (folder / "nowhere").exists()
 
 
 def test_where_nothing_is_missed_the_remote_is_not_opened(cli: Cli, imported: object) -> None:

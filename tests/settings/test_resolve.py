@@ -150,6 +150,7 @@ def test_every_mistake_with_its_line(project: Path) -> None:
         ("mem_limit = -1", "mem_limit is no size"),
         ("remote = 'ftp://host/x'", "remote.url is no address"),
         ("remote = 'https://me:word@host/x'", "remote.url holds a user or a password"),
+        ("remote = 'https://host/x?sig=word'", "remote.url holds a query"),
         ("remote = {trusted_keys = 'short'}", "remote.trusted_keys is no ed25519 key"),
         ("remote = {trusted_keys = [1]}", "remote.trusted_keys is no list"),
         ("remote = {ulr = 'x'}", "there is no setting 'remote.ulr'"),

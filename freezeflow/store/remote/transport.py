@@ -351,6 +351,8 @@ def _open(options: RemoteOptions, seconds: float, create: bool) -> ObjectStore:
     url = options.url
     try:
         if "://" not in url:
+            if not options.push and not os.path.isdir(url):
+                raise RemoteFailed("there is no such folder", where=url)
             return LocalStore(url, mkdir=options.push)
         if url.startswith("file://"):
             return from_url(url, mkdir=options.push)
