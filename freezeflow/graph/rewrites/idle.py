@@ -2,7 +2,8 @@
 
 Each rule names the tensor that comes out, or None. Floats are never compared or computed with: what
 stays is the very tensor, so -0.0 and the payloads of NaN stay, too. Left alone for that reason are
-``x + 0.0`` (it turns -0.0 into 0.0) and ``x * 1.0`` (it makes signalling NaN quiet).
+``x + 0.0`` (it turns -0.0 into 0.0) and ``x * 1.0`` (it makes signalling NaN quiet, and may flush the
+smallest numbers to zero), but for numbers that are drawn from [0, 1): these are neither.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from freezeflow.graph import attrs
 from freezeflow.graph.graph import Node, data_inputs
 from freezeflow.graph.rewrites.body import Body
 from freezeflow.graph.shapes import Shapes, all_known
+from freezeflow.graph.tensor_values import elements
 from freezeflow.values import DType
 
 IdleRule = Callable[[Body, Shapes, Node], str | None]
@@ -157,14 +159,38 @@ def _shape_as_promised(body: Body, shapes: Shapes, node: Node) -> str | None:
     return node.inputs[0] if kept else None
 
 
+# They give multiples of a power of two in [0, 1).
+_UNIFORM = frozenset({"RandomUniform", "StatelessRandomUniform", "StatelessRandomUniformV2"})
+
 _ADDING_NOTHING = {"Add": 0, "AddV2": 0, "Sub": 0, "Mul": 1, "FloorDiv": 1, "TruncateDiv": 1}
 
 
-def _integer_nothing(body: Body, shapes: Shapes, node: Node) -> str | None:
-    """``n + 0``, ``n * 1`` and so on, for integers."""
+def _drawn_nothing(body: Body, shapes: Shapes, node: Node) -> str | None:
+    """``u + 0.0`` and ``u * 1.0`` of drawn numbers."""
+    for kept, other in ((0, 1), (1, 0)):
+        source, constant = body.source(node.inputs[kept]), body.source(node.inputs[other])
+        if source is None or constant is None or source.op not in _UNIFORM:
+            continue
+        if constant.name not in body.fed and _scalar(constant) == _ADDING_NOTHING[node.op]:
+            return node.inputs[kept]
+    return None
+
+
+def _scalar(node: Node) -> float | None:
+    """The value of a scalar constant of floats."""
+    if node.op != "Const" or node.tensor is not None or "value" not in node.attrs:
+        return None
+    message = attrs.message(node.attrs["value"]).tensor
+    if message.tensor_shape.dim or DType(message.dtype) not in (DType.FLOAT, DType.DOUBLE):
+        return None
+    return float(elements(message)[0])
+
+
+def _adds_nothing(body: Body, shapes: Shapes, node: Node) -> str | None:
+    """``n + 0``, ``n * 1`` and so on, for integers; for floats see above."""
     data = list(data_inputs(node))
     if attrs.to_type(node.attrs["T"]) not in (DType.INT32, DType.INT64):
-        return None
+        return _drawn_nothing(body, shapes, node) if node.op in ("Add", "AddV2", "Mul") else None
     places = [(0, 1)] if node.op in ("Sub", "FloorDiv", "TruncateDiv") else [(0, 1), (1, 0)]
     for kept, other in places:
         constant = body.integers(data[other])
@@ -193,5 +219,5 @@ RULES: Mapping[str, IdleRule] = {
     "Squeeze": _nothing_to_squeeze,
     "EnsureShape": _shape_as_promised,
     **dict.fromkeys(("Sum", "Prod", "Max", "Min", "Mean", "All", "Any"), _nothing_to_reduce),
-    **dict.fromkeys(_ADDING_NOTHING, _integer_nothing),
+    **dict.fromkeys(_ADDING_NOTHING, _adds_nothing),
 }

@@ -266,6 +266,15 @@ def test_adding_a_zero_stays_for_floats_and_goes_for_integers():
     assert "a" not in nodes_with(INT, 0)
 
 
+def test_the_ends_of_an_interval_go_where_they_are_0_and_1():
+    drawn = node("u", "RandomUniform", "s", T=INT, dtype=FLOAT, seed=0, seed2=0)
+    nodes = simplified(
+        const("s", [2], INT), drawn, const("one", 1.0), const("zero", 0.0),
+        unary("m", "Mul", "u", "one"), unary("a", "Add", "m", "zero"), unary("y", "Neg", "a"), fed=(),
+    )  # fmt: skip
+    assert nodes["y"].inputs == ("u",)
+
+
 def test_what_may_leave_a_tensor_dead_stays():
     """A target that waits in one branch of a TF1 cond: without it the tensor would be alive in both."""
     nodes = simplified(
