@@ -16,9 +16,11 @@ from freezeflow.exports.format import Export, ExportedFile, ExportRequest
 from freezeflow.exports.limits import check_self_contained
 from freezeflow.exports.manifest import manifest_bytes, manifest_path
 from freezeflow.exports.saved_model import saved_model_pieces
+from freezeflow.graph.canonical import canonical
 from freezeflow.graph.model import Model
 from freezeflow.graph.profile import Profile, look
 from freezeflow.graph.single import with_one_signature, with_shapes
+from freezeflow.graph.spelled_out import spelled_out
 from freezeflow.graph.write import graph_def_pieces
 from freezeflow.installed import version_of
 from freezeflow.params import param
@@ -94,6 +96,8 @@ def single(request: ExportRequest, profile: Profile) -> Single:
             f"the graph reads the file {asset.name!r}, which {profile.target} cannot hold",
             where=asset.tensor,
         )
+    if profile.spells_out:
+        model = canonical(spelled_out(model))
     look(model, profile)
     ((name, signature),) = model.signatures.items()
     folder = request.context.scratch / "out"

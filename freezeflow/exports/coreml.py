@@ -33,6 +33,7 @@ PROFILE = Profile(
     # The converter tells; it is asked before anything is written.
     ops=None,
     control_flow=FUNCTIONAL,
+    spells_out=True,
     dtypes=frozenset((DType.FLOAT, DType.HALF, DType.INT32)),
     layout="NHWC",
 )

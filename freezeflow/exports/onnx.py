@@ -40,6 +40,7 @@ PROFILE = Profile(
     # That depends on the opset: before it converts, `tf.to_onnx` asks the converter's own table.
     ops=None,
     control_flow=FUNCTIONAL,
+    spells_out=True,
 )
 
 

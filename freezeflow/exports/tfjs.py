@@ -80,6 +80,7 @@ def profile() -> Profile:
         target="TensorFlow.js",
         ops=frozenset(line for line in lines if not line.startswith("#")),
         control_flow=frozenset(),
+        spells_out=True,
         dtypes=frozenset(_WEIGHTS) | {DType.DOUBLE, DType.UINT32},
         layout="NHWC",
     )

@@ -27,7 +27,7 @@ class Params(OneSignature, Checked):
     """Parameters of ``format: xla_aot``."""
 
     cpp_class: str = param("The class in the header, with namespaces.", default="freezeflow::Model")
-    target: str = param("LLVM's triple of the machine that it is for.", default="x86_64-pc-linux")
+    triple: str = param("LLVM's triple of the machine that it is for.", default="x86_64-pc-linux")
     cpu: str = param(
         "LLVM's name of its processor (`haswell`); by default any of that kind.", default=""
     )
@@ -61,7 +61,7 @@ def write(request: ExportRequest) -> Export:
     made = single(request, PROFILE)
     folder = saved_model_folder(request, made.model)
     facts = request.context.confined(
-        to_xla_aot, made.model, folder, params.cpp_class, params.target, params.cpu, made.folder
+        to_xla_aot, made.model, folder, params.cpp_class, params.triple, params.cpu, made.folder
     )
     names = Names(
         {key: f"arg{place}" for place, key in enumerate(made.signature.inputs)},

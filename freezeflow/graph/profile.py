@@ -37,6 +37,7 @@ class Profile:
         static: Which dimensions of inputs have to be known: none, or all.
         dtypes: Element types of inputs and outputs that it takes; None for all.
         layout: The layout of images that its kernels take (``NHWC``), empty for any.
+        spells_out: Rare ops are replaced by others first (`freezeflow.graph.spelled_out`).
         helps: Op to what helps where the target does not take it.
     """
 
@@ -46,6 +47,7 @@ class Profile:
     static: Literal["none", "all"] = "none"
     dtypes: frozenset[DType] | None = None
     layout: Literal["", "NHWC"] = ""
+    spells_out: bool = False
     helps: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 

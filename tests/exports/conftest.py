@@ -143,10 +143,14 @@ def ran(tmp_path_factory, tfjs):
         **TFLITE,
         **OPENVINO,
         **STABLEHLO,
-        **XLA_AOT,
-        **COREML,
         **VALIDATED,
         **TFJS_UNCHECKED,
         **(TFJS if tfjs else {}),
     }
     return Branches(tmp_path_factory.mktemp("exports"), exports)
+
+
+@pytest.fixture(scope="session")
+def ran_slowly(tmp_path_factory):
+    """The same for formats whose converters take their time."""
+    return Branches(tmp_path_factory.mktemp("slow-exports"), {**XLA_AOT, **COREML})

@@ -9,9 +9,15 @@ from tests.exports.conftest import XLA_AOT_CHECKED
 from tests.exports.running import Branches
 
 
-@pytest.mark.parametrize("branch", ["stablehlo-open", "xla_aot-open"])
-def test_shapes_have_to_be_known(ran, branch):
-    error = ran.error(branch)
+@pytest.mark.parametrize(
+    ("run", "branch"),
+    [
+        ("ran", "stablehlo-open"),
+        pytest.param("ran_slowly", "xla_aot-open", marks=pytest.mark.slow),
+    ],
+)
+def test_shapes_have_to_be_known(request, run, branch):
+    error = request.getfixturevalue(run).error(branch)
     assert isinstance(error, ModelRefused)
     assert "takes known shapes only, and input 'image' is [?, 8, 8, 1]" in error.message
     assert "`batch: N`" in error.hint
@@ -22,12 +28,13 @@ def test_the_artifact_names_the_version_that_can_read_it(ran):
     assert b"StableHLO_v1.0.0" in (ran.folder / "h" / "m.mlirbc").read_bytes()[:64]
 
 
-def test_object_files_and_header_are_the_same_again(ran):
-    one, other = (ran.published(branch) for branch in ("xla_aot", "xla_aot-again"))
+@pytest.mark.slow
+def test_object_files_and_header_are_the_same_again(ran_slowly):
+    one, other = (ran_slowly.published(branch) for branch in ("xla_aot", "xla_aot-again"))
     names = {path.name for path in one}
     assert {"model.h", "model.o", "freezeflow.manifest.json"} <= names
     assert not any(name.endswith(".inc") for name in names)
-    varying = {*ran.facts("xla_aot")["varies"], "freezeflow.manifest.json"}
+    varying = {*ran_slowly.facts("xla_aot")["varies"], "freezeflow.manifest.json"}
     digests = [
         {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in paths if p.name not in varying}
         for paths in (one, other)
