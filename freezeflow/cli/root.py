@@ -23,6 +23,8 @@ COMMANDS = {
     "verify": "Check what was published, byte by byte.",
     "init": "Write a starter recipe for a model.",
     "show": "Show what a step of a recipe gave.",
+    "verdict": "Show what validations found; JSON, JUnit.",
+    "replay": "Run a comparison again, on the same inputs.",
     "graph": "Draw the steps of a recipe: text, mermaid, dot.",
     "stages": "List the stages and their parameters.",
     "schema": "Print the JSON schema of recipes, for editors.",

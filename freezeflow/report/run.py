@@ -124,6 +124,8 @@ def _results(
             yield [name, paint(verdict_line(facts[name]["verdict"]), "green", color=color)]
         if "relative_error" in facts[name] and step.error is None:
             yield [name, loss_line(facts[name])]
+        if "benchmark" in facts[name]:
+            yield [name, benchmark_line(facts[name]["benchmark"])]
         for number, file in enumerate(step.files):
             where = f"{short_path(file.path)}  {size(file.nbytes)}"
             yield [name if number == 0 else "", where]
@@ -159,6 +161,23 @@ def verdict_line(verdict: Mapping[str, Json]) -> str:
         if accuracy:
             parts.append(_accuracy(accuracy))
     return "; ".join(parts)
+
+
+def benchmark_line(found: Mapping[str, Any]) -> str:
+    """What a benchmark measured, in one line: original → result."""
+    before, after = found["original"], found["result"]
+    parts = [
+        f"{word} {before[key] * 1000:.3g} → {after[key] * 1000:.3g} ms"
+        for word, key in (
+            ("p50", "p50_seconds"),
+            ("p90", "p90_seconds"),
+            ("p99", "p99_seconds"),
+            ("first call", "first_call_seconds"),
+            ("load", "load_seconds"),
+        )
+    ]
+    parts.append(f"memory {size(before['memory_bytes'])} → {size(after['memory_bytes'])}")
+    return f"{', '.join(parts)}; {count(found['samples'], 'call')} each, in turn"
 
 
 def _accuracy(found: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ BUILTIN: Mapping[str, str] = {
     "quantize_weights": "freezeflow.stages.quantize_weights",
     "grappler": "freezeflow.stages.grappler",
     "validate": "freezeflow.stages.validate",
+    "benchmark": "freezeflow.stages.benchmark",
     "export": "freezeflow.stages.export",
 }
 

@@ -1,0 +1,119 @@
+"""Measures original and result side by side: size, load, first call, latency, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from freezeflow.context import Context
+from freezeflow.errors import StageFailed
+from freezeflow.graph.op_policy import check_runnable, uses_of
+from freezeflow.graph.walk import function_order
+from freezeflow.params import InputTree, param
+from freezeflow.proof.wishes import Random
+from freezeflow.stages.stage import Outcome, Stage, StageInput
+
+if TYPE_CHECKING:
+    from freezeflow.graph.model import Model
+    from freezeflow.tf.benchmark import Course
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """What to measure."""
+
+    calls: int = param(
+        "Calls of each side that are timed, in turn; more make p99 mean something.",
+        default=50,
+        minimum=5,
+        shorthand=True,
+    )
+    signature: str | None = param(
+        "Which signature is called; by default serving_default, else the first.", default=None
+    )
+    inputs: InputTree | None = param(
+        "A file or folder with the inputs of one call, as for `validate`; else they are seeded.",
+        default=None,
+    )
+    size: int = param("Size of unknown dimensions in seeded inputs.", default=1, minimum=1)
+    seed: int = param("Seed of the inputs.", default=0, minimum=0)
+    random: Mapping[str, Random] = param(
+        "Input key to what its seeded values look like.", default_factory=dict
+    )
+    threads: int | None = param(
+        "Threads of both sides; by default what TensorFlow takes.", default=None, minimum=1
+    )
+    grappler: bool = param("Let Grappler optimise both sides, as TensorFlow does.", default=True)
+    allow_ops: Mapping[str, str] = param(
+        "Ops that may run although they are not known to be harmless, each with the reason.",
+        default_factory=dict,
+    )
+
+
+def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
+    """Times original and result, each in a process of its own, call by call in turn.
+
+    Raises:
+        ModelRefused: One of them would run ops that are not known to be harmless.
+        StageFailed: The inputs do not fit, or a side answers with an error.
+    """
+    from freezeflow.sources.original import original_of
+    from freezeflow.sources.registry import source_files
+    from freezeflow.tf.benchmark import measure
+
+    model = stage_input.model
+    if model is None:
+        raise StageFailed("benchmark has no model to measure", hint="put `load` before it")
+    if model.variables:
+        raise StageFailed("the model still has variables", hint="put `freeze` before `benchmark`")
+    original = original_of(stage_input.source, context)
+    for graph in (original.graph, model.graph):
+        function_order(graph)
+        check_runnable(uses_of(graph), graph.functions, params.allow_ops)
+    source_bytes = sum(path.stat().st_size for path in source_files(stage_input.source))
+    course = _course(model, params, context.base)
+    found = measure(original, model, course, source_bytes, context.scratch)
+    return Outcome(model=model, facts={"benchmark": found})
+
+
+def _course(model: Model, params: Params, base: Path) -> Course:
+    from freezeflow.proof.calls import Wanted
+    from freezeflow.proof.seeded import Wish
+    from freezeflow.tf.benchmark import Course
+
+    names = list(model.signatures)
+    usual = "serving_default" if "serving_default" in names else names[0]
+    name = params.signature or usual
+    if name not in names:
+        raise StageFailed(f"there is no signature {name!r}", hint=f"There are: {', '.join(names)}.")
+    return Course(
+        signature=name,
+        wanted=Wanted(
+            usual=1,
+            seed=params.seed,
+            sizes=(params.size,),
+            wishes={
+                key: Wish(wish.shape, wish.low, wish.high, (*wish.values, *wish.vocabulary))
+                for key, wish in params.random.items()
+            },
+            files=None if params.inputs is None else base / params.inputs,
+        ),
+        calls=params.calls,
+        threads=params.threads,
+        grappler=params.grappler,
+    )
+
+
+STAGE = Stage(
+    name="benchmark",
+    summary="Measure original and result side by side: size, load, first call, latency, memory.",
+    version=1,
+    params=Params,
+    run=run,
+    role="check",
+    in_tensorflow=True,
+    reads_source=True,
+    tools=("tensorflow", "numpy"),
+)
