@@ -537,10 +537,10 @@ def forecast(plans: Sequence[Plan], *, cache_dir: AnyPath | None = None) -> tupl
     Raises:
         FreezeflowError: The cache cannot be read, or a file that a step reads is missing.
     """
-    from freezeflow.engine.forecast import forecast as foresee
+    from freezeflow.engine.forecast import forecast_plans
 
     with open_store(cache_dir, *_folders(plans)) as store:
-        return tuple(found for plan in plans for found in foresee(plan, store))
+        return forecast_plans(plans, store)
 
 
 def cached_log(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> str:

@@ -39,70 +39,127 @@ class Forecast:
 
 
 def forecast(plan: Plan, store: Store) -> tuple[Forecast, ...]:
-    """What `run` would do with each step of a plan, in the plan's order.
+    """What `run` would do with each step of a plan; see `forecast_plans`."""
+    return forecast_plans([plan], store)
+
+
+def forecast_plans(plans: Sequence[Plan], store: Store) -> tuple[Forecast, ...]:
+    """What `run` would do with each step of some plans, in their order.
 
     Raises:
         FreezeflowError: The store cannot be read, or a file that a step reads is missing.
     """
-    return tuple(_Forecaster(plan, store).steps())
+    forecaster = _Forecaster(plans, store)
+    longest = max((len(plan.steps) for plan in plans), default=0)
+    for number in range(longest):
+        forecaster.look(number)
+    return tuple(found for steps in forecaster.found for found in steps)
 
 
 class _Forecaster:
-    def __init__(self, plan: Plan, store: Store) -> None:
-        self._plan = plan
+    """Looks at the first steps of all plans, then at their second steps, and so on.
+
+    Attributes:
+        found: For each plan what is known of its steps so far.
+    """
+
+    def __init__(self, plans: Sequence[Plan], store: Store) -> None:
+        self.found: list[list[Forecast]] = [[] for _ in plans]
+        self._plans = plans
         self._store = store
-        self._noted = store.actions.noted([str(plan.recipe)])
-        self._models: dict[str, Digest] = {}
+        self._noted = store.actions.noted({str(plan.recipe) for plan in plans})
+        # For each plan the digests of the models that its steps give.
+        self._models: list[dict[str, Digest]] = [{} for _ in plans]
 
-    def steps(self) -> list[Forecast]:
-        return [self._step(step) for step in self._plan.steps]
+    def look(self, number: int) -> None:
+        """Looks at the step with a number of each plan that has one."""
+        known: list[tuple[int, Step]] = []
+        waiting: list[tuple[int, Step]] = []
+        for place, plan in enumerate(self._plans):
+            if number < len(plan.steps):
+                step = plan.steps[number]
+                is_known = all(need in self._models[place] for need in step.needs)
+                (known if is_known else waiting).append((place, step))
+        self._look_up(known)
+        self._look_behind(waiting)
 
-    def _step(self, step: Step) -> Forecast:
-        missing = [need for need in step.needs if need not in self._models]
-        if missing:
-            return self._depends(step, missing)
-        preimage = self._preimage(step, [self._models[need] for need in step.needs])
-        key = key_of(preimage)
-        ((action, reason),) = cached([(key, step)], self._store)
-        ref = StepRef(self._plan.recipe, self._plan.name, step.id)
-        if reason:
-            return Forecast(ref=ref, stage=step.stage, state="run", reason=reason, key=key)
-        if action is None:
-            before = self._last(step)
-            return Forecast(
-                ref=ref,
-                stage=step.stage,
-                state="run",
-                reason="it has not run before" if before is None else "its key changed",
-                changes=() if before is None else changes(before, preimage),
-                key=key,
+    def _look_up(self, steps: Sequence[tuple[int, Step]]) -> None:
+        """Steps whose key is known."""
+        found = self._preimages(
+            [(place, step, [self._models[place][n] for n in step.needs]) for place, step in steps]
+        )
+        keys = [key_of(preimage) for preimage in found]
+        looked = cached(
+            [(key, step) for key, (_, step) in zip(keys, steps, strict=True)], self._store
+        )
+        for (place, step), preimage, key, (action, reason) in zip(
+            steps, found, keys, looked, strict=True
+        ):
+            if action is not None:
+                self._models[place][step.id] = action.outputs.model
+                self._add(place, step, state="cached", key=key)
+                continue
+            before = None if reason else self._last(place, step)
+            why = reason or ("it has not run before" if before is None else "its key changed")
+            differs = () if before is None else changes(before, preimage)
+            self._add(place, step, state="run", reason=why, changes=differs, key=key)
+
+    def _look_behind(self, steps: Sequence[tuple[int, Step]]) -> None:
+        """Steps that need one that runs: their own part of the key is known, and may have changed."""
+        befores = [self._last(place, step) for place, step in steps]
+        ran = [
+            (*each, before)
+            for each, before in zip(steps, befores, strict=True)
+            if before is not None
+        ]
+        nows = self._preimages([(place, step, []) for place, step, _ in ran])
+        own = {
+            (place, step.id): tuple(c for c in changes(before, now) if c.field != "inputs")
+            for (place, step, before), now in zip(ran, nows, strict=True)
+        }
+        for place, step in steps:
+            differs = own.get((place, step.id))
+            missing = [need for need in step.needs if need not in self._models[place]]
+            why = f"it needs {', '.join(missing)}, which runs"
+            if differs is None:
+                self._add(place, step, state="run", reason="it has not run before")
+            else:
+                state: Literal["run", "depends"] = "run" if differs else "depends"
+                self._add(place, step, state=state, reason=why, changes=differs)
+
+    def _add(
+        self,
+        place: int,
+        step: Step,
+        *,
+        state: Literal["cached", "run", "depends"],
+        reason: str = "",
+        changes: tuple[Change, ...] = (),
+        key: Digest | None = None,
+    ) -> None:
+        ref = self._ref(place, step)
+        self.found[place].append(
+            Forecast(
+                ref=ref, stage=step.stage, state=state, reason=reason, changes=changes, key=key
             )
-        self._models[step.id] = action.outputs.model
-        return Forecast(ref=ref, stage=step.stage, state="cached", key=key)
-
-    def _depends(self, step: Step, missing: Sequence[str]) -> Forecast:
-        """The step's own part of the key is known, and may have changed, too."""
-        before = self._last(step)
-        own: tuple[Change, ...] = ()
-        if before is not None:
-            now = self._preimage(step, [])
-            own = tuple(c for c in changes(before, now) if c.field != "inputs")
-        needed = ", ".join(missing)
-        return Forecast(
-            ref=StepRef(self._plan.recipe, self._plan.name, step.id),
-            stage=step.stage,
-            state="run" if own or before is None else "depends",
-            reason=f"it needs {needed}, which runs" if before else "it has not run before",
-            changes=own,
         )
 
-    def _preimage(self, step: Step, inputs: Sequence[Digest]) -> Preimage:
-        (found,) = preimages([KeyInput(self._plan, step, tuple(inputs))], self._store)
-        if isinstance(found, FreezeflowError):
-            raise found
+    def _preimages(self, steps: Sequence[tuple[int, Step, Sequence[Digest]]]) -> list[Preimage]:
+        wanted = [
+            KeyInput(self._plans[place], step, tuple(inputs)) for place, step, inputs in steps
+        ]
+        found = []
+        for preimage in preimages(wanted, self._store):
+            if isinstance(preimage, FreezeflowError):
+                raise preimage
+            found.append(preimage)
         return found
 
-    def _last(self, step: Step) -> Preimage | None:
-        key = self._noted.get(StepRef(self._plan.recipe, self._plan.name, step.id).place)
+    def _last(self, place: int, step: Step) -> Preimage | None:
+        key = self._noted.get(self._ref(place, step).place)
         file = self._store.actions.file(key) if key else None
         return file.preimage if file else None
+
+    def _ref(self, place: int, step: Step) -> StepRef:
+        plan = self._plans[place]
+        return StepRef(plan.recipe, plan.name, step.id)

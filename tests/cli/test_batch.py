@@ -64,6 +64,14 @@ def test_select(cli: Cli, zoo: Path) -> None:
     assert "zoo.yaml has 4 models, and this takes one" in done.stderr
 
 
+def test_models_with_the_same_weights_share_them(cli: Cli, zoo: Path) -> None:
+    """Ten fine-tuned copies of a backbone take the room of one, but for what differs."""
+    assert cli("run", "zoo.yaml", "--select", "ant").returncode == 0
+    one = json.loads(cli("cache", "info", "--json").stdout)["adopted_bytes"]
+    assert cli("run", "zoo.yaml").returncode == 0
+    assert json.loads(cli("cache", "info", "--json").stdout)["adopted_bytes"] == one > 0
+
+
 # ---------------------------------------------------------------- nothing to do
 
 
