@@ -219,7 +219,7 @@ def function_names(data: bytes) -> tuple[str, ...]:
 
 # A set of attributes that many nodes share, by identity, with the functions that it names.
 _known_sets: dict[int, tuple[Mapping[str, bytes], tuple[str, ...]]] = {}
-_MOST_KNOWN_SETS = 131072
+_MOST_KNOWN_SETS = 32768
 
 
 def functions_in(values: Mapping[str, bytes]) -> tuple[str, ...]:

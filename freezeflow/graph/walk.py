@@ -70,7 +70,7 @@ def reached_functions(graph: Graph, nodes: Iterable[Node]) -> list[str]:
 
 # What functions name, by the identity of their nodes, which an entry keeps alive.
 _known_bodies: dict[int, tuple[Mapping[str, Node], Sequence[str]]] = {}
-_MOST_KNOWN_BODIES = 65536
+_MOST_KNOWN_BODIES = 4096
 
 
 def callees(graph: Graph, name: str) -> list[str]:
