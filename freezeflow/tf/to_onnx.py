@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph.model import Model
@@ -59,24 +60,19 @@ def to_onnx(
         ModelRefused: ONNX or its converter does not take the model.
     """
     import onnx
-    from tf2onnx import convert
-    from tf2onnx.handler import tf_op
+    import tf2onnx.tfonnx  # brings the handlers that the table is made of
 
-    table = tf_op.create_mapping(opset, None)
+    table = tf2onnx.handler.tf_op.create_mapping(opset, None)
     look(model, dataclasses.replace(profile, ops={*table, *_REWRITTEN}, helps=_HELPS))
     # tf2onnx 1.17 asks NumPy for a name that NumPy 2 no longer has; this process does nothing else.
     np.product = np.prod  # type: ignore[attr-defined]
-    with converter("tf2onnx", model):
-        proto, storage = convert._convert_common(
-            graph_def_of(model),
-            name="freezeflow",
-            large_model=external,
-            opset=opset,
-            input_names=[f"{node}:0" for node in nodes.inputs.values()],
-            output_names=[f"{node}:0" for node in nodes.outputs.values()],
-            tensors_to_rename={f"{node}:0": key for side in nodes for key, node in side.items()},
-        )
-    _check_known(proto)
+    try:
+        proto, storage = _converted(model, nodes, opset, external=external, optimised=False)
+    except ModelRefused:
+        # Functional control flow is mostly taken as it is, and some of it only after Grappler.
+        if external:
+            raise
+        proto, storage = _converted(model, nodes, opset, external=False, optimised=True)
     proto.producer_name, proto.producer_version = "freezeflow by tf2onnx", ""
     proto.doc_string = ""
     contents = storage.name_to_tensor_data if external else {}
@@ -86,6 +82,32 @@ def to_onnx(
     to.write_bytes(proto.SerializeToString(deterministic=True))
     used = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     return {"opset": used, "onnx_nodes": len(proto.graph.node), "onnx": onnx.__version__}
+
+
+def _converted(
+    model: Model, nodes: Names, opset: int, *, external: bool, optimised: bool
+) -> tuple[Any, Any]:
+    """What tf2onnx makes of a model: the ModelProto, and the contents that it keeps outside."""
+    from tf2onnx import convert, tf_loader
+
+    inputs, outputs = ([f"{node}:0" for node in side.values()] for side in nodes)
+    with converter("tf2onnx", model):
+        graph_def = graph_def_of(model)
+        if optimised:
+            with tf.Graph().as_default():
+                tf.import_graph_def(graph_def, name="")
+                graph_def = tf_loader.tf_optimize(inputs, outputs, graph_def)
+        proto, storage = convert._convert_common(
+            graph_def,
+            name="freezeflow",
+            large_model=external,
+            opset=opset,
+            input_names=inputs,
+            output_names=outputs,
+            tensors_to_rename={f"{node}:0": key for side in nodes for key, node in side.items()},
+        )
+    _check_known(proto)
+    return proto, storage
 
 
 def _check_known(proto: Any) -> None:
