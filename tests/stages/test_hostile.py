@@ -28,7 +28,7 @@ stages:
   - freeze
   - strip
   - fold
-  - validate: {{samples: 1}}
+  - validate: {{samples: 1, random: {{x: {{shape: []}}}}}}
   - export: build/{name}.pb
 """
 
@@ -149,7 +149,7 @@ def ended(tmp_path_factory):
         recipe.write_text(RECIPE.format(source=source, name=name))
         recipes.append(recipe)
     plans = [plan for path in recipes for plan in load_plans(path, cache_dir=folder / "cache")]
-    options = RunOptions(keep_going=True, step_seconds=SECONDS, memory_bytes=3 * 2**30)
+    options = RunOptions(keep_going=True, step_seconds=SECONDS, mem_limit=3 * 2**30)
     store = Store.open(folder / "cache")
     started = time.monotonic()
     result = run_plans(plans, store, options)
@@ -193,7 +193,7 @@ def test_a_function_that_calls_itself_is_refused(ended):
     failed = [step for step in ended[0]["recursive"].values() if step.status == "failed"]
     assert len(failed) == 1
     assert failed[0].error.exit_code == 5
-    assert "circle" in failed[0].error.message
+    assert "calls itself" in failed[0].error.message
 
 
 def test_an_endless_loop_is_ended(ended):
