@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         load_recipes,
         run,
     )
+    from freezeflow.api.releases import check_lock, diff, lock, rebuild, release, sign, verify
     from freezeflow.engine.results import RunResult, StepResult
     from freezeflow.errors import (
         FreezeflowError,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     )
     from freezeflow.graph.inspection import Inspection
     from freezeflow.graph.model import Model
-    from freezeflow.releases import check_lock, diff, lock, rebuild, release, sign, verify
 
 __all__ = [
     "FreezeflowError",
@@ -87,7 +87,7 @@ _HOMES = {
     **dict.fromkeys(("RunResult", "StepResult"), "freezeflow.engine.results"),
     **dict.fromkeys(
         ("check_lock", "diff", "lock", "rebuild", "release", "sign", "verify"),
-        "freezeflow.releases",
+        "freezeflow.api.releases",
     ),
     "Inspection": "freezeflow.graph.inspection",
     "Model": "freezeflow.graph.model",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,6 +16,9 @@ Shape = tuple[int | None, ...] | None
 
 # What JSON can hold.
 Json = Any
+
+# A path as callers of the API may give it.
+AnyPath = str | os.PathLike[str]
 
 
 class Digest(NamedTuple):

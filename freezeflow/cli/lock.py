@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from freezeflow import releases
+from freezeflow.api import releases
 from freezeflow.cli.options import json_option, set_option
 from freezeflow.cli.run import exit_code, progress
 from freezeflow.cli.wrap import colored, tell

@@ -12,7 +12,7 @@ import click
 
 from freezeflow.api import find_source, load_plans
 from freezeflow.cli.wrap import Wishes
-from freezeflow.engine.choosing import Shard
+from freezeflow.engine.options import Shard
 from freezeflow.errors import UsageError
 from freezeflow.plan import Plan, names_hint, selected
 from freezeflow.values import Json

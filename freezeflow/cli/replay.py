@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from freezeflow import proofs
+from freezeflow.api import proofs
 from freezeflow.cli.options import json_option, select_option, set_option
 from freezeflow.cli.wrap import colored
 

@@ -22,8 +22,8 @@ from freezeflow.cli.options import (
     shard_option,
 )
 from freezeflow.cli.wrap import colored, tell
-from freezeflow.engine.choosing import Shard
 from freezeflow.engine.events import Event, OnEvent
+from freezeflow.engine.options import Shard
 from freezeflow.engine.results import RunResult, StepResult
 from freezeflow.errors import RecipeError
 from freezeflow.plan import Plan

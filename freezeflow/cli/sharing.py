@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-from freezeflow import shared_cache
+from freezeflow.api import shared_cache
 from freezeflow.cli.options import json_option, set_option, setting_option
 from freezeflow.report.text import count, size
 from freezeflow.settings import kinds

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from freezeflow import releases
+from freezeflow.api import releases
 from freezeflow.cli.options import json_option
 from freezeflow.errors import UsageError
 from freezeflow.report.release import signed_to_json

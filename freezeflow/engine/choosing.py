@@ -6,25 +6,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from freezeflow.engine.options import Shard
 from freezeflow.engine.results import RunResult
 from freezeflow.errors import FreezeflowError, UsageError
 from freezeflow.plan import Plan
 from freezeflow.store.files import write_checked_later
 from freezeflow.store.store import Store
 from freezeflow.values import Digest, ModelSource
-
-
-class Shard(NamedTuple):
-    """One of several parts of a batch, counted from 1."""
-
-    number: int
-    of: int
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
-
 
 # ---------------------------------------------------------------- what failed
 

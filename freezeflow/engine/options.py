@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from typing import NamedTuple
 
 from freezeflow.store.remote.options import RemoteOptions
 
 ALL_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+class Shard(NamedTuple):
+    """One of several parts of a batch, counted from 1."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

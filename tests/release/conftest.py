@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from freezeflow import releases
+from freezeflow.api import releases
 from tests.cli.conftest import COMMAND, ROOT, cli, environment, folder, imported
 
 __all__ = ["cli", "environment", "folder", "imported", "project", "released", "signed"]

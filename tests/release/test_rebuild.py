@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from freezeflow import releases
+from freezeflow.api import releases
 from freezeflow.cli.rebuild import command
 from freezeflow.errors import UsageError
 from freezeflow.release.rebuild import EXIT_CODES

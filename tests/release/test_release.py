@@ -15,7 +15,7 @@ import pytest
 import yaml
 from referencing import Registry, Resource
 
-from freezeflow import releases
+from freezeflow.api import releases
 from freezeflow.errors import FreezeflowError, StageFailed, UsageError
 from freezeflow.release.folder import NotStrict
 

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from freezeflow import releases
+from freezeflow.api import releases
 from freezeflow.errors import MissingExtra, UsageError, ValidationFailed
 from freezeflow.release import signing
 from freezeflow.release.signing import KEY_VARIABLE, new_key, signatures_of

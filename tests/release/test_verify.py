@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from freezeflow import releases
+from freezeflow.api import releases
 from freezeflow.errors import UsageError
 
 

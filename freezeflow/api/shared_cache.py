@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from freezeflow.api import AnyPath, load_plans, load_settings, open_store
+from freezeflow.api.recipes import load_plans, load_settings, open_store
 from freezeflow.errors import UsageError
+from freezeflow.values import AnyPath
 
 if TYPE_CHECKING:
     from freezeflow.engine.shared import SharedCache, Traffic

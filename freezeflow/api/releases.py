@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from freezeflow.api import AnyPath, cached_model, load_plans, load_settings, open_store, run
+from freezeflow.api.recipes import cached_model, load_plans, load_settings, open_store, run
 from freezeflow.errors import UsageError, ValidationFailed
 from freezeflow.plan import selected
+from freezeflow.values import AnyPath
 
 if TYPE_CHECKING:
     from freezeflow.engine.events import OnEvent

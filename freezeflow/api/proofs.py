@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from freezeflow.api import AnyPath, load_plans, open_store
+from freezeflow.api.recipes import load_plans, open_store
 from freezeflow.errors import UsageError
 from freezeflow.plan import selected
-from freezeflow.values import Json
+from freezeflow.values import AnyPath, Json
 
 if TYPE_CHECKING:
     from freezeflow.engine.verdicts import StepVerdict

@@ -1,251 +1,28 @@
-"""What freezeflow offers to Python; the command line is built on it.
-
-    import freezeflow
-
-    print(freezeflow.inspect("models/digits").signatures)
-    freezeflow.freeze_to("models/digits", "digits.pb")
-    result = freezeflow.run("pipelines/digits.yaml", on_event=print)
-
-For whatever a user can mend, each function raises a `freezeflow.FreezeflowError` that says where and
-what to do.
-"""
+"""Recipes: load, choose, run, and what their steps gave; the settings and the cache behind them."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
-import functools
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from freezeflow.errors import RecipeError, UsageError
-from freezeflow.values import Json, ModelSource
+from freezeflow.values import AnyPath, Json
 
 if TYPE_CHECKING:
-    from freezeflow.engine.choosing import Shard
-    from freezeflow.engine.direct import ChainResult
     from freezeflow.engine.events import OnEvent
     from freezeflow.engine.forecast import Forecast
+    from freezeflow.engine.options import Shard
     from freezeflow.engine.results import RunResult
     from freezeflow.engine.unchanged import Record
-    from freezeflow.graph.inspection import Inspection
     from freezeflow.graph.model import Model
     from freezeflow.plan import Plan
     from freezeflow.settings.settings import Settings
     from freezeflow.spec.recipe import Recipe
-    from freezeflow.stages.stage import Stage, WrittenFile
     from freezeflow.store.store import Store
-
-AnyPath = str | os.PathLike[str]
-
-# What `freeze` does, in order.
-CHAIN = ("load", "freeze", "strip")
-
-
-# ---------------------------------------------------------------- models
-
-
-def find_source(
-    path: AnyPath,
-    *,
-    signatures: Sequence[str] | None = None,
-    tags: Sequence[str] | None = None,
-    inputs: Sequence[str] = (),
-    outputs: Sequence[str] = (),
-    checkpoint: AnyPath | None = None,
-    averages: bool = False,
-    custom_objects: Sequence[str] = (),
-) -> ModelSource:
-    """Which kind of model a path names, and which part of it is wanted.
-
-    Args:
-        path: A SavedModel folder, a ``.keras`` or ``.h5`` file, a checkpoint's prefix, or a ``.pb``
-            or ``.pbtxt`` graph.
-        signatures: Names of signatures; None for ``serving_default``, else the only one.
-        tags: The meta graph's tag set; None for ``serve``, else the only one.
-        inputs: For graphs without signatures: names of the tensors to feed.
-        outputs: For graphs without signatures: names of the tensors to fetch.
-        checkpoint: Prefix of a checkpoint whose values are taken for the variables of a SavedModel
-            or a graph file.
-        averages: Take the moving averages of the variables that have one.
-        custom_objects: For Keras files: modules with the model's own layers and functions.
-
-    Raises:
-        UsageError: There is nothing at that path.
-        ModelRefused: What is there is no model.
-    """
-    from freezeflow.sources.guess import find_model
-
-    kind, found = find_model(os.fspath(path))
-    return ModelSource(
-        kind=kind,
-        path=found.absolute(),
-        tags=None if tags is None else tuple(tags),
-        signatures=None if signatures is None else tuple(signatures),
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
-        weights=None if checkpoint is None else Path(checkpoint).absolute(),
-        averages=averages,
-        custom_objects=tuple(custom_objects),
-    )
-
-
-def inspect(
-    path: AnyPath | ModelSource,
-    *,
-    tags: Sequence[str] | None = None,
-    check_weights: bool = False,
-) -> Inspection:
-    """What a model consists of, and what would stop a freeze; without TensorFlow (but for Keras files).
-
-    Args:
-        path: The model, as for `find_source`, or what that gave.
-        tags: The meta graph to look at; None for ``serve``, else the only one.
-        check_weights: Read every weight and compare it with its checksum, too.
-
-    Raises:
-        UsageError: There is nothing at that path.
-        ModelRefused: It cannot be read at all, or lacks that meta graph.
-    """
-    from freezeflow.engine.inspect import inspect_source
-
-    wanted = path if isinstance(path, ModelSource) else find_source(path, tags=tags)
-    return inspect_source(wanted, check_weights=check_weights)
-
-
-def freeze(
-    path: AnyPath | ModelSource,
-    *,
-    signatures: Sequence[str] | None = None,
-    tags: Sequence[str] | None = None,
-    inputs: Sequence[str] = (),
-    outputs: Sequence[str] = (),
-    bind: Mapping[str, bool | int | float | str] | None = None,
-    written: Literal["error", "keep", "drop"] = "error",
-    tables: Literal["init", "inline"] = "init",
-) -> Model:
-    """Loads, freezes and strips a model; without TensorFlow (but for Keras files).
-
-    Args:
-        path: The model; this and the others as for `find_source`. Or what that gave, which then
-            says it all.
-        signatures: Names of signatures.
-        tags: The meta graph's tag set.
-        inputs: For graphs without signatures: names of the tensors to feed.
-        outputs: For graphs without signatures: names of the tensors to fetch.
-        bind: Inputs fixed to a value, by signature key or tensor name.
-        written: What to do about a variable that a signature writes and an output sees.
-        tables: Static look-up tables keep an initializer, or become pure ops.
-
-    Returns:
-        The frozen model. Its large constants are references into the model's own files, which must
-        stay as they are while it is used.
-
-    Raises:
-        UsageError: There is nothing at that path.
-        ModelRefused: It is damaged, or cannot be frozen with its meaning kept.
-    """
-    from freezeflow.engine.direct import run_chain
-
-    wanted = (
-        path
-        if isinstance(path, ModelSource)
-        else find_source(path, signatures=signatures, tags=tags, inputs=inputs, outputs=outputs)
-    )
-    stages = _chain(bind=dict(bind or {}), written=written, tables=tables)
-    return run_chain(wanted, stages, base=Path.cwd(), scratch=_scratch_until_exit()).model
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class FrozenFiles:
-    """What `freeze_to` wrote.
-
-    Args:
-        files: The frozen graph, its manifest, then the files of external weights.
-        facts: Figures of each stage, by its name.
-        warnings: What a user should know.
-    """
-
-    files: tuple[WrittenFile, ...]
-    facts: Mapping[str, Mapping[str, Json]]
-    warnings: tuple[str, ...]
-
-
-def freeze_to(
-    path: AnyPath | ModelSource,
-    to: AnyPath,
-    *,
-    signatures: Sequence[str] | None = None,
-    tags: Sequence[str] | None = None,
-    inputs: Sequence[str] = (),
-    outputs: Sequence[str] = (),
-    bind: Mapping[str, bool | int | float | str] | None = None,
-    written: Literal["error", "keep", "drop"] = "error",
-    tables: Literal["init", "inline"] = "init",
-    weights: Literal["inline", "external"] = "inline",
-) -> FrozenFiles:
-    """Freezes a model into a ``.pb`` (or ``.pbtxt``) file with its manifest beside it.
-
-    Args:
-        path: The model; this and the others as for `freeze`.
-        to: The file to write; one that is there is replaced.
-        signatures: Names of signatures.
-        tags: The meta graph's tag set.
-        inputs: For graphs without signatures: names of the tensors to feed.
-        outputs: For graphs without signatures: names of the tensors to fetch.
-        bind: Inputs fixed to a value, by signature key or tensor name.
-        written: What to do about a variable that a signature writes and an output sees.
-        tables: Static look-up tables keep an initializer, or become pure ops.
-        weights: Large weights go into the file, or into files beside it, to which `load_graph` points.
-
-    Raises:
-        UsageError: There is nothing at that path, or `to` does not end in .pb or .pbtxt.
-        ModelRefused: It is damaged, or cannot be frozen with its meaning kept; nothing is written.
-        StageFailed: The files cannot be written; nothing partial is left.
-    """
-    from freezeflow.engine.direct import run_chain
-
-    wanted = (
-        path
-        if isinstance(path, ModelSource)
-        else find_source(path, signatures=signatures, tags=tags, inputs=inputs, outputs=outputs)
-    )
-    export = _stage("export")
-    values = {"to": os.fspath(to), "weights": weights}
-    params = export.params_for(values)(**values)
-    for name, message in export.problems(params):
-        raise UsageError(message, where=name)
-    stages = _chain(bind=dict(bind or {}), written=written, tables=tables)
-    done = run_chain(wanted, [*stages, (export, params)], base=Path.cwd())
-    return _frozen_files(done)
-
-
-def load_graph(path: AnyPath, *, verify: bool = False) -> Any:
-    """A frozen graph as TensorFlow's ``GraphDef``, for ``tf.import_graph_def``.
-
-    Weights that were exported with ``weights: external`` are pointed at; TensorFlow maps their files into
-    memory when the graph runs, so that processes share them.
-
-    Args:
-        path: The ``.pb`` or ``.pbtxt`` file; the folder of its weights lies beside it.
-        verify: First hash the graph and its weights, and compare with the manifest.
-
-    Raises:
-        ModelRefused: The file holds no graph, a file of weights is missing or too short, or a file
-            is not what the manifest says.
-    """
-    from freezeflow.exports.manifest import manifest_path
-    from freezeflow.tf.mapped import load_graph as load
-
-    file = Path(path).absolute()
-    return load(file, manifest_path(file), verify=verify)
-
-
-# ---------------------------------------------------------------- recipes
 
 
 def load_recipes(path: AnyPath, *, set_vars: Mapping[str, str] | None = None) -> tuple[Recipe, ...]:
@@ -580,9 +357,6 @@ def cached_model(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> 
         return find(plan, step, store)
 
 
-# ---------------------------------------------------------------- settings
-
-
 def load_settings(*folders: Path, flags: Mapping[str, object] | None = None) -> Settings:
     """The settings that hold for what lies in some folders.
 
@@ -596,9 +370,6 @@ def load_settings(*folders: Path, flags: Mapping[str, object] | None = None) -> 
     from freezeflow.settings.resolve import settings_for
 
     return settings_for(folders or [Path.cwd()], flags)
-
-
-# ---------------------------------------------------------------- what the functions share
 
 
 def _parents(files: Sequence[Path]) -> list[Path]:
@@ -628,12 +399,6 @@ def _folders(plans: Sequence[Plan]) -> list[Path]:
     return list(dict.fromkeys(plan.recipe.parent for plan in plans))
 
 
-def _chain(**freeze: Any) -> list[tuple[Stage, Any]]:
-    """The stages of `CHAIN` with their parameters: those of ``freeze`` as given, else the defaults."""
-    stages = [_stage(name) for name in CHAIN]
-    return [(stage, stage.params(**freeze if stage.name == "freeze" else {})) for stage in stages]
-
-
 def _check_outputs(plans: Sequence[Plan]) -> None:
     """Refuses recipes that write over each other's files."""
     writers: dict[Path, Plan] = {}
@@ -647,12 +412,6 @@ def _check_outputs(plans: Sequence[Plan]) -> None:
                 )
 
 
-def _stage(name: str) -> Stage:
-    from freezeflow.stages.registry import stage_named
-
-    return stage_named(name)
-
-
 @contextlib.contextmanager
 def open_store(cache_dir: AnyPath | None, *projects: Path) -> Iterator[Store]:
     """The cache in a folder; without one, in that which the settings of projects' folders name."""
@@ -664,22 +423,3 @@ def open_store(cache_dir: AnyPath | None, *projects: Path) -> Iterator[Store]:
         yield store
     finally:
         store.close()
-
-
-@functools.cache
-def _scratch_until_exit() -> Path:
-    """A folder for constants of models that the caller holds, and no file of theirs does."""
-    from freezeflow.store.files import remove_tree
-
-    folder = Path(tempfile.mkdtemp(prefix="freezeflow-"))
-    atexit.register(remove_tree, folder)
-    return folder
-
-
-def _frozen_files(done: ChainResult) -> FrozenFiles:
-    names = [*CHAIN, "export"]
-    return FrozenFiles(
-        files=done.outcomes[-1].files,
-        facts={name: outcome.facts for name, outcome in zip(names, done.outcomes, strict=True)},
-        warnings=done.warnings,
-    )
