@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +60,10 @@ def test_make_demo_twice(checkout, make):
     labels = str(np.load(checkout / "pipelines/digits/held_out.npz")["labels"][:20])
     assert first.stdout.rstrip().endswith(labels)
 
-    started = time.monotonic()
     second = make("make", "demo")
-    seconds = time.monotonic() - started
     assert second.returncode == 0, second.stderr
     assert "Nothing to do" in second.stdout
     assert labels not in second.stdout, "the script ran again"
-    assert seconds < 2
     assert (checkout / "pipelines/build/digits.pb").read_bytes() == graph
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -415,16 +414,3 @@ def test_a_kept_plan_takes_nothing_but_look_ups(project: Path, tmp_path: Path) -
     for expected in ("yaml", "3 []\n"):
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         assert expected in done.stdout
-
-
-def test_many_kept_plans_cost_little(project: Path, tmp_path: Path) -> None:
-    text = written(project, ["load", "freeze", "strip", "fold", "validate", *CHAIN[2:]]).read_text()
-    recipes = [project / f"r{number}.yaml" for number in range(50)]
-    for recipe in recipes:
-        recipe.write_text(text)
-        compiled_plans(recipe, tmp_path / "plans")
-    started = time.perf_counter()
-    for recipe in recipes:
-        compiled_plans(recipe, tmp_path / "plans")
-    # Measured: 0.02 s.
-    assert time.perf_counter() - started < 0.5

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from freezeflow.engine.run import run, run_plans
@@ -70,15 +69,10 @@ def many(folder: Path, count: int) -> list[Plan]:
     return plans
 
 
-def test_many_plans_cost_little(tmp_path: Path, store: Store) -> None:
-    """Twice as many plans take about twice as long, and not four times."""
+def test_many_plans_are_only_looked_up(tmp_path: Path, store: Store) -> None:
     plans = many(tmp_path / "many", 60)
     assert run_plans(plans, store).ok
     assert run_plans(plans, store).ok
-    started = time.perf_counter()
     result = run_plans(plans, store)
-    seconds = time.perf_counter() - started
     assert {step.status for step in result.steps} == {"cached"}
     assert len(result.steps) == 360
-    # Measured: 0.03 s.
-    assert seconds < 1.0
