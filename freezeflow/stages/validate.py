@@ -19,6 +19,7 @@ from freezeflow.machine import available_bytes
 from freezeflow.params import InputTree, param
 from freezeflow.proof.wishes import Random
 from freezeflow.stages.stage import Demands, Outcome, Stage, StageInput
+from freezeflow.store.files import remove_tree
 from freezeflow.store.hashing import hash_file
 from freezeflow.values import Json, ModelSource
 
@@ -212,7 +213,8 @@ def _check_memory(model: Model, context: Context) -> None:
 def _leave_evidence(verdict: dict[str, Json], context: Context) -> None:
     """Puts aside what it takes to look into a difference, and to see it again."""
     folder = context.scratch / EVIDENCE
-    folder.mkdir(exist_ok=True)
+    remove_tree(folder)
+    folder.mkdir()
     (context.scratch / INPUTS_FILE).rename(folder / INPUTS_FILE)
     verdict["inputs"] = str(hash_file(folder / INPUTS_FILE))
     if (context.scratch / SUBGRAPH_FOLDER).is_dir():

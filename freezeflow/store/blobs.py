@@ -147,7 +147,10 @@ class Blobs:
         """
         if self.claims is not None:
             with self._index.transaction():
-                os.write(self.claims, f"{digest.hex}\n".encode())
+                try:
+                    os.write(self.claims, f"{digest.hex}\n".encode())
+                except OSError as error:
+                    raise writing_failed(error, self.folder) from error
         path = self.path(digest)
         try:
             if os.stat(path).st_size != nbytes:

@@ -110,7 +110,12 @@ class Store:
             with contextlib.suppress(OSError):  # some network file systems have no locks
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             claims = _claims_of(Path(name))
-            self.blobs.claims = os.open(claims, _APPEND, 0o644)
+            try:
+                self.blobs.claims = os.open(claims, _APPEND, 0o644)
+            except OSError as error:
+                os.close(descriptor)
+                os.unlink(name)
+                raise writing_failed(error, running) from error
         try:
             yield
         finally:

@@ -26,6 +26,7 @@ from freezeflow.proof.divergence import Divergence
 from freezeflow.proof.dtypes import Array
 from freezeflow.proof.judge import Measure
 from freezeflow.proof.requests import Request, encode_requests, read_requests
+from freezeflow.store.files import remove_tree
 from freezeflow.tf.looking import Looker, Pair
 from freezeflow.tf.sessions import exact_config, settings
 from freezeflow.tf.sides import full_name
@@ -53,7 +54,22 @@ def save_subgraph(
         Whether it could be cut out, and shows the difference when it runs alone.
     """
     folder = scratch / SUBGRAPH_FOLDER
-    folder.mkdir(exist_ok=True)
+    remove_tree(folder)
+    folder.mkdir()
+    saved = _saved(found, original, result, pair, measure, folder)
+    if not saved:
+        remove_tree(folder)
+    return saved
+
+
+def _saved(
+    found: Divergence,
+    original: Graph,
+    result: Graph,
+    pair: Pair,
+    measure: Measure,
+    folder: Path,
+) -> bool:
     there = _cut_out(original, found.original, found.ends[0], pair.original, feeds_constants=True)
     here = _cut_out(result, found.result, found.ends[1], pair.result, feeds_constants=False)
     if here is None:
@@ -159,7 +175,7 @@ def _cut_out(
             inside = tensor in region and not (feeds_constants and _is_source(values, tensor))
             if not inside and tensor not in fed:
                 value = values.value(tensor) if _can_be_fed(values, tensor) else None
-                if value is None:
+                if value is None or value.dtype.names == _HANDLE:
                     inside = True
                 else:
                     fed[tensor] = "/fed_".join(map(str, split(tensor)))
@@ -194,19 +210,24 @@ def _recorded(value: Array) -> tuple[Graph, dict[str, Array]]:
 
 
 # Without what was in front of them these mean nothing.
-_UNFED = frozenset({"Placeholder", "PlaceholderV2", "VarHandleOp", "VariableV2", "Variable"})
+_INPUTS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
+_VARIABLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
+_UNFED = _INPUTS | _VARIABLES
+
+# The dtype in which a session gives a resource handle, which cannot be fed.
+_HANDLE = ("resource",)
 
 
 def _is_source(values: Looker, tensor: str) -> bool:
-    """Whether a tensor is read from a variable, or is a constant."""
+    """Whether a tensor is read from a variable, is a constant, or is fed."""
     node = values.nodes[node_of(tensor)]
-    return node.op == "Const" or any(
+    return node.op in _INPUTS | {"Const"} or any(
         values.nodes[node_of(t)].op in _UNFED for t in data_inputs(node)
     )
 
 
 def _can_be_fed(values: Looker, tensor: str) -> bool:
-    return values.nodes[node_of(tensor)].op not in _UNFED - {"Placeholder", "PlaceholderV2"}
+    return values.nodes[node_of(tensor)].op not in _VARIABLES
 
 
 def _plain(node: Node) -> dict[str, bytes]:
