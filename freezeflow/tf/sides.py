@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,8 +107,14 @@ class Side(NamedTuple):
         try:
             results = session.run(fetches, {**self.always, **feeds})
         except (tf.errors.OpError, ValueError) as error:
-            return Refusal(_first_reason(str(error)))
+            return Refusal(_first_reason(str(error)) + _failing_node(str(error)))
         return {key: np.asarray(value) for key, value in results.items()}
+
+
+def _failing_node(text: str) -> str:
+    """The node that TensorFlow's error names, to stand behind the reason; empty where it names none."""
+    found = re.search(r"\{\{node ([^}]*)\}\}", text)
+    return f" (node {found[1]})" if found else ""
 
 
 def _first_reason(text: str) -> str:

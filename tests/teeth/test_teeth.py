@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -82,6 +83,14 @@ def test_calls_run_without_grappler_too(frozen, tmp_path):
     assert validate(source, model, tmp_path / "v", samples=8)["equal"] is True
 
 
+def blamed_by(verdict):
+    """The nodes that a verdict names: where values part, or where the result refuses a call."""
+    if verdict["divergence"] is not None:
+        return nodes_named(verdict["divergence"])
+    refusals = [text for found in verdict["signatures"].values() for text in found["disagreements"]]
+    return {name for text in refusals for name in re.findall(r"\(node ([^)]*)\)", text)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model_class", MODELS, ids=lambda model: model.__name__)
 def test_every_fault_outside_tolerance_is_caught(frozen, tmp_path, model_class):
@@ -100,8 +109,7 @@ def test_every_fault_outside_tolerance_is_caught(frozen, tmp_path, model_class):
                 continue
             caught += 1
             found = verdict["divergence"]
-            # Without a divergence the result refuses what the original takes: no node is named.
-            is_named = found is not None and bool(nodes_named(found) & faulty.blamed)
+            is_named = bool(blamed_by(verdict) & faulty.blamed)
             named.append((is_named, kind, found))
     wrong = [entry for entry in named if not entry[0]]
     assert caught >= 20
