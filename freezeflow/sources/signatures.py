@@ -77,11 +77,12 @@ def choose_signatures(
 def read_signature(message: Any) -> Signature:
     """The signature of a ``SignatureDef``; keys in sorted order.
 
-    A sparse tensor becomes three ends (``key.indices``, ``key.values``, ``key.dense_shape``), any
-    other composite one end for each component (``key.0``, ``key.1``).
+    A composite tensor becomes an end for each component (``key.0``, ``key.1``), in the order of
+    ``tf.nest.flatten(value, expand_composites=True)``: indices, values, dense shape of a sparse one.
 
     Raises:
-        ModelRefused: An end has a dtype that is not known, or names no tensor.
+        ModelRefused: An end has a dtype that is not known, names no tensor, or has the name of
+            another one's component.
     """
     return Signature(_ends(message.inputs), _ends(message.outputs))
 
@@ -97,7 +98,17 @@ def ends_of(signatures: Mapping[str, Signature]) -> list[str]:
 
 
 def _ends(infos: Any) -> dict[str, TensorSpec]:
-    return {key: spec for name in sorted(infos) for key, spec in _parts(name, infos[name])}
+    ends: dict[str, TensorSpec] = {}
+    for name in sorted(infos):
+        for key, spec in _parts(name, infos[name]):
+            if key in ends:
+                raise ModelRefused(
+                    f"a signature has an end {key!r} and a composite one with a component of that"
+                    " name",
+                    hint="Call one of them something else and save the model again.",
+                )
+            ends[key] = spec
+    return ends
 
 
 def _parts(key: str, info: Any) -> Iterator[tuple[str, TensorSpec]]:
@@ -106,9 +117,9 @@ def _parts(key: str, info: Any) -> Iterator[tuple[str, TensorSpec]]:
         shape = attrs.read_shape(info.tensor_shape)
         rank = None if shape is None else len(shape)
         sparse = info.coo_sparse
-        yield f"{key}.indices", _spec(key, sparse.indices_tensor_name, DType.INT64, (None, rank))
-        yield f"{key}.values", _spec(key, sparse.values_tensor_name, info.dtype, (None,))
-        yield f"{key}.dense_shape", _spec(key, sparse.dense_shape_tensor_name, DType.INT64, (rank,))
+        yield f"{key}.0", _spec(key, sparse.indices_tensor_name, DType.INT64, (None, rank))
+        yield f"{key}.1", _spec(key, sparse.values_tensor_name, info.dtype, (None,))
+        yield f"{key}.2", _spec(key, sparse.dense_shape_tensor_name, DType.INT64, (rank,))
     elif encoding == "composite_tensor":
         for number, component in enumerate(info.composite_tensor.components):
             yield from _parts(f"{key}.{number}", component)

@@ -25,10 +25,7 @@ def parts(values):
     """Composite values as the frozen graph takes and gives them: a tensor for each component."""
     found = {}
     for key, value in values.items():
-        if isinstance(value, tf.SparseTensor):
-            for part in ("indices", "values", "dense_shape"):
-                found[f"{key}.{part}"] = getattr(value, part).numpy()
-        elif isinstance(value, tf.RaggedTensor):
+        if isinstance(value, tf.SparseTensor | tf.RaggedTensor):
             components = tf.nest.flatten(value, expand_composites=True)
             found.update({f"{key}.{n}": part.numpy() for n, part in enumerate(components)})
         else:

@@ -107,9 +107,9 @@ def test_a_sparse_input_has_three_ends():
     info.coo_sparse.values_tensor_name = "v:2"
     info.coo_sparse.dense_shape_tensor_name = "d"
     assert dict(read_signature(message).inputs) == {
-        "s.indices": TensorSpec("i", DType.INT64, (None, 2)),
-        "s.values": TensorSpec("v:2", DType.FLOAT, (None,)),
-        "s.dense_shape": TensorSpec("d", DType.INT64, (2,)),
+        "s.0": TensorSpec("i", DType.INT64, (None, 2)),
+        "s.1": TensorSpec("v:2", DType.FLOAT, (None,)),
+        "s.2": TensorSpec("d", DType.INT64, (2,)),
     }
 
 
@@ -122,6 +122,15 @@ def test_a_composite_output_has_an_end_for_each_part():
         "r.0": TensorSpec("values", DType.STRING, None),
         "r.1": TensorSpec("splits", DType.INT64, (None,)),
     }
+
+
+def test_two_ends_of_one_name():
+    message = message_class("SignatureDef")()
+    components = message.outputs["r"].composite_tensor.components
+    components.add(name="values:0", dtype=int(DType.STRING))
+    message.outputs["r.0"].name, message.outputs["r.0"].dtype = "y:0", int(DType.FLOAT)
+    with pytest.raises(ModelRefused, match="an end 'r.0' and a composite one"):
+        read_signature(message)
 
 
 def test_a_reference_is_fetched_as_its_value():
