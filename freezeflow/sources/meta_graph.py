@@ -17,6 +17,7 @@ from freezeflow.checkpoint import Checkpoint, Request, Value, open_checkpoint
 from freezeflow.context import Context
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, walk
+from freezeflow.graph.anonymous_tables import with_shared_tables
 from freezeflow.graph.constants import const
 from freezeflow.graph.graph import Graph, Node, node_of
 from freezeflow.graph.model import Asset, Model
@@ -62,7 +63,8 @@ def read_model(
     init = init_nodes(meta_graph)
     restore_op = node_of(meta_graph.saver_def.restore_op_name)
     roots = [*map(node_of, ends_of(signatures)), *init]
-    whole = reader.graph([*roots, *([restore_op] if restore_op else [])])
+    fills = [*init, *([restore_op] if restore_op else [])]
+    whole = with_shared_tables(reader.graph([*roots, *fills]), fills)
     whole = with_defaults(whole, meta_graph, signatures)
     graph = walk.prune(whole, roots)
     model = Model(

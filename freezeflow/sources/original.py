@@ -10,6 +10,7 @@ from typing import Any
 from freezeflow.checkpoint import Checkpoint
 from freezeflow.context import Context
 from freezeflow.graph import walk
+from freezeflow.graph.anonymous_tables import with_shared_tables
 from freezeflow.graph.graph import node_of
 from freezeflow.graph.original import Original
 from freezeflow.graph.restore import SavedTensor
@@ -108,7 +109,7 @@ def _meta_graph(
     init = init_nodes(meta_graph)
     roots = [*map(node_of, ends_of(signatures)), *init]
     restoring = [restore_op, node_of(saver.filename_tensor_name)] if restore_op else []
-    whole = reader.graph([*roots, *restoring])
+    whole = with_shared_tables(reader.graph([*roots, *restoring]), [*init, *restoring])
     graph = walk.prune(whole, roots)
     saved = saved_values(graph, meta_graph, whole, source, prefix, context)
     # Values of another checkpoint, or under other keys, are not what the restore op restores.

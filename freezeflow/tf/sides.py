@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from freezeflow.errors import StageFailed, UsageError
+from freezeflow.graph.anonymous_tables import BY_NODE_NAME, SHARED_TABLES
 from freezeflow.graph.graph import node_of, split
 from freezeflow.graph.inline import CALLS
 from freezeflow.graph.model import Model, Scalar
@@ -248,6 +249,10 @@ def _pruned(graph_def: Any, original: Original) -> Any:
     )
     _unplace(pruned)
     for node in pruned.node:
+        if node.op != original.graph.nodes[node.name].op:
+            # A table that TensorFlow 2's loader makes once, where a session would in every call.
+            node.op = SHARED_TABLES[node.op]
+            node.attr[BY_NODE_NAME].b = True
         # Shapes that were inferred when the model was saved; newer shape functions may differ.
         node.attr.pop("_output_shapes", None)
         # Names nodes to be placed beside, some of which may be gone.

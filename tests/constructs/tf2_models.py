@@ -295,6 +295,32 @@ def mutable_table():
     ), feeds
 
 
+def anonymous_tables():
+    keys, values = tf.constant(["a", "b"]), tf.constant([10, 20], tf.int64)
+    static = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(keys, values), -1, experimental_is_anonymous=True
+    )
+    mutable = tf.lookup.experimental.MutableHashTable(
+        tf.string, tf.int64, -1, experimental_is_anonymous=True
+    )
+    mutable.insert(keys, values * 3)
+    dense = tf.lookup.experimental.DenseHashTable(
+        tf.int64, tf.int64, -1, empty_key=-2, deleted_key=-3, experimental_is_anonymous=True
+    )
+    dense.insert(values, values * 5)
+    return build(
+        lambda m, x: {
+            "static": m.static.lookup(x),
+            "mutable": m.mutable.lookup(x),
+            "dense": m.dense.lookup(m.static.lookup(x)),
+        },
+        [spec([None], tf.string)],
+        static=static,
+        mutable=mutable,
+        dense=dense,
+    ), {"x": np.array(["b", "c"], object)}
+
+
 def dense_table():
     table = tf.lookup.experimental.DenseHashTable(
         tf.int64, tf.float32, tf.constant(-1.0), empty_key=-1, deleted_key=-2
@@ -539,7 +565,8 @@ MODELS = [
     embedding_in_if, switch_case, map_fn, nested_calls, one_function_many_variables, not_inlined,
     gather_with_batch_dims, gather_nd, shape_and_state_of_a_variable, write_that_nobody_sees,
     batch_norm_in_training, assertion_and_print, custom_gradient, dataset_with_variable, static_table,
-    table_in_cond, mutable_table, dense_table, string_variable, many_dtypes, zero_size_and_scalar,
+    table_in_cond, mutable_table, dense_table, anonymous_tables, string_variable, many_dtypes,
+    zero_size_and_scalar,
     ragged, returned_variable, one_tensor_twice_and_unused_input, tensor_list, batch_function,
     string_and_ragged_ops, remote_call, remote_call_in_while, gradients,
     handles_round_a_loop, handles_out_of_calls, many_datasets, parts_of_an_embedding,
