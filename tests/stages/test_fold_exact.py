@@ -101,6 +101,31 @@ def test_what_only_looks_idle_stays(tmp_path):
         assert_same(run(model, feeds), run(outcome.model, feeds))
 
 
+def test_arithmetic_on_results_of_arithmetic(tmp_path):
+    """Layers as they are before training, on numbers that cancel out, vanish, overflow, and NaN."""
+    eye = np.eye(3, dtype=np.float32)
+    bias = np.array([0, 1, -2], np.float32)
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        swish = 1.0 * tf.nn.bias_add(tf.matmul(x, eye), bias) + np.zeros(3, np.float32)
+        outputs = {
+            "swish": tf.identity(swish, name="swish"),
+            "scaled": tf.identity((x * -1.0) / np.ones(3, np.float32) - 0.0, name="scaled"),
+            "half_plus_two": tf.identity(0.0 + (0.5 * x + 2.0), name="half_plus_two"),
+            "stays": tf.identity(x * -0.5 + 0.0, name="stays"),
+        }
+    model = model_of(graph, {"x": x}, outputs, tmp_path)
+    outcome = folded(model, tmp_path)
+    ops = [node.op for node in outcome.model.graph.nodes.values()]
+    assert ops.count("AddV2") == 2
+    assert ops.count("Mul") == 3
+    assert not {"RealDiv", "Sub"} & set(ops)
+    plain = np.array([-4, 4, 2, -2, -1, 1, 0.5, -0.5, 0], np.float32)
+    for value in np.concatenate([SPECIAL, plain]):
+        feeds = {"x": np.array([[value, -value, 0], [2, value, value]], np.float32)}
+        assert_same(run(model, feeds), run(outcome.model, feeds))
+
+
 def test_shapes_that_are_partly_known_are_folded(tmp_path):
     """Keras writes flattening, splitting of heads and zero states like this."""
     with tf.Graph().as_default() as graph:

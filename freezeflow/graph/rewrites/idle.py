@@ -1,20 +1,22 @@
 """Ops that, with the arguments they have, give their input back as it is.
 
-Each rule names the tensor that comes out, or None. Floats are never compared or computed with: what
-stays is the very tensor, so -0.0 and the payloads of NaN stay, too. Left alone for that reason are
-``x + 0.0`` (it turns -0.0 into 0.0) and ``x * 1.0`` (it makes signalling NaN quiet, and may flush the
-smallest numbers to zero), but for numbers that are drawn from [0, 1): these are neither.
+Each rule names the tensor that comes out, or None. What stays is the very tensor, so that -0.0 and the
+payloads of NaN stay, too. For that reason ``x + 0.0`` stays (it turns -0.0 into 0.0), but where ``x``
+is a sum with constants that is never -0.0; and ``x * 1.0`` and ``x - 0.0`` stay (they make a signalling
+NaN quiet, and may flush the smallest numbers to zero), but where ``x`` is computed by arithmetic that
+has done both already. Numbers that are drawn from [0, 1) are none of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
 
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import Node, data_inputs
 from freezeflow.graph.rewrites.body import Body
-from freezeflow.graph.shapes import Shapes, all_known
-from freezeflow.graph.tensor_values import elements
+from freezeflow.graph.shapes import Dims, Shapes, all_known
 from freezeflow.values import DType
 
 IdleRule = Callable[[Body, Shapes, Node], str | None]
@@ -162,44 +164,100 @@ def _shape_as_promised(body: Body, shapes: Shapes, node: Node) -> str | None:
 # They give multiples of a power of two in [0, 1).
 _UNIFORM = frozenset({"RandomUniform", "StatelessRandomUniform", "StatelessRandomUniformV2"})
 
-_ADDING_NOTHING = {"Add": 0, "AddV2": 0, "Sub": 0, "Mul": 1, "FloorDiv": 1, "TruncateDiv": 1}
+# Their results went through the arithmetic unit: a signalling NaN is quiet, the smallest numbers are
+# flushed to zero if they ever are.
+_ARITHMETIC = {
+    *("Add", "AddV2", "BiasAdd", "Div", "Mul", "RealDiv", "Sub"),
+    *("Conv2D", "DepthwiseConv2dNative", "MatMul"),
+}
 
+_PLUS = frozenset({"Add", "AddV2", "BiasAdd"})
+_ORDERED = frozenset({"Sub", "FloorDiv", "TruncateDiv", "Div", "RealDiv", "BiasAdd"})
+_ADDING_NOTHING = {
+    **dict.fromkeys(("Add", "AddV2", "BiasAdd", "Sub"), 0),
+    **dict.fromkeys(("Mul", "FloorDiv", "TruncateDiv", "Div", "RealDiv"), 1),
+}
 
-def _drawn_nothing(body: Body, shapes: Shapes, node: Node) -> str | None:
-    """``u + 0.0`` and ``u * 1.0`` of drawn numbers."""
-    for kept, other in ((0, 1), (1, 0)):
-        source, constant = body.source(node.inputs[kept]), body.source(node.inputs[other])
-        if source is None or constant is None or source.op not in _UNIFORM:
-            continue
-        if constant.name not in body.fed and _scalar(constant) == _ADDING_NOTHING[node.op]:
-            return node.inputs[kept]
-    return None
-
-
-def _scalar(node: Node) -> float | None:
-    """The value of a scalar constant of floats."""
-    if node.op != "Const" or node.tensor is not None or "value" not in node.attrs:
-        return None
-    message = attrs.message(node.attrs["value"]).tensor
-    if message.tensor_shape.dim or DType(message.dtype) not in (DType.FLOAT, DType.DOUBLE):
-        return None
-    return float(elements(message)[0])
+# A sum with a number of this size is zero only where both cancel out, and never so small that it is
+# flushed to zero with the sign that it had.
+_LARGE_ENOUGH = 2.0**-100
 
 
 def _adds_nothing(body: Body, shapes: Shapes, node: Node) -> str | None:
-    """``n + 0``, ``n * 1`` and so on, for integers; for floats see above."""
+    """``n + 0``, ``n * 1`` and so on; for floats only where not even a sign or a NaN changes."""
     data = list(data_inputs(node))
-    if attrs.to_type(node.attrs["T"]) not in (DType.INT32, DType.INT64):
-        return _drawn_nothing(body, shapes, node) if node.op in ("Add", "AddV2", "Mul") else None
-    places = [(0, 1)] if node.op in ("Sub", "FloorDiv", "TruncateDiv") else [(0, 1), (1, 0)]
-    for kept, other in places:
-        constant = body.integers(data[other])
-        if constant != (_ADDING_NOTHING[node.op],):
+    dtype = attrs.to_type(node.attrs["T"])
+    for kept, other in [(0, 1)] if node.op in _ORDERED else [(0, 1), (1, 0)]:
+        if not _keeps_shape(shapes.of(data[kept]), shapes.of(data[other]), node):
             continue
-        shape, scalar = shapes.of(data[kept]), shapes.of(data[other])
-        if scalar == () or (shape is not None and scalar is not None and len(scalar) <= len(shape)):
+        if dtype in (DType.INT32, DType.INT64):
+            if body.integers(data[other]) == (_ADDING_NOTHING[node.op],):
+                return data[kept]
+        elif dtype in (DType.FLOAT, DType.DOUBLE) and _is_exactly_nothing(
+            body, node, data[kept], data[other]
+        ):
             return data[kept]
     return None
+
+
+def _keeps_shape(shape: Dims, other: Dims, node: Node) -> bool:
+    """Whether a tensor's shape is that of its sum with the other one, and there is one for certain."""
+    if node.op == "BiasAdd":
+        layout = attrs.to_bytes(node.attrs["data_format"]) if "data_format" in node.attrs else b""
+        axis = 1 if layout == b"NCHW" else -1
+        return shape is not None and len(shape) >= 2 and other == (shape[axis],)
+    if other == ():
+        return True
+    if shape is None or other is None or len(other) > len(shape):
+        return False
+    return all(n in (1, own) for n, own in zip(other[::-1], shape[::-1], strict=False))
+
+
+def _is_exactly_nothing(body: Body, node: Node, kept: str, other: str) -> bool:
+    source, numbers = body.source(kept), _floats(body, other)
+    if source is None or numbers is None or source.name in body.fed:
+        return False
+    neutral = _ADDING_NOTHING[node.op]
+    if any(number != neutral for number in numbers):
+        return False
+    if source.op in _UNIFORM:
+        return all(math.copysign(1, number) > 0 for number in numbers)
+    if node.op in _PLUS and any(math.copysign(1, number) > 0 for number in numbers):
+        return _is_never_minus_zero(body, source)
+    if node.op == "Sub" and any(math.copysign(1, number) < 0 for number in numbers):
+        return False
+    return source.op in _ARITHMETIC
+
+
+def _is_never_minus_zero(body: Body, node: Node) -> bool:
+    """Whether a node adds a constant by which no element becomes -0.0."""
+    if node.op not in _PLUS:
+        return False
+    for place in (1,) if node.op == "BiasAdd" else (0, 1):
+        numbers = _floats(body, node.inputs[place])
+        if numbers is not None and all(
+            abs(n) >= _LARGE_ENOUGH or (n == 0 and math.copysign(1, n) > 0) for n in numbers
+        ):
+            return True
+    return False
+
+
+def _floats(body: Body, tensor: str) -> Sequence[float] | None:
+    """Elements of a constant of float32 or float64 in the graph's file, a repeated one only once."""
+    node = body.source(tensor)
+    if node is None or node.op != "Const" or node.name in body.fed or node.tensor is not None:
+        return None
+    if "value" not in node.attrs:
+        return None
+    message = attrs.message(node.attrs["value"]).tensor
+    letters = {DType.FLOAT: "f", DType.DOUBLE: "d"}
+    if message.dtype not in letters or any(dim.size <= 0 for dim in message.tensor_shape.dim):
+        return None
+    if message.tensor_content:
+        letter, content = letters[DType(message.dtype)], message.tensor_content
+        return struct.unpack(f"<{len(content) // struct.calcsize(letter)}{letter}", content)
+    listed = message.float_val if message.dtype == DType.FLOAT else message.double_val
+    return tuple(listed) or (0.0,)
 
 
 RULES: Mapping[str, IdleRule] = {

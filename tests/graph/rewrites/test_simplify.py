@@ -266,6 +266,54 @@ def test_adding_a_zero_stays_for_floats_and_goes_for_integers():
     assert "a" not in nodes_with(INT, 0)
 
 
+@pytest.mark.parametrize(
+    ("before", "op", "number", "goes"),
+    [
+        ("Mul", "Mul", 1.0, True),
+        ("MatMul", "RealDiv", 1.0, True),
+        ("Neg", "Mul", 1.0, False),  # a signalling NaN comes through
+        ("Mul", "Mul", 2.0, False),
+        ("Mul", "Sub", 0.0, True),
+        ("Mul", "Sub", -0.0, False),
+        ("Mul", "AddV2", -0.0, True),
+        ("Mul", "AddV2", 0.0, False),  # may be -0.0
+        ("plus 3", "AddV2", 0.0, True),
+        ("plus 0", "AddV2", 0.0, True),
+        ("plus -0", "AddV2", 0.0, False),
+        ("plus tiny", "AddV2", 0.0, False),  # what is left of a difference may be flushed to -0.0
+    ],
+)
+def test_arithmetic_that_changes_no_bit_of_the_result_of_arithmetic_goes(before, op, number, goes):
+    added = {"plus 3": 3.0, "plus 0": 0.0, "plus -0": -0.0, "plus tiny": 1e-38}
+    first = {
+        "MatMul": node("a", "MatMul", "x", "x", T=FLOAT),
+        "Neg": unary("a", "Neg", "x"),
+    }.get(before, node("a", "AddV2" if before in added else "Mul", "x", "c", T=FLOAT))
+    nodes = simplified(
+        placeholder("x", FLOAT, (None, 4)), const("c", added.get(before, 3.0)), first,
+        const("n", number), node("b", op, "a", "n", T=FLOAT), unary("y", "Neg", "b"),
+    )  # fmt: skip
+    assert ("b" not in nodes) is goes
+
+
+@pytest.mark.parametrize(
+    ("sizes", "layout", "goes"),
+    [
+        ((None, 2), "NHWC", True),
+        ((None, None), "NHWC", False),  # it refuses another number of channels
+        ((2, 5), "NHWC", False),
+        ((None, 2, 4, 4), "NCHW", True),
+    ],
+)
+def test_a_bias_of_nothing_goes_where_its_size_is_right_for_certain(sizes, layout, goes):
+    nodes = simplified(
+        placeholder("x", FLOAT, sizes), const("c", 3.0), node("a", "AddV2", "x", "c", T=FLOAT),
+        const("n", [0.0, 0.0]), node("b", "BiasAdd", "a", "n", T=FLOAT, data_format=layout),
+        unary("y", "Neg", "b"),
+    )  # fmt: skip
+    assert ("b" not in nodes) is goes
+
+
 def test_the_ends_of_an_interval_go_where_they_are_0_and_1():
     drawn = node("u", "RandomUniform", "s", T=INT, dtype=FLOAT, seed=0, seed2=0)
     nodes = simplified(
