@@ -21,6 +21,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MODULES = sorted((ROOT / "freezeflow").rglob("*.py"))
 
+# Of the standard library, also where Python is too old to have it.
+KNOWN = sys.stdlib_module_names | {"tomllib"}
+
 # They come with TensorFlow, which names the versions that go with it; tf_keras is an extra.
 WITH_TENSORFLOW = {"h5py", "keras", "ml_dtypes", "tf_keras"}
 
@@ -122,7 +125,7 @@ def test_every_import_is_a_declared_dependency():
         PACKAGES.get(name, name)
         for path in MODULES
         for name in imported(path)
-        if name not in sys.stdlib_module_names | WITH_TENSORFLOW | {"freezeflow"}
+        if name not in KNOWN | WITH_TENSORFLOW | {"freezeflow"}
     }
     assert used == declared
 

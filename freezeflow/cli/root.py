@@ -6,6 +6,7 @@ import importlib
 
 import click
 
+from freezeflow.suggestions import near_miss
 from freezeflow.version import VERSION
 
 # Each command with its line in the help; its module, of the same name, is imported when it is called.
@@ -73,10 +74,8 @@ class LazyGroup(click.Group):
 
 
 def _unknown(name: str, ctx: click.Context) -> click.UsageError:
-    import difflib
-
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    near = near_miss(name, COMMANDS)
+    hint = f" Did you mean {near!r}?" if near else ""
     return click.UsageError(f"No such command {name!r}.{hint}", ctx=ctx)
 
 

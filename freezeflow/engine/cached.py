@@ -9,6 +9,7 @@ from freezeflow.graph.model import Model
 from freezeflow.plan import Plan
 from freezeflow.store.actions import Action
 from freezeflow.store.store import Store
+from freezeflow.suggestions import did_you_mean
 
 
 def cached_model(plan: Plan, step: str, store: Store) -> Model:
@@ -38,7 +39,7 @@ def cached_action(plan: Plan, step: str, store: Store) -> Action:
     """
     ids = [known.id for known in plan.steps]
     if step not in ids:
-        raise UsageError(f"no step is called {step!r}", hint=f"There are: {', '.join(ids)}.")
+        raise UsageError(f"no step is called {step!r}", hint=did_you_mean(step, ids))
     found = next(found for found in forecast(plan, store) if found.ref.step == step)
     if found.state != "cached" or found.key is None:
         raise _not_cached(plan, step, found.reason)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from freezeflow.engine.chain_worker import probe
 from freezeflow.errors import FreezeflowError, UsageError
+from freezeflow.suggestions import did_you_mean
 
 GROUP = "freezeflow.executors"
 
@@ -139,6 +140,6 @@ def _maker(name: str) -> Callable[[str], Executor]:
         raise UsageError(f"several packages offer the executor {name!r}: {owners}")
     if not found:
         known = sorted({"local", "dask://", "dask-local", *entry_points(group=GROUP).names})
-        raise UsageError(f"there is no executor {name!r}", hint=f"There are: {', '.join(known)}.")
+        raise UsageError(f"there is no executor {name!r}", hint=did_you_mean(name, known))
     maker: Callable[[str], Executor] = found[0].load()
     return maker

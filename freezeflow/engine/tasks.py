@@ -14,6 +14,7 @@ from freezeflow.errors import UsageError
 from freezeflow.plan import Plan, Step
 from freezeflow.store.actions import Action, PublishedFile
 from freezeflow.store.blobs import Blobs
+from freezeflow.suggestions import did_you_mean
 from freezeflow.values import Digest
 
 
@@ -146,8 +147,8 @@ def make_tasks(plans: Sequence[Plan], only: str | None) -> list[Task]:
 def _only(tasks: Sequence[Task], only: str) -> list[Task]:
     wanted = {task for task in tasks if only in (task.step.stage, task.step.id)}
     if not wanted:
-        known = ", ".join(dict.fromkeys(task.step.id for task in tasks))
-        raise UsageError(f"no step is called {only!r}", hint=f"there are: {known}")
+        known = list(dict.fromkeys(task.step.id for task in tasks))
+        raise UsageError(f"no step is called {only!r}", hint=did_you_mean(only, known))
     for task in reversed(tasks):
         if task in wanted:
             wanted.update(task.needs)

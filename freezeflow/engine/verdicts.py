@@ -19,6 +19,7 @@ from freezeflow.engine.results import StepRef
 from freezeflow.errors import FreezeflowError, UsageError
 from freezeflow.plan import Plan, Step
 from freezeflow.store.store import Store
+from freezeflow.suggestions import did_you_mean
 from freezeflow.values import Digest, Json
 
 _STAGE = "validate"
@@ -151,4 +152,5 @@ def step_named(plan: Plan, ref: StepRef) -> Step:
     for step in plan.steps:
         if step.id == ref.step:
             return step
-    raise FreezeflowError(f"no step is called {ref.step!r}", where=str(plan.recipe))
+    hint = did_you_mean(ref.step, [step.id for step in plan.steps])
+    raise FreezeflowError(f"no step is called {ref.step!r}", where=str(plan.recipe), hint=hint)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 from importlib.metadata import EntryPoint
 
 from freezeflow.errors import UsageError
 from freezeflow.exports.format import ExportFormat
+from freezeflow.suggestions import near_miss
 
 # Name in recipes -> the module that holds its FORMAT.
 FORMATS = {
@@ -99,6 +99,6 @@ def _owner(entry: EntryPoint) -> str:
 
 def _suggestion(name: str, plugins: dict[str, EntryPoint]) -> str:
     names = sorted({*FORMATS, *plugins})
-    near = difflib.get_close_matches(name, names, n=1)
-    meant = f"Did you mean {near[0]!r}? " if near else ""
+    near = near_miss(name, names)
+    meant = f"Did you mean {near!r}? " if near else ""
     return f"{meant}There are: {', '.join(names)}."

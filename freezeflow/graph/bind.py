@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import struct
 from collections.abc import Mapping
 
@@ -15,6 +14,7 @@ from freezeflow.graph.graph import Node, node_of, split
 from freezeflow.graph.inline import inline_model
 from freezeflow.graph.model import Model, Scalar
 from freezeflow.graph.rename import PLACEHOLDERS
+from freezeflow.suggestions import did_you_mean
 from freezeflow.values import DType, Signature
 
 _STRUCT = {
@@ -94,8 +94,7 @@ def _fed(model: Model, tensor: str, name: str) -> str:
     there = [n.name for n in model.graph.nodes.values() if n.op in PLACEHOLDERS]
     keys = [key for s in model.signatures.values() for key in s.inputs]
     known = sorted({*there, *keys})
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Inputs are: {', '.join(known) or 'none'}."
+    hint = did_you_mean(name, known) or "No input can be bound."
     raise UsageError(f"there is no input {name!r} to bind", hint=hint)
 
 

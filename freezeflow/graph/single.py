@@ -10,6 +10,7 @@ from freezeflow.graph import attrs
 from freezeflow.graph.canonical import canonical
 from freezeflow.graph.model import Model
 from freezeflow.graph.rename import name_ends
+from freezeflow.suggestions import did_you_mean
 from freezeflow.values import Shape, Signature, TensorSpec
 
 _USUAL = "serving_default"
@@ -61,7 +62,7 @@ def with_shapes(model: Model, batch: int | None, shapes: Mapping[str, tuple[int,
         if key not in signature.inputs:
             raise UsageError(
                 f"the signature has no input {key!r}",
-                hint=f"There are: {', '.join(signature.inputs)}.",
+                hint=did_you_mean(key, signature.inputs),
             )
     inputs, nodes = {}, dict(model.graph.nodes)
     for key, spec in signature.inputs.items():

@@ -12,6 +12,7 @@ from freezeflow.errors import StageFailed
 from freezeflow.proof.calls import Call
 from freezeflow.proof.compare import Comparison, Tolerance, accuracy, compare, to_json, worse
 from freezeflow.proof.dtypes import Array
+from freezeflow.suggestions import did_you_mean
 from freezeflow.values import Json
 
 # Calls that both sides refused and that a verdict names.
@@ -198,7 +199,7 @@ def accuracies(
             continue
         key = scores or _scores(first, right)
         if key not in first:
-            raise StageFailed(f"no output is named {key!r}", hint=f"There are: {', '.join(first)}.")
+            raise StageFailed(f"no output is named {key!r}", hint=did_you_mean(key, first))
         return {
             "output": key,
             "labels": len(right),

@@ -23,6 +23,7 @@ from freezeflow.sources.registry import source_files
 from freezeflow.sources.survey import survey
 from freezeflow.sources.tensor_names import signature_of_names
 from freezeflow.stages.registry import stage_named
+from freezeflow.suggestions import did_you_mean
 from freezeflow.values import ModelSource
 
 _RECIPES = (".yaml", ".yml")
@@ -103,9 +104,11 @@ class Reader:
                 (p, s.id) for p in plans for s in p.steps if step in (s.id, f"{p.name}/{s.id}")
             ]
         if not wanted:
-            known = ", ".join(dict.fromkeys(s.id for plan in plans for s in plan.steps))
+            known = list(dict.fromkeys(s.id for plan in plans for s in plan.steps))
             raise UsageError(
-                f"no step is called {step!r}", where=str(recipe), hint=f"There are: {known}."
+                f"no step is called {step!r}",
+                where=str(recipe),
+                hint=did_you_mean(step or "", known),
             )
         return {
             f"{plan.name}/{name}": Part(functools.partial(self._cached, plan, name))

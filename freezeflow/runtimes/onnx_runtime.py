@@ -26,16 +26,22 @@ def answer(file: Path, names: Names, calls: Path, answers: Path) -> Json:
         raise RuntimeRefused(f"the onnx checker: {_first_line(error)}") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _QUIET
-    failures = onnxruntime.capi.onnxruntime_pybind11_state
-    refusals = (RuntimeError, ValueError, failures.Fail, failures.InvalidArgument)
     try:
         session = onnxruntime.InferenceSession(
             str(file), options, providers=["CPUExecutionProvider"]
         )
         save_calls(answers, [_answer(session, call, names) for call in load_calls(calls)])
-    except refusals as error:
+    except _refusals() as error:
         raise RuntimeRefused(f"ONNX Runtime: {_first_line(error)}") from error
     return {}
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What it raises: a class of its own, without a common base, for each of its status codes."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+    own = (c for c in vars(states).values() if isinstance(c, type) and issubclass(c, Exception))
+    return (RuntimeError, ValueError, *own)
 
 
 def _answer(session: Any, call: Any, names: Names) -> dict[str, Any]:

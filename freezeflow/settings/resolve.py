@@ -94,7 +94,7 @@ def unknown_variables() -> list[tuple[str, str]]:
 
     Recipes may use variables of any name, so this is no mistake, and told only where it is asked for.
     """
-    from freezeflow.spec.problems import near_miss
+    from freezeflow.suggestions import near_miss
 
     known = {setting.variable.removeprefix(PREFIX) for setting in SETTINGS}
     names = [name.removeprefix(PREFIX) for name in sorted(os.environ) if name.startswith(PREFIX)]
@@ -175,7 +175,8 @@ def _entries(data: Json, above: Names) -> Iterator[tuple[Names, Json]]:
 
 def _misplaced(file: SettingsFile, names: Names) -> Problem:
     """The mistake in a name that is no setting of a file."""
-    from freezeflow.spec.problems import near_miss, shown
+    from freezeflow.spec.problems import shown
+    from freezeflow.suggestions import near_miss
 
     if any(word in names[-1].lower() for word in _SECRETIVE):
         setting = BY_NAME.get(".".join(names))

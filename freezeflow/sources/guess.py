@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from freezeflow.errors import ModelRefused, UsageError
+from freezeflow.suggestions import near_path
 from freezeflow.values import SourceKind
 
 _KERAS = (".keras", ".h5", ".hdf5")
 _GRAPH = (".pb", ".pbtxt")
+
+# Entries of a folder that are looked at, and models that are listed, where the folder is no model itself.
+_LOOKED_AT = 200
+_LISTED = 4
+
 _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
 _EVERYTHING = (
     "A model is a SavedModel folder, a .keras or .h5 file, a checkpoint's prefix (the path of its"
@@ -36,7 +43,7 @@ def find_model(text: str) -> tuple[SourceKind, Path]:
         raise ModelRefused(
             "this folder holds no saved_model.pb or saved_model.pbtxt, and no checkpoint's .meta",
             where=text,
-            hint=_EVERYTHING,
+            hint=_inside(path),
         )
     if path.suffix in _KERAS and path.is_file():
         return "keras", path
@@ -46,12 +53,34 @@ def find_model(text: str) -> tuple[SourceKind, Path]:
         return ("saved_model", path.parent) if in_folder else ("frozen_graph", path)
     if path.is_file():
         raise ModelRefused("this file is no model that is known", where=text, hint=_EVERYTHING)
-    raise UsageError("there is no such model", where=text, hint=_EVERYTHING)
+    near = near_path(path)
+    hint = _EVERYTHING if near is None else f"Did you mean {str(near)!r}?"
+    raise UsageError("there is no such model", where=text, hint=hint)
+
+
+def _inside(folder: Path) -> str:
+    """A hint that names models directly below a folder, if there are some."""
+    try:
+        names = sorted(os.listdir(folder))[:_LOOKED_AT]
+    except OSError:
+        return _EVERYTHING
+    found = [name for name in names if _is_model(folder / name)]
+    if not found:
+        return _EVERYTHING
+    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return f"In it are models: {', '.join(str(folder / name) for name in found[:_LISTED])}{more}."
+
+
+def _is_model(path: Path) -> bool:
+    if path.is_dir():
+        return any((path / name).is_file() for name in _SAVED_MODEL)
+    return path.suffix in (*_KERAS, *_GRAPH) and path.is_file()
 
 
 def _is_checkpoint(path: Path) -> bool:
     """A prefix with its files, or a folder with those of an empty prefix."""
-    beside = [path.with_name(path.name + ending) for ending in (".index", ".meta")]
+    endings = (".index", ".meta") if path.name else ()  # "." and "/" have no name
+    beside = [path.with_name(path.name + ending) for ending in endings]
     if path.is_dir():
         beside += [path / ".index", path / ".meta"]
     shards = path.parent.glob(f"{_literal(path.name)}-?????-of-?????") if path.name else iter(())

@@ -11,6 +11,7 @@ from freezeflow.graph import attrs
 from freezeflow.graph.graph import join, split
 from freezeflow.graph.read import GraphReader
 from freezeflow.sources.tensor_names import SIGNATURE, signature_of_names
+from freezeflow.suggestions import near_miss
 from freezeflow.values import DType, ModelSource, Shape, Signature, TensorSpec
 
 # The signature that runs the initialisers.
@@ -66,10 +67,12 @@ def choose_signatures(
         return tuple(names)
     for name in wanted:
         if name not in names:
+            near = near_miss(name, names)
+            meant = f"Did you mean {near!r}? " if near else ""
             raise ModelRefused(
                 f"the model has no signature {name!r}",
                 where=str(path),
-                hint=f"Its signatures are: {listed}.",
+                hint=f"{meant}Its signatures are: {listed}.",
             )
     return tuple(sorted(set(wanted)))
 

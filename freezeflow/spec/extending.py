@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from freezeflow.errors import RecipeError
 from freezeflow.spec.paths import missing_hint
-from freezeflow.spec.problems import InvalidRecipe, did_you_mean, shown
+from freezeflow.spec.problems import InvalidRecipe, shown
 from freezeflow.spec.tree import Document, Path_, read_document
+from freezeflow.suggestions import did_you_mean
 from freezeflow.values import Digest, Json
 
 # Keys that a recipe has of its own.

@@ -27,7 +27,8 @@ def recipes_in(path: Path) -> list[Path]:
         return [path]
     found = [file for file in _files(path) if _is_recipe(file)]
     if not found:
-        raise UsageError("this folder has no recipe", where=str(path))
+        hint = "A recipe has `version` and a model at its top; freezeflow init MODEL writes one."
+        raise UsageError("this folder has no recipe", where=str(path), hint=hint)
     return found
 
 

@@ -8,9 +8,10 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.problems import did_you_mean, shown
+from freezeflow.spec.problems import shown
 from freezeflow.spec.scalars import Scalar
 from freezeflow.spec.tree import Path_
+from freezeflow.suggestions import did_you_mean
 from freezeflow.values import Json
 
 # The key of the matrix that is none of its names, and the name that models have in it.

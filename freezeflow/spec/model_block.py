@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from freezeflow.spec.notes import Notes
 from freezeflow.spec.paths import absolute, exists, fill_places, from_recipe, missing_hint
-from freezeflow.spec.problems import near_miss, shown
+from freezeflow.spec.problems import shown
 from freezeflow.spec.schema import SOURCE_KEYS
 from freezeflow.spec.tree import Path_
+from freezeflow.suggestions import near_miss
 from freezeflow.values import Json, ModelSource, SourceKind
 
 # Keys that only one kind of source has.

@@ -13,8 +13,9 @@ from freezeflow.spec import globs
 from freezeflow.spec.model_block import Located, read_source
 from freezeflow.spec.notes import Notes
 from freezeflow.spec.paths import absolute, exists, fill_places, from_recipe, missing_hint
-from freezeflow.spec.problems import did_you_mean, shown
+from freezeflow.spec.problems import shown
 from freezeflow.spec.tree import Path_
+from freezeflow.suggestions import did_you_mean
 from freezeflow.values import Json, ModelSource, SourceKind
 
 # What models are by the ends of their names; a folder is one by what is in it.

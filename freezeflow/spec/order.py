@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.problems import did_you_mean, shown
+from freezeflow.spec.problems import shown
 from freezeflow.spec.stage_list import PlacedItem, StageList
 from freezeflow.spec.tree import Path_
+from freezeflow.suggestions import did_you_mean
 from freezeflow.values import Json
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from freezeflow.params import shorthand_of
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.problems import did_you_mean, shown
+from freezeflow.spec.problems import shown
 from freezeflow.spec.stage_list import item_ids, stage_in
 from freezeflow.spec.tree import Document, Path_, value_at
 from freezeflow.stages.registry import stage_named
+from freezeflow.suggestions import did_you_mean
 from freezeflow.values import Json
 
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.problems import did_you_mean, near_miss, shown
+from freezeflow.spec.problems import shown
 from freezeflow.spec.tree import Path_
+from freezeflow.suggestions import did_you_mean, near_path
 
 _PLACE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -59,11 +60,9 @@ def exists(path: Path, notes: Notes) -> bool:
 
 def missing_hint(path: Path) -> str:
     """Where a file that is not there was looked for, and what is there under nearly its name."""
-    try:
-        near = near_miss(path.name, os.listdir(path.parent))
-    except OSError:
-        near = None
-    meant = f" Did you mean {near!r}?" if near not in (None, path.name) else ""
+    near = near_path(path)
+    name = near.name if near is not None and near.parent == path.parent else near
+    meant = f" Did you mean {str(name)!r}?" if near is not None else ""
     return f"Paths start from the recipe's folder; that makes it {path}.{meant}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -12,10 +11,6 @@ from freezeflow.values import Json
 
 # Columns of a source line that are shown; of a longer one, the part around the mistake.
 _SHOWN_COLUMNS = 100
-
-
-# Among more names than these none is suggested: comparing takes time.
-_COMPARED = 300
 
 
 class Mark(NamedTuple):
@@ -108,33 +103,6 @@ def _width(text: str) -> int:
     """Columns that a text takes on a terminal."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint with the nearest known word, or with all of them where there are few."""
-    names = sorted(known)
-    near = near_miss(word, names)
-    if near:
-        return f"Did you mean {near!r}?"
-    return f"Known here: {', '.join(names)}." if 0 < len(names) <= 12 else ""
-
-
-def near_miss(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was most likely meant."""
-    names = sorted(known)
-    if len(names) > _COMPARED:
-        return None
-    by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.6)
-    if not near:
-        return None
-
-    def likeness(name: str) -> tuple[float, bool]:
-        # Of two that are as near, the one with the same letters was mistyped: flod is fold, not load.
-        ratio = difflib.SequenceMatcher(None, name, word.lower()).ratio()
-        return round(ratio, 2), sorted(name) == sorted(word.lower())
-
-    return by_lower[max(near, key=likeness)]
 
 
 def shown(word: str, limit: int = 60) -> str:

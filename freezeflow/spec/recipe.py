@@ -18,11 +18,12 @@ from freezeflow.spec.models import NamedModel, clean_name, read_models
 from freezeflow.spec.notes import Looked, Notes
 from freezeflow.spec.order import check_order
 from freezeflow.spec.overriding import check_ids, overridden
-from freezeflow.spec.problems import InvalidRecipe, Problem, did_you_mean
+from freezeflow.spec.problems import InvalidRecipe, Problem
 from freezeflow.spec.stage_list import StageItem, StageList, read_stages, with_places
 from freezeflow.spec.structure import check_required, check_structure
 from freezeflow.spec.tree import Document, Path_, value_at
 from freezeflow.spec.variables import Variable, check_settings, declared, fill_variables
+from freezeflow.suggestions import did_you_mean
 from freezeflow.values import Digest, Json, ModelSource
 
 __all__ = ["Recipe", "StageItem", "load_recipes"]

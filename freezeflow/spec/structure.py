@@ -9,12 +9,13 @@ from typing import Any
 
 from freezeflow.params import fields_of
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.problems import did_you_mean, near_miss, shown
+from freezeflow.spec.problems import shown
 from freezeflow.spec.scalars import parse_scalar
 from freezeflow.spec.schema import ITEM_KEYS, recipe_schema, validator
 from freezeflow.spec.tree import Path_, walk
 from freezeflow.stages.registry import stage_modules, stage_named
 from freezeflow.stages.stage import Stage
+from freezeflow.suggestions import did_you_mean, near_miss
 from freezeflow.values import Json
 
 # Keys that people look for at the top, and where they are.

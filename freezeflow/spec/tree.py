@@ -18,6 +18,7 @@ import yaml
 from freezeflow.errors import RecipeError
 from freezeflow.spec.problems import InvalidRecipe, Mark, Problem, shown
 from freezeflow.spec.scalars import parse_scalar
+from freezeflow.suggestions import near_path
 from freezeflow.values import Json
 
 Path_ = tuple[str | int, ...]
@@ -185,7 +186,8 @@ def read_document(path: Path, name: str) -> Document:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        hint = "Name a recipe file."
+        near = near_path(path)
+        hint = f"Did you mean {str(near)!r}?" if near is not None else "Name a recipe file."
         raise RecipeError(f"cannot be read: {error.strerror}", where=name, hint=hint) from None
     if len(raw) > MAX_BYTES:
         raise RecipeError(f"is over {MAX_BYTES // 2**20} MiB: no recipe", where=name)

@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from freezeflow.spec.notes import Notes
-from freezeflow.spec.problems import did_you_mean, shown
+from freezeflow.spec.problems import shown
 from freezeflow.spec.scalars import Scalar, parse_scalar
 from freezeflow.spec.tree import MAX_BYTES, Path_, value_at, walk
+from freezeflow.suggestions import did_you_mean
 from freezeflow.values import Json
 
 # ``$$`` stands for a dollar sign; a ``${`` that is never closed is found, too.

@@ -14,6 +14,7 @@ from freezeflow.graph.walk import function_order
 from freezeflow.params import InputTree, param
 from freezeflow.proof.wishes import Random
 from freezeflow.stages.stage import Outcome, Stage, StageInput
+from freezeflow.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from freezeflow.graph.model import Model
@@ -87,7 +88,7 @@ def _course(model: Model, params: Params, base: Path) -> Course:
     usual = "serving_default" if "serving_default" in names else names[0]
     name = params.signature or usual
     if name not in names:
-        raise StageFailed(f"there is no signature {name!r}", hint=f"There are: {', '.join(names)}.")
+        raise StageFailed(f"there is no signature {name!r}", hint=did_you_mean(name, names))
     return Course(
         signature=name,
         wanted=Wanted(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 from collections.abc import Mapping
 
 from freezeflow.errors import UsageError
 from freezeflow.stages.stage import Stage
+from freezeflow.suggestions import did_you_mean
 
 GROUP = "freezeflow.stages"
 
@@ -58,9 +58,7 @@ def stage_named(name: str) -> Stage:
     """
     place = BUILTIN.get(name) or stage_modules().get(name)
     if place is None:
-        near = difflib.get_close_matches(name, stage_modules(), n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else "See `freezeflow stages`."
-        raise UsageError(f"there is no stage {name!r}", hint=hint)
+        raise UsageError(f"there is no stage {name!r}", hint=did_you_mean(name, stage_modules()))
     module, _, attribute = place.partition(":")
     stage = getattr(_imported(module, name), attribute or "STAGE", None)
     if not isinstance(stage, Stage) or stage.name != name:

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from freezeflow.errors import RuntimeRefused
+from freezeflow.errors import RuntimeRefused, StageFailed
 from freezeflow.graph.model import Model
 from freezeflow.proof.saved_calls import load_calls, save_calls
 from freezeflow.runtimes.runtime import Names
@@ -31,11 +31,16 @@ def to_stablehlo(model: Model, folder: Path, version: str, to: Path) -> Json:
 
     Raises:
         ModelRefused: StableHLO does not take the model.
+        StageFailed: This TensorFlow cannot write StableHLO.
     """
-    from tensorflow.compiler.mlir.stablehlo import stablehlo
-    from tensorflow.compiler.mlir.tensorflow_to_stablehlo.python import (
-        pywrap_tensorflow_to_stablehlo as converting,
-    )
+    try:
+        from tensorflow.compiler.mlir.stablehlo import stablehlo
+        from tensorflow.compiler.mlir.tensorflow_to_stablehlo.python import (
+            pywrap_tensorflow_to_stablehlo as converting,
+        )
+    except ModuleNotFoundError:
+        message = f"TensorFlow {tf.__version__} has no converter for StableHLO"
+        raise StageFailed(message, hint="TensorFlow 2.17 and later have it.") from None
 
     ((name, _),) = model.signatures.items()
     with converter("TensorFlow's converter for StableHLO", model, _HINT):

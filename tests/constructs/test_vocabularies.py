@@ -32,6 +32,10 @@ FLOATS = [
 ]  # fmt: skip
 
 
+# Before 2.17 TensorFlow took fewer ways to write a number.
+TAKES_FEWER = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 17)
+
+
 @pytest.fixture(scope="module", params=["words", "numbers", "floats"])
 def model(request, tmp_path_factory):
     """A model with a vocabulary file, its kind, and contents to try."""
@@ -75,6 +79,8 @@ def test_the_table_is_the_one_that_tensorflow_reads(model, tmp_path):
         path = copy
         (asset,) = (path / "assets").iterdir()
         want = answers(path, feeds)
+        if want is None and TAKES_FEWER:
+            continue
         if want is None:
             with pytest.raises(ModelRefused, match="vocabulary file"):
                 harness.freeze_model(harness.saved_model(path), tmp_path)

@@ -49,7 +49,7 @@ def test_weights_beside_the_model(ran, tmp_path):
     (given,) = onnx.load(folder / "m.onnx").graph.input
     assert given.type.tensor_type.shape.dim[0].dim_value == 5
     (tmp_path / "m.onnx").write_bytes((folder / "m.onnx").read_bytes())
-    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.Fail, match=r"m\.onnx\.data"):
+    with pytest.raises(Exception, match=r"m\.onnx\.data"):  # which class, depends on its version
         predicted(tmp_path / "m.onnx")
 
 

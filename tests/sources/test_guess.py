@@ -54,6 +54,32 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     assert "SavedModel folder" in refused.value.hint
 
 
+def test_models_in_a_folder_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"m{n}/saved_model.pb" for n in range(5)), "a.keras", "notes.txt")
+    with pytest.raises(ModelRefused) as refused:
+        find_model(str(tmp_path))
+    names = ", ".join(f"{tmp_path}/{name}" for name in ("a.keras", "m0", "m1", "m2"))
+    assert refused.value.hint == f"In it are models: {names} and 2 more."
+
+
+@pytest.mark.parametrize("text", [".", "..", "/"])
+def test_folders_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    with pytest.raises(ModelRefused, match="holds no saved_model"):
+        find_model(text)
+    if text == ".":
+        touch(tmp_path, "below/saved_model.pb")
+        assert find_model(".") == ("saved_model", Path())
+
+
+def test_a_near_miss_is_suggested(tmp_path: Path) -> None:
+    touch(tmp_path, "model/saved_model.pb")
+    with pytest.raises(UsageError, match="no such model") as refused:
+        find_model(f"{tmp_path}/modle")
+    assert refused.value.hint == f"Did you mean '{tmp_path}/model'?"
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "m.onnx")
     with pytest.raises(ModelRefused, match="no model that is known"):

@@ -169,11 +169,12 @@ def test_nothing_is_left_when_the_pieces_fail(tmp_path: Path, error: type[BaseEx
         raise error
 
     (tmp_path / "out").write_bytes(b"old")
+    before = set(threading.enumerate())  # other tests' servers may still be running
     with pytest.raises(error):
         write_atomically(tmp_path / "out", pieces())
     assert names(tmp_path) == {"out"}
     assert (tmp_path / "out").read_bytes() == b"old"
-    assert threading.active_count() == 1
+    assert set(threading.enumerate()) <= before
 
 
 def test_leftovers_of_a_killed_process_go(tmp_path: Path) -> None:
