@@ -40,6 +40,7 @@ from freezeflow.graph.rewrites.batch_norms import (
     fold_batch_norms,
 )
 from freezeflow.graph.rewrites.body import Body
+from freezeflow.graph.rewrites.lift import lift_by_channel
 from freezeflow.graph.rewrites.settle import settle
 from freezeflow.graph.rewrites.simplify import simplify
 from freezeflow.graph.rewrites.trim import count_callers
@@ -245,19 +246,22 @@ class _Folder:
     def _fold_norms(self, graph: Graph, scope: Scope) -> tuple[dict[str, Node], int]:
         """The nodes with batch norms scheduled to be folded, and how many these are."""
         body = Body(graph, scope, self._types)
+        lifted = lift_by_channel(body, infer(body, scope.args))
+        if lifted:
+            body = Body(graph, scope._replace(nodes=body.nodes), self._types)
         shapes = infer(body, scope.args)
         found = fold_batch_norms(body, shapes)
         dropped = drop_zero_additions(body, shapes)
         self._budget += _total(scope.nodes) - _total(body.nodes) + found.copied
         # What stays is only certain once nothing more can be folded.
-        left = {} if found.folded or found.joined else found.left
+        left = {} if lifted or found.folded or found.joined else found.left
         self.norms = FoldedNorms(
             self.norms.folded + found.folded,
             {**self.norms.left, **left},
             self.norms.joined + found.joined,
             self.norms.copied + found.copied,
         )
-        return body.nodes, found.folded + found.joined + dropped
+        return body.nodes, lifted + found.folded + found.joined + dropped
 
     def _fold_exactly(self, graph: Graph, scope: Scope) -> dict[str, Node]:
         """The folded nodes of a scope, simplified before and after each time something was folded."""

@@ -364,3 +364,114 @@ KERNELS = {
     "AddV2": lambda node, x, y: x + y,
     "Identity": lambda node, x: x,
 }
+
+
+def conv1d(x, outputs, **options):
+    return tf.nn.conv1d(x, weights(3, x.shape[-1], outputs), 1, "SAME", **options)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("leading", [(), (1, 1)])
+def test_behind_a_convolution_of_one_dimension(check, bias, leading):
+    def build(x):
+        y = conv1d(x, 6)
+        y = tf.nn.bias_add(y, weights(6)) if bias else y
+        y = tf.nn.relu(arithmetic(y, 6, leading=leading))
+        sums = conv1d(y, 4) + weights(1, 4)
+        return tf.nn.relu(sums), sums
+
+    _, ops = check(build, (8, 3))
+    assert "Mul" not in ops
+    assert sum(op in ("AddV2", "BiasAdd") for op in ops) == 2
+
+
+def test_behind_a_dilated_convolution_of_one_dimension(check):
+    """Its blocks are put together again behind the Squeeze."""
+
+    def build(x):
+        return arithmetic(conv1d(x, 6, dilations=2), 6)
+
+    _, ops = check(build, (8, 3))
+    assert "Mul" not in ops
+
+
+def test_a_squeeze_of_channels_or_with_other_users_stays_where_it_is(check):
+    factor = weights(5)
+
+    def of_channels(x):
+        return tf.squeeze(conv(x, 1), [3]) * factor
+
+    def used_twice(x):
+        y = conv1d(tf.squeeze(x[:, :1], [1]), 5)
+        return y * factor, tf.nn.relu(y)
+
+    def grown(x):
+        return conv1d(tf.squeeze(x[:, :1], [1]), 5) * weights(2, 1, 1, 5)
+
+    for build in (of_channels, used_twice, grown):
+        assert "Mul" in check(build)[1]
+
+
+def test_grouped_and_dilated_convolutions(check):
+    def grouped(x):
+        return fused(tf.nn.conv2d(x, weights(3, 3, 3, 6), 1, "SAME"), 6)[0]
+
+    def dilated(x):
+        y = tf.nn.conv2d(x, weights(3, 3, 1, 6), 1, "VALID", dilations=2)
+        return fused(y, 6)[0]
+
+    for build in (grouped, dilated):
+        for rows in (1, 3):
+            _, ops = check(build, (7, 7, 3), feeds=rows)
+            assert not set(ops) & set(NORMS)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64])
+@pytest.mark.parametrize("norm", ["fused", "arithmetic"])
+def test_other_dtypes(tmp_path, dtype, norm):
+    if norm == "fused" and dtype == tf.float64:
+        pytest.skip("FusedBatchNorm knows no float64")
+
+    def cast(*shape):
+        return tf.constant(weights(*shape), dtype)
+
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(dtype, [None, 5, 5, 3], name="x")
+        y = tf.nn.bias_add(tf.nn.conv2d(x, cast(3, 3, 3, 4), 1, "SAME"), cast(4))
+        y = fused(y, 4)[0] if norm == "fused" else y * cast(4) + cast(1, 1, 1, 4)
+        y = tf.identity(y, name="y")
+    model = model_of(graph, {"x": x}, {"y": y}, tmp_path)
+    given = StageInput(model=model, source=None)
+    outcome = STAGE.run(given, Params(batch_norms=True), FakeContext(tmp_path))
+    ops = {node.op for node in outcome.model.graph.nodes.values()}
+    assert not ops & {*NORMS, "Mul"}
+    feeds = {"x": weights(2, 5, 5, 3).astype(dtype.as_numpy_dtype)}
+    before, after = (np.float64(run(m, feeds)["y"]) for m in (model, outcome.model))
+    error = np.abs(after - before).max() / np.abs(before).max()
+    assert error < {tf.float16: 0.02, tf.bfloat16: 0.1, tf.float64: 1e-14}[dtype]
+
+
+def test_as_tf1_code_writes_it(tmp_path):
+    """Reference variables turned constants, moments kept, ``batch_normalization`` by arithmetic."""
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, None, None, 3], name="x")
+        y = x
+        for width in (4, 5):
+            y = tf.nn.conv2d(y, weights(3, 3, y.shape[-1], width), 2, "SAME")
+            moments = weights(width), np.abs(weights(width)) + 0.1
+            y = tf.nn.batch_normalization(y, *moments, weights(width), weights(width), 1e-3)
+            y = tf.nn.relu6(y)
+        flat = tf.reduce_mean(y, [1, 2])
+        y = tf.nn.batch_normalization(
+            tf.matmul(flat, weights(5, 2)), weights(2), np.abs(weights(2)) + 1, None, None, 1e-3
+        )
+        y = tf.identity(y, name="y")
+    model = model_of(graph, {"x": x}, {"y": y}, tmp_path)
+    given = StageInput(model=model, source=None)
+    outcome = STAGE.run(given, Params(batch_norms=True), FakeContext(tmp_path))
+    ops = {node.op for node in outcome.model.graph.nodes.values()}
+    assert not ops & {"Mul", "RealDiv", "Sub", "Rsqrt"}
+    for shape in ((1, 8, 8, 3), (3, 5, 7, 3), (0, 8, 8, 3)):
+        feeds = {"x": weights(*shape)}
+        before, after = run(model, feeds)["y"], run(outcome.model, feeds)["y"]
+        np.testing.assert_allclose(after, before, rtol=2e-5, atol=2e-5)
