@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,13 @@ from freezeflow.graph.foldable import STORED_NARROW
 from freezeflow.graph.graph import Graph, Node
 from freezeflow.graph.narrow import (
     Loss,
+    Narrowed,
     Put,
     Weight,
     blocks,
     body_of,
+    narrow_weights,
     unique,
-    weights_of,
-    with_nodes,
     written_anew,
 )
 from freezeflow.values import DType
@@ -56,31 +55,28 @@ def cast_weights(
     Returns:
         The graph, and what the new weights differ by.
     """
-    loss = Loss()
-    made: dict[str, dict[str, tuple[Node, ...]]] = {}
     narrow, widen = _conversions(to)
-    for weight in weights_of(graph, min_elements):
-        name = weight.node.name
-        if any(fnmatchcase(name, pattern) for pattern in keep):
-            continue
-        if not weight.place and name in fixed:
-            continue
+
+    def stored(weight: Weight) -> Narrowed | str:
         if not _holds(weight.data, _LIMITS[to]):
-            loss.left[name] = f"it has values that {to.tf_name} cannot hold"
-            continue
-        stored_name = unique(body_of(graph, weight.place), f"{name}/{to.tf_name}")
-        stored = written_anew(weight, stored_name, to, narrow, put, scratch)
-        loss.add(name, weight.data, lambda part, block: widen(narrow(part, block)))
-        loss.tensors += 1
-        loss.bytes_before += weight.data.nbytes
-        loss.bytes_after += weight.data.size * to.item_bytes
-        made.setdefault(weight.place, {})[name] = _with_cast(weight, stored, to)
-    return with_nodes(graph, made), loss
+            return f"it has values that {to.tf_name} cannot hold"
+        name = weight.node.name
+        made = written_anew(
+            weight,
+            unique(body_of(graph, weight.place), f"{name}/{to.tf_name}"),
+            to,
+            narrow,
+            put,
+            scratch,
+        )
+        made = made._replace(inputs=weight.node.inputs, device=weight.node.device)
+        return Narrowed(
+            (made, widening(name, made.name, to)),
+            weight.data.size * to.item_bytes,
+            lambda part, block: widen(narrow(part, block)),
+        )
 
-
-def _with_cast(weight: Weight, stored: Node, to: DType) -> tuple[Node, ...]:
-    stored = stored._replace(inputs=weight.node.inputs, device=weight.node.device)
-    return stored, widening(weight.node.name, stored.name, to)
+    return narrow_weights(graph, stored, min_elements=min_elements, keep=keep, fixed=fixed)
 
 
 def widening(name: str, tensor: str, source: DType) -> Node:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import mmap
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -129,22 +130,25 @@ class Loss:
         self._signal = 0.0
         self._worst: tuple[float, str] = (0.0, "")
 
-    def add(self, name: str, original: Array, restored: Callable[[slice, Array], Array]) -> None:
-        """Compares a tensor with what the graph will make of it, block by block."""
+    def add(self, weight: Weight, narrowed: Narrowed) -> None:
+        """Compares a weight with what the graph will make of it, block by block."""
         import numpy as np
 
+        self.tensors += 1
+        self.bytes_before += weight.data.nbytes
+        self.bytes_after += narrowed.nbytes
         error = signal = 0.0
-        for part, block in blocks(original):
+        for part, block in blocks(weight.data):
             # NaN and infinities are kept as they are; they would drown all else.
             finite = np.isfinite(block)
             exact = np.where(finite, block, 0.0).astype(np.float64)
-            difference = exact - np.where(finite, restored(part, block), 0.0)
+            difference = exact - np.where(finite, narrowed.restored(part, block), 0.0)
             error += float(np.sum(difference * difference))
             signal += float(np.sum(exact * exact))
             self.max_abs = max(self.max_abs, float(np.max(np.abs(difference), initial=0.0)))
         self._error += error
         self._signal += signal
-        self._worst = max(self._worst, (_relative(error, signal), name))
+        self._worst = max(self._worst, (_relative(error, signal), weight.node.name))
 
     def facts(self) -> dict[str, Any]:
         """``tensors``, bytes before and after, the largest error of an element, the error's root mean
@@ -167,7 +171,58 @@ def _relative(error: float, signal: float) -> float:
 # ---------------------------------------------------------------- graphs with other constants
 
 
-def with_nodes(graph: Graph, made: Mapping[str, Mapping[str, tuple[Node, ...]]]) -> Graph:
+class Narrowed(NamedTuple):
+    """A weight in fewer bytes.
+
+    Args:
+        nodes: What takes the Const's place; the last has its name.
+        nbytes: Bytes of what is stored.
+        restored: Gives what the graph makes of a block's elements.
+    """
+
+    nodes: tuple[Node, ...]
+    nbytes: int
+    restored: Callable[[slice, Array], Array]
+
+
+def narrow_weights(
+    graph: Graph,
+    narrow: Callable[[Weight], Narrowed | str | None],
+    *,
+    min_elements: int,
+    keep: Sequence[str],
+    fixed: Collection[str],
+) -> tuple[Graph, Loss]:
+    """Stores a graph's float32 constants in fewer bytes.
+
+    Args:
+        graph: The graph.
+        narrow: Gives what takes a weight's place; why it has to stay; None where it is none of its kind.
+        min_elements: Smaller constants stay as they are.
+        keep: Patterns of names that stay as they are.
+        fixed: Nodes of the main graph that a caller replaces.
+
+    Returns:
+        The graph, and what the new weights differ by.
+    """
+    loss = Loss()
+    made: dict[str, dict[str, tuple[Node, ...]]] = {}
+    for weight in weights_of(graph, min_elements):
+        name = weight.node.name
+        if any(fnmatchcase(name, pattern) for pattern in keep):
+            continue
+        if not weight.place and name in fixed:
+            continue
+        found = narrow(weight)
+        if isinstance(found, str):
+            loss.left[name] = found
+        elif found is not None:
+            made.setdefault(weight.place, {})[name] = found.nodes
+            loss.add(weight, found)
+    return _with_nodes(graph, made), loss
+
+
+def _with_nodes(graph: Graph, made: Mapping[str, Mapping[str, tuple[Node, ...]]]) -> Graph:
     """The graph with some nodes replaced by several, of which the last has the old one's name.
 
     Args:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Collection, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +18,13 @@ from freezeflow.graph.constants import const
 from freezeflow.graph.graph import Graph, Node
 from freezeflow.graph.narrow import (
     Loss,
+    Narrowed,
     Put,
     Weight,
     blocks,
     body_of,
+    narrow_weights,
     unique,
-    weights_of,
-    with_nodes,
     written_anew,
 )
 from freezeflow.graph.walk import consumers
@@ -65,31 +64,26 @@ def quantize_weights(
     Returns:
         The graph, and what the new weights differ by.
     """
-    loss = Loss()
-    made: dict[str, dict[str, tuple[Node, ...]]] = {}
     users: dict[str, Mapping[str, list[str]]] = {}
-    for weight in weights_of(graph, min_elements):
-        name, nodes = weight.node.name, body_of(graph, weight.place)
+
+    def stored(weight: Weight) -> Narrowed | str | None:
+        nodes = body_of(graph, weight.place)
         if weight.place not in users:
             users[weight.place] = consumers(nodes)
-        axes = _channel_axes(weight, [nodes[user] for user in users[weight.place].get(name, ())])
-        if axes is None or any(fnmatchcase(name, pattern) for pattern in keep):
-            continue
-        if not weight.place and name in fixed:
-            continue
+        own = users[weight.place].get(weight.node.name, ())
+        axes = _channel_axes(weight, [nodes[user] for user in own])
+        if axes is None:
+            return None
         scale = _scales(weight.data, axes)
         if scale is None:
-            loss.left[name] = "it has values that are not finite"
-        elif weight.data.size + scale.nbytes >= weight.data.nbytes:
-            loss.left[name] = "its scales would take what is saved"
-        else:
-            parts = _quantized(weight, scale, nodes, put, scratch)
-            made.setdefault(weight.place, {})[name] = parts
-            loss.add(name, weight.data, functools.partial(_restored, scale))
-            loss.tensors += 1
-            loss.bytes_before += weight.data.nbytes
-            loss.bytes_after += weight.data.size + scale.nbytes
-    return with_nodes(graph, made), loss
+            return "it has values that are not finite"
+        nbytes = weight.data.size + scale.nbytes
+        if nbytes >= weight.data.nbytes:
+            return "its scales would take what is saved"
+        parts = _quantized(weight, scale, nodes, put, scratch)
+        return Narrowed(parts, nbytes, functools.partial(_restored, scale))
+
+    return narrow_weights(graph, stored, min_elements=min_elements, keep=keep, fixed=fixed)
 
 
 def _channel_axes(weight: Weight, users: Sequence[Node]) -> tuple[int, ...] | None:

@@ -281,3 +281,71 @@ def test_memory_stays_bounded(tmp_path, stage):
         tracemalloc.stop()
     assert outcome.facts["tensors"] == 1
     assert peak < 60_000_000
+
+
+def in_a_loop_and_a_branch(tmp_path):
+    """A matrix in a loop's body, one in a branch, and a table that is looked up and multiplied by."""
+    inside, chosen, table = weights(40, 40) * 0.1, weights(40, 30), weights(50, 40)
+    with tf.Graph().as_default() as graph:
+        ids = v1.placeholder(tf.int32, [None], name="ids")
+        shared = tf.constant(table, name="table")
+        x = tf.gather(shared, ids)
+        _, x = tf.while_loop(
+            lambda i, _: i < 3, lambda i, y: (i + 1, tf.tanh(tf.matmul(y, inside))), [0, x]
+        )
+        logits = tf.matmul(x, shared, transpose_b=True, name="logits")
+        y = tf.cond(tf.shape(ids)[0] > 1, lambda: tf.matmul(x, chosen), lambda: tf.zeros([1, 30]))
+        y = tf.identity(y, name="y")
+    return model_of(graph, {"ids": ids}, {"logits": logits, "y": y}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stage", "share", "error"),
+    [(cast, 0.5, 0.01), (quantize_weights, 0.25, 0.1)],
+    ids=["cast", "quantize_weights"],
+)
+def test_weights_in_functions_and_shared_ones(tmp_path, stage, share, error):
+    from freezeflow.graph.write import graph_def_bytes
+
+    model = run_stage(fold, in_a_loop_and_a_branch(tmp_path), tmp_path).model
+    outcome = run_stage(stage, model, tmp_path, min_elements=500)
+    assert outcome.facts["tensors"] == 3
+    ratio = outcome.facts["bytes_after"] / outcome.facts["bytes_before"]
+    assert share <= ratio < share + 0.03
+    files = [len(graph_def_bytes(m.graph)) for m in (outcome.model, model)]
+    assert files[0] - files[1] < -0.9 * (1 - ratio) * outcome.facts["bytes_before"]
+    for ids in ([3], [0, 49, 7]):
+        feeds = {"ids": np.array(ids, np.int32)}
+        before, after = run(model, feeds), run(outcome.model, feeds)
+        for key, value in before.items():
+            np.testing.assert_allclose(after[key], value, atol=error * max(1, np.abs(value).max()))
+
+
+def test_channels_of_zeros_stay_zeros(tmp_path):
+    weight = weights(40, 30)
+    weight[:, 3] = 0
+    weight[:, 4] = -0.0
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 40], name="x")
+        y = tf.matmul(x, tf.constant(weight, name="w"), name="y")
+    model = model_of(graph, {"x": x}, {"y": y}, tmp_path)
+    outcome = run_stage(quantize_weights, model, tmp_path, min_elements=100)
+    made = run_tensor(outcome.model, "w")
+    assert not made[:, 3:5].any()
+    assert np.all(np.isfinite(made))
+
+
+@pytest.mark.parametrize(
+    ("value", "to", "stays"),
+    [(65520.0, "float16", True), (65519.0, "float16", False), (65520.0, "bfloat16", False),
+     (3.4e38, "bfloat16", True)],
+)  # fmt: skip
+def test_a_weight_that_would_overflow_is_left_as_it_is_and_named(tmp_path, value, to, stays):
+    weight = weights(20, 20)
+    weight[1, 2] = value
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 20], name="x")
+        y = tf.matmul(x, tf.constant(weight, name="w"), name="y")
+    outcome = run_stage(cast, model_of(graph, {"x": x}, {"y": y}, tmp_path), tmp_path, to=to)
+    assert ("w" in outcome.facts["left"]) is stays
+    assert np.all(np.isfinite(run_tensor(outcome.model, "w")))
