@@ -12,14 +12,16 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-from freezeflow.graph import attrs, colocation
+from freezeflow.graph import colocation
 from freezeflow.graph.constants import const
 from freezeflow.graph.foldable import (
     Candidates,
     Scope,
     Selection,
     candidates,
+    held_scope,
     node_bytes,
+    released,
     same_bytes_source,
     select,
 )
@@ -189,25 +191,13 @@ def _short(tensor: str) -> str:
 def _fold_body(
     graph: Graph, function: Function, args: Mapping[str, Dims], folder: _Folder
 ) -> Function:
-    results = {f"={result.name}": result.tensor for result in function.results}
-    outside = frozenset(f"^{control.node}" for control in function.control_results)
-    # Results are tensors without a name of their own: give each a node to hold on to.
-    holders = {
-        name: Node(name, "Identity", (tensor,), {"T": attrs.of_type(DType.INVALID)})
-        for name, tensor in results.items()
-    }
-    wanted, fed = outside | set(holders), frozenset(holders)
-    nodes = folder.fold(graph, Scope({**function.nodes, **holders}, wanted, fed, args))
-    ends = {name: nodes.pop(name).inputs[0] for name in holders}
-    roots = [*ends.values(), *outside, *_kept_anyway(function, nodes)]
-    reached = reached_nodes(nodes, (root.lstrip("^") for root in roots))
-    return dataclasses.replace(
-        function,
-        nodes={name: node for name, node in nodes.items() if name in reached},
-        results=tuple(
-            result._replace(tensor=ends[f"={result.name}"]) for result in function.results
-        ),
-    )
+    nodes = folder.fold(graph, held_scope(function, args))
+    folded = released(function, nodes)
+    roots = [result.tensor for result in folded.results]
+    roots += [control.node for control in function.control_results]
+    reached = reached_nodes(folded.nodes, [*roots, *_kept_anyway(function, folded.nodes)])
+    nodes = {name: node for name, node in folded.nodes.items() if name in reached}
+    return dataclasses.replace(folded, nodes=nodes)
 
 
 def _kept_anyway(function: Function, nodes: Mapping[str, Node]) -> list[str]:

@@ -11,6 +11,7 @@ do not cross from one to the other. Three questions are answered one after the o
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import (
+    Function,
     Graph,
     Node,
     control_inputs,
@@ -76,6 +78,31 @@ class Scope(NamedTuple):
     wanted: frozenset[str]
     fed: frozenset[str] = frozenset()
     args: Mapping[str, Dims] = MappingProxyType({})
+
+
+def held_scope(function: Function, args: Mapping[str, Dims] = MappingProxyType({})) -> Scope:
+    """A function's body as a scope.
+
+    Results are tensors without a name of their own: each gets a node that holds on to it.
+    """
+    holders = {
+        f"={result.name}": Node(
+            f"={result.name}", "Identity", (result.tensor,), {"T": attrs.of_type(DType.INVALID)}
+        )
+        for result in function.results
+    }
+    outside = {f"^{control.node}" for control in function.control_results}
+    nodes = {**function.nodes, **holders}
+    return Scope(nodes, frozenset(outside | holders.keys()), frozenset(holders), args)
+
+
+def released(function: Function, nodes: Mapping[str, Node]) -> Function:
+    """The function with what its `held_scope` has become."""
+    kept = dict(nodes)
+    results = tuple(
+        result._replace(tensor=kept.pop(f"={result.name}").inputs[0]) for result in function.results
+    )
+    return dataclasses.replace(function, nodes=kept, results=results)
 
 
 class Candidates(NamedTuple):

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from freezeflow.graph import colocation
 from freezeflow.graph.effects import (
-    V1_CONTROL_FLOW,
     Effects,
     awaited,
     drop_idle_control,
     order_matters,
 )
+from freezeflow.graph.foldable import Scope, held_scope, released
 from freezeflow.graph.graph import (
     Function,
     Graph,
@@ -30,7 +30,9 @@ from freezeflow.graph.graph import (
 )
 from freezeflow.graph.model import Model
 from freezeflow.graph.node_types import NodeTypes
-from freezeflow.graph.walk import consumers, prune, reached_nodes, without_unused
+from freezeflow.graph.rewrites.body import Body
+from freezeflow.graph.rewrites.passing import passes_on
+from freezeflow.graph.walk import prune, reached_nodes, without_unused
 
 # Debugging ops that hand their first input on unchanged, and the attribute with its dtype.
 PASSING_OPS: Mapping[str, str] = {
@@ -198,69 +200,21 @@ def _without_identities(
         only: (function, name) of the nodes to look at; None for all.
     """
     types = NodeTypes(graph)
-    nodes, count = _bypassed(graph.nodes, "", ends, only, types)
+    main = Body(graph, Scope(graph.nodes, frozenset(ends)), types)
+    count = _pass_on(main, "", only)
     functions = {}
     for name, function in graph.functions.items():
-        fixed = {control.node for control in function.control_results}
-        body, found = _bypassed(function.nodes, name, fixed, only, types)
-        sources = {
-            key: next(data_inputs(node)) for key, node in function.nodes.items() if key not in body
-        }
-        results = tuple(r._replace(tensor=_source(r.tensor, sources)) for r in function.results)
-        functions[name] = dataclasses.replace(function, nodes=body, results=results)
-        count += found
-    return dataclasses.replace(graph, nodes=nodes, functions=functions), count
+        body = Body(graph, held_scope(function), types)
+        count += _pass_on(body, name, only)
+        functions[name] = released(function, body.nodes)
+    return dataclasses.replace(graph, nodes=main.nodes, functions=functions), count
 
 
-def _bypassed(
-    nodes: Mapping[str, Node],
-    body: str,
-    fixed: Collection[str],
-    only: Collection[tuple[str, str]] | None,
-    types: NodeTypes,
-) -> tuple[dict[str, Node], int]:
-    users = consumers(nodes)
-    sources = {
-        name: node.inputs[0]
-        for name, node in nodes.items()
-        if node.op == "Identity"
-        and (only is None or (body, name) in only)
-        and name not in fixed
-        and _does_nothing(node, nodes, users.get(name, ()), types)
-    }
-    kept = {}
-    for name, node in nodes.items():
-        if name not in sources:
-            inputs = tuple(_source(tensor, sources) for tensor in node.inputs)
-            kept[name] = node if inputs == node.inputs else node._replace(inputs=inputs)
-    return kept, len(sources)
-
-
-def _does_nothing(
-    node: Node, nodes: Mapping[str, Node], users: Iterable[str], types: NodeTypes
-) -> bool:
-    """Whether each consumer may as well take the Identity's own input.
-
-    Not where someone waits for it or it waits for someone, not beside TF1 control flow (there it
-    marks a branch or a frame), and not behind a TF1 variable (there it takes a copy in time).
-    """
-    if len(node.inputs) != 1 or node.attrs.keys() - {"T"} - _HARMLESS_ATTRS:
-        return False
-    source = nodes.get(node_of(node.inputs[0]))
-    if source is not None and (source.op in V1_CONTROL_FLOW or types.ends(source).ref_outputs):
-        return False
-    return all(
-        f"^{node.name}" not in nodes[user].inputs and nodes[user].op not in V1_CONTROL_FLOW
-        for user in users
-    )
-
-
-# Attributes that an Identity may have without doing more than handing on.
-_HARMLESS_ATTRS = frozenset({"_class", "_output_shapes", "_has_manual_control_dependencies"})
-
-
-def _source(tensor: str, sources: Mapping[str, str]) -> str:
-    """Where a tensor comes from once the nodes that hand on are left out."""
-    while tensor in sources:
-        tensor = sources[tensor]
-    return tensor
+def _pass_on(body: Body, place: str, only: Collection[tuple[str, str]] | None) -> int:
+    """Takes out the Identity nodes of a body that only hand on; how many."""
+    count = 0
+    for name in body.order:
+        node = body.nodes[name]
+        if node.op == "Identity" and (only is None or (place, name) in only):
+            count += passes_on(body, node)
+    return count

@@ -71,7 +71,7 @@ def count_nodes(model: Model) -> int:
 STAGE = Stage(
     name="strip",
     summary="Leave out what no output needs; on request also debugging ops and Identity nodes.",
-    version=1,
+    version=2,
     params=Params,
     run=run,
 )
