@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from freezeflow.errors import UsageError
+from freezeflow.store.ahead import read_ahead
 from freezeflow.values import AnyPath, Json, ModelSource
 
 if TYPE_CHECKING:
@@ -124,13 +125,14 @@ def freeze(
         UsageError: There is nothing at that path.
         ModelRefused: It is damaged, or cannot be frozen with its meaning kept.
     """
-    from freezeflow.engine.direct import run_chain
-
     wanted = (
         path
         if isinstance(path, ModelSource)
         else find_source(path, signatures=signatures, tags=tags, inputs=inputs, outputs=outputs)
     )
+    read_ahead(wanted.path)
+    from freezeflow.engine.direct import run_chain
+
     stages = _chain(bind=dict(bind or {}), written=written, tables=tables)
     return run_chain(wanted, stages, base=Path.cwd(), scratch=_scratch_until_exit()).model
 
@@ -182,13 +184,14 @@ def freeze_to(
         ModelRefused: It is damaged, or cannot be frozen with its meaning kept; nothing is written.
         StageFailed: The files cannot be written; nothing partial is left.
     """
-    from freezeflow.engine.direct import run_chain
-
     wanted = (
         path
         if isinstance(path, ModelSource)
         else find_source(path, signatures=signatures, tags=tags, inputs=inputs, outputs=outputs)
     )
+    read_ahead(wanted.path)
+    from freezeflow.engine.direct import run_chain
+
     export = _stage("export")
     values = {"to": os.fspath(to), "weights": weights}
     params = export.params_for(values)(**values)

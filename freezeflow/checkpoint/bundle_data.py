@@ -28,8 +28,15 @@ from freezeflow.checkpoint.contents import (
 )
 from freezeflow.checkpoint.slices import Box, box_shape, runs, volume
 from freezeflow.errors import ModelRefused
-from freezeflow.store.background import Pending, PendingDigest, present
-from freezeflow.store.hashing import RangeScan, disjoint, reading_failed, scan, scan_whole
+from freezeflow.store.background import PendingDigest, present
+from freezeflow.store.hashing import (
+    changed_while_read,
+    check_whole,
+    disjoint,
+    hash_location,
+    reading_failed,
+    scan,
+)
 from freezeflow.values import Digest, DType, Location, TensorRef
 
 # Longer strings have their length in eight bytes, where lengths are summed up.
@@ -182,16 +189,18 @@ class Reading:
         beside = present()
         if beside is None or not disjoint(ranges):
             scans = scan(path, ranges)
-            self._check_scans(shard, ranges, scans, names)
+            self._check_scanned(shard, ranges, [found.crc32c for found in scans], names)
             digests = [found.digest for found in scans]
         else:
             pending = beside.start(
-                functools.partial(self._scan_beside, shard, ranges, names, beside.check_wanted)
+                functools.partial(self._scan_beside, shard, ranges, names, beside.read)
             )
-            beside.files[path.absolute()] = PendingDigest(lambda: pending.result()[1].hex)
+            beside.files[path.absolute()] = PendingDigest(lambda: pending.result().hex)
+            # Only some exports ask for these.
+            places = [self._shards[shard].location(*place) for place in ranges]
             digests = [
-                PendingDigest(functools.partial(_digest_of, pending, number))
-                for number in range(len(ranges))
+                PendingDigest(functools.cache(functools.partial(_digest_of, place)))
+                for place in places
             ]
         for (offset, length), digest in zip(ranges, digests, strict=True):
             self._digests[shard, offset, length] = digest
@@ -201,24 +210,25 @@ class Reading:
         shard: int,
         ranges: Sequence[tuple[int, int]],
         names: Mapping[Stored, str],
-        proceed: Callable[[], None],
-    ) -> tuple[list[RangeScan], Digest]:
-        scans, whole = scan_whole(self._shards[shard].path, ranges, proceed)
-        self._check_scans(shard, ranges, scans, names)
-        return scans, whole
+        proceed: Callable[[int], None],
+    ) -> Digest:
+        """The digest of a whole data file whose ranges are what the index says."""
+        checksums, whole = check_whole(self._shards[shard].path, ranges, proceed)
+        self._check_scanned(shard, ranges, checksums, names)
+        return whole
 
-    def _check_scans(
+    def _check_scanned(
         self,
         shard: int,
         ranges: Sequence[tuple[int, int]],
-        scans: Sequence[RangeScan],
+        checksums: Sequence[int],
         names: Mapping[Stored, str],
     ) -> None:
-        found = dict(zip(ranges, scans, strict=True))
+        found = dict(zip(ranges, checksums, strict=True))
         for stored, key in names.items():
-            range_scan = found.get((stored.offset, stored.length))
-            if stored.shard == shard and range_scan is not None:
-                self._check_checksum(stored, range_scan.crc32c, key)
+            checksum = found.get((stored.offset, stored.length))
+            if stored.shard == shard and checksum is not None:
+                self._check_checksum(stored, checksum, key)
 
     def _check_checksum(self, stored: Stored, checksum: int, key: str) -> None:
         if masked(checksum) != stored.checksum:
@@ -306,8 +316,11 @@ class Reading:
         return tuple(elements)
 
 
-def _digest_of(pending: Pending[tuple[list[RangeScan], Digest]], number: int) -> str:
-    return pending.result()[0][number].digest.hex
+def _digest_of(place: Location) -> str:
+    digest = hash_location(place)
+    if digest is None:
+        raise changed_while_read(place.path)
+    return digest.hex
 
 
 def _large_ranges(plan: Plan) -> Iterator[tuple[int, int, int]]:

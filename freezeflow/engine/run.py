@@ -25,7 +25,6 @@ from freezeflow.engine.events import (
     ignore,
 )
 from freezeflow.engine.evidence import evidence_facts, file_name
-from freezeflow.engine.executors import Executor, LocalExecutor, MakeExecutor
 from freezeflow.engine.interruption import interruptible
 from freezeflow.engine.keeping import Keeper, Lost
 from freezeflow.engine.keys import changes, preimages
@@ -44,6 +43,7 @@ from freezeflow.store.store import Store
 from freezeflow.values import Digest
 
 if TYPE_CHECKING:
+    from freezeflow.engine.executors import Executor, LocalExecutor, MakeExecutor
     from freezeflow.engine.shared import SharedCache
 
 # Lines of a failed step's log that are shown.
@@ -69,7 +69,7 @@ def run_plans(
     store: Store,
     options: RunOptions = RunOptions(),  # noqa: B008  immutable
     on_event: OnEvent = ignore,
-    make_executor: MakeExecutor = LocalExecutor,
+    make_executor: MakeExecutor | None = None,
 ) -> RunResult:
     """Runs every step that is not cached, in the order in which they need each other.
 
@@ -78,7 +78,7 @@ def run_plans(
         store: Where results are looked up and kept.
         options: How.
         on_event: Told what happens, in this thread.
-        make_executor: Makes what runs the steps.
+        make_executor: Makes what runs the steps; None for this machine.
 
     Returns:
         How each step ended. What fails is in there, not raised.
@@ -101,7 +101,7 @@ class _Run:
         store: Store,
         options: RunOptions,
         on_event: OnEvent,
-        make_executor: MakeExecutor,
+        make_executor: MakeExecutor | None,
     ) -> None:
         self._store = store
         self._options = options
@@ -232,13 +232,18 @@ class _Run:
 
     # ------------------------------------------------------------ running
 
+    def _executor(self, scratch: Path) -> LocalExecutor:
+        from freezeflow.engine.executors import LocalExecutor
+
+        return (self._make_executor or LocalExecutor)(scratch, apart=self._apart)
+
     def _run_all(self) -> None:
         jobs = max(1, self._options.jobs)
         unfinished = [*self._queue.tasks(), *self._schedule.unfinished()]
         with self._store.scratch() as scratch, self._store.key_locks() as locks:
             self._room = Room(Memory(self._options.mem_limit), locks, self._past_peak)
             self._apart = _is_many(unfinished)
-            executor = self._make_executor(scratch, apart=self._apart)
+            executor = self._executor(scratch)
             keeper = Keeper(self._store, executor, self._fetch_weights)
             try:
                 if any(task.step.in_tensorflow for task in unfinished):

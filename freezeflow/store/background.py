@@ -20,6 +20,9 @@ from freezeflow.values import Digest
 
 T = TypeVar("T")
 
+# Checks stay no further ahead of a copy than this.
+_LEAD_BYTES = 64 * 1024 * 1024
+
 
 class Stopped(Exception):
     """Nobody wants the result any more."""
@@ -83,7 +86,10 @@ class Background:
         self._jobs: queue.SimpleQueue[Pending[object] | None] = queue.SimpleQueue()
         self._started: list[Pending[object]] = []
         self._thread: threading.Thread | None = None
-        self._stopped = threading.Event()
+        # What jobs have read, what was copied meanwhile, and how many copies are being made.
+        self._moved = threading.Condition()
+        self._read = self._copied = self._copies = 0
+        self._stopped = False
         self.files: dict[Path, Digest] = {}
 
     def start(self, job: Callable[[], T]) -> Pending[T]:
@@ -106,14 +112,48 @@ class Background:
         failed = (p._failure for p in self._started)
         return next((failure for failure in failed if failure is not None), None)
 
-    def check_wanted(self) -> None:
-        """For jobs, now and then: raises Stopped when nobody waits any more."""
-        if self._stopped.is_set():
-            raise Stopped
+    def read(self, count: int) -> None:
+        """For jobs, before each piece that they read: waits while they are too far ahead of a copy.
+
+        Two who ask a disk for much at two places keep each other waiting; the copy is what takes longer.
+
+        Raises:
+            Stopped: Nobody wants the result any more.
+        """
+        with self._moved:
+            self._moved.wait_for(self._may_read)
+            if self._stopped:
+                raise Stopped
+            self._read += count
+
+    def _may_read(self) -> bool:
+        return self._stopped or not self._copies or self._read <= self._copied + _LEAD_BYTES
+
+    @contextlib.contextmanager
+    def copying(self) -> Iterator[Callable[[int], None]]:
+        """While the block runs, weights are copied; what it gives is told how many bytes each time."""
+
+        def copied(count: int) -> None:
+            with self._moved:
+                self._copied += count
+                self._moved.notify()
+
+        self._add_copy(1)
+        try:
+            yield copied
+        finally:
+            self._add_copy(-1)
+
+    def _add_copy(self, count: int) -> None:
+        with self._moved:
+            self._copies += count
+            self._moved.notify()
 
     def stop(self) -> None:
         """Ends the thread soon, whatever is left to do."""
-        self._stopped.set()
+        with self._moved:
+            self._stopped = True
+            self._moved.notify()
         self._jobs.put(None)
         if self._thread is not None:
             self._thread.join()
@@ -181,6 +221,17 @@ def unchecked() -> Iterator[None]:
         yield
     finally:
         _present.reset(token)
+
+
+@contextlib.contextmanager
+def copying() -> Iterator[Callable[[int], None]]:
+    """As `Background.copying`, where there is one."""
+    found = _present.get()
+    if found is None:
+        yield lambda count: None
+    else:
+        with found.copying() as copied:
+            yield copied
 
 
 def settle() -> None:

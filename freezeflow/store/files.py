@@ -13,14 +13,16 @@ import errno
 import fcntl
 import hashlib
 import os
+import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from freezeflow.errors import FreezeflowError
 from freezeflow.store import kernel
-from freezeflow.store.background import settle
+from freezeflow.store.ahead import Lead
+from freezeflow.store.background import copying, settle
 from freezeflow.store.hashing import FileIdentity, changed_while_read, reading_failed
 from freezeflow.values import Location
 
@@ -195,9 +197,12 @@ class _Part:
         if checksums:
             assert isinstance(pieces, Sequence)
             lengths = [_length(piece) for piece in pieces]
-        with contextlib.closing(_Writer(self._descriptor, lengths)) as writer:
+        with (
+            copying() as copied,
+            contextlib.closing(_Writer(self._descriptor, lengths, copied)) as writer,
+        ):
             if isinstance(pieces, Sequence):
-                writer.reserve(pieces)
+                writer.expect(pieces)
             for piece in pieces:
                 if isinstance(piece, Location):
                     writer.copy(piece)
@@ -241,23 +246,33 @@ class _Part:
 class _Writer:
     """Writes pieces to an open, empty file and hashes what it wrote."""
 
-    def __init__(self, descriptor: int, lengths: Sequence[int] | None) -> None:
+    def __init__(
+        self, descriptor: int, lengths: Sequence[int] | None, tell: Callable[[int], None]
+    ) -> None:
         self._descriptor = descriptor
+        self._tell = tell  # about each range that was copied
         self._gathered = bytearray()
         self._written = 0
-        self._started = 0  # up to here the kernel was told to write to the disk
+        self._starter = _Starter(descriptor)
         self._checksums = None if lengths is None else _Checksums(lengths)
         self._follower = _Follower(descriptor, self._checksums)
         self._sources = _Sources()
+        self._lead: Lead[Location] | None = None
+        self._copied = 0
 
     def close(self) -> None:
         self._follower.stop()
+        self._starter.stop()
         self._sources.close()
 
-    def reserve(self, pieces: Sequence[bytes | Location]) -> None:
+    def expect(self, pieces: Sequence[bytes | Location]) -> None:
+        """Prepares for what will come."""
         size = sum(map(_length, pieces))
         if size >= _LARGE_BYTES:
             kernel.reserve(self._descriptor, size)
+            places = [piece for piece in pieces if isinstance(piece, Location)]
+            ranges = ((place, place.offset, place.length) for place in places)
+            self._lead = Lead(ranges, self._sources.known)
 
     def add(self, data: bytes) -> None:
         self._gathered += data
@@ -269,14 +284,19 @@ class _Writer:
         self._flush()
         offset, end = location.offset, location.offset + location.length
         while offset < end:
+            if self._lead is not None:
+                self._lead.reached(self._copied)
             count = kernel.copy(source, self._descriptor, offset, min(end - offset, _COPY_BYTES))
             if count == 0:
                 raise changed_while_read(location.path)
             offset += count
+            self._copied += count
+            self._tell(count)
             self._advance(count)
 
     def finish(self, mode: int) -> Written:
         self._flush()
+        self._starter.stop()
         # The kernel writes to the disk while the second thread is still hashing.
         os.fchmod(self._descriptor, mode)
         os.fsync(self._descriptor)
@@ -297,11 +317,8 @@ class _Writer:
     def _advance(self, count: int) -> None:
         self._written += count
         self._follower.advance(self._written)
+        self._starter.advance(self._written)
         self._follower.wait_within(_LEAD_BYTES)
-        waiting = self._written - self._started
-        if waiting >= _LARGE_BYTES:
-            kernel.start_writing(self._descriptor, self._started, waiting)
-            self._started = self._written
 
 
 def _length(piece: bytes | Location) -> int:
@@ -338,6 +355,44 @@ class _Checksums:
             self._value = 0
             if len(self._found) < len(self._lengths):
                 self._missing = self._lengths[len(self._found)]
+
+
+class _Starter:
+    """Has the kernel write a growing file to the disk, in a thread that waits when the disk is busy.
+
+    While a disk is read from, the kernel lets writes wait; neither copying nor hashing has to.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._ends: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._told = 0
+        self._thread: threading.Thread | None = None
+
+    def advance(self, available: int) -> None:
+        """The first `available` bytes of the file are written."""
+        # Not what is going on to be written: a writer would wait for a page that is on its way.
+        end = available - available % _LARGE_BYTES
+        if end == self._told:
+            return
+        self._told = end
+        self._ends.put(end)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._start_writing, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread when the kernel was told all."""
+        if self._thread is not None:
+            self._ends.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _start_writing(self) -> None:
+        started = 0
+        while (end := self._ends.get()) is not None:
+            kernel.start_writing(self._descriptor, started, end - started)
+            started = end
 
 
 class _Follower:
@@ -434,6 +489,11 @@ class _Sources:
         if not identity.holds(location):
             raise changed_while_read(location.path)
         return descriptor
+
+    def known(self, location: Location) -> int | None:
+        """The same, if the file is open and has not changed."""
+        found = self._open.get(location.path)
+        return found[0] if found is not None and found[1].holds(location) else None
 
     def check(self) -> None:
         """Raises when one of the open files is no longer what it was when it was opened."""

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from freezeflow.errors import FreezeflowError
+from freezeflow.store.ahead import Lead
 from freezeflow.values import Digest, Location
 
 # Two of these fit into a core's second-level cache, so a checksum finds warm what was just read.
@@ -91,39 +92,54 @@ def scan(
     return [RangeScan(*pair) for pair in zip(digests, checksums, strict=True)]
 
 
-def scan_whole(
-    path: str | Path, ranges: Sequence[tuple[int, int]], proceed: Callable[[], None]
-) -> tuple[list[RangeScan], Digest]:
-    """BLAKE3 and CRC-32C of ranges of a file, and BLAKE3 of all of it, in one pass.
+def check_whole(
+    path: str | Path, ranges: Sequence[tuple[int, int]], proceed: Callable[[int], None]
+) -> tuple[list[int], Digest]:
+    """CRC-32C of ranges of a file, and BLAKE3 of all of it, in one pass; the disk is kept ahead of it.
 
     Args:
         path: The file.
         ranges: (offset, length) of each range; none over another.
-        proceed: Called now and then; what it raises ends the pass.
+        proceed: Called before each piece that is read, with its length; what it raises ends the pass.
 
     Raises:
         FreezeflowError: As for `scan`.
     """
-    scans = [RangeScan(_NO_DIGEST, 0)] * len(ranges)
+    from crc32c import crc32c
+
+    checksums = [0] * len(ranges)
     digests: list[Digest] = []
 
     def run(descriptor: int, buffer: memoryview) -> None:
         whole = blake3()
-        places = sorted(range(len(ranges)), key=lambda index: ranges[index])
+        checksum = 0
         size = os.fstat(descriptor).st_size
+        lead = Lead([(descriptor, 0, size)], lambda file: file)
+
+        def add_checksum(piece: memoryview) -> None:
+            nonlocal checksum
+            checksum = crc32c(piece, checksum)
+
+        def feed(start: int, end: int, *sinks: Callable[[memoryview], object]) -> None:
+            def before(offset: int) -> None:
+                proceed(min(len(buffer), end - offset))
+                lead.reached(offset)
+
+            _feed(descriptor, start, end - start, buffer, (whole.update, *sinks), before)
+
         at = 0
-        for index in places:
+        for index in sorted(range(len(ranges)), key=lambda index: ranges[index]):
             offset, length = ranges[index]
-            _feed(descriptor, at, offset - at, buffer, (whole.update,), proceed)
-            part = _RangeHasher()
-            _feed(descriptor, offset, length, buffer, (whole.update, part.add), proceed)
-            scans[index] = part.finish()
+            feed(at, offset)
+            checksum = 0
             at = offset + length
-        _feed(descriptor, at, size - at, buffer, (whole.update,), proceed)
+            feed(offset, at, add_checksum)
+            checksums[index] = checksum
+        feed(at, size)
         digests.append(Digest(whole.hexdigest()))
 
     _run_on_file(path, [run], 1)
-    return scans, digests[0]
+    return checksums, digests[0]
 
 
 def disjoint(ranges: Iterable[tuple[int, int]]) -> bool:
@@ -235,24 +251,6 @@ def changed_while_read(path: str | Path) -> FreezeflowError:
     )
 
 
-class _RangeHasher:
-    """Digest and checksum of a range whose bytes come piece by piece."""
-
-    def __init__(self) -> None:
-        from crc32c import crc32c
-
-        self._crc32c = crc32c
-        self._hasher = blake3()
-        self._checksum = 0
-
-    def add(self, piece: memoryview) -> None:
-        self._hasher.update(piece)
-        self._checksum = self._crc32c(piece, self._checksum)
-
-    def finish(self) -> RangeScan:
-        return RangeScan(Digest(self._hasher.hexdigest()), self._checksum)
-
-
 _Job = Callable[[int, memoryview], None]
 
 _NO_DIGEST = Digest("")
@@ -350,18 +348,18 @@ def _feed(
     length: int,
     buffer: memoryview,
     sinks: Iterable[Callable[[memoryview], object]],
-    proceed: Callable[[], None] = lambda: None,
+    proceed: Callable[[int], None] = lambda offset: None,
 ) -> None:
     """Reads a range piece by piece into the buffer and gives each piece to all sinks.
 
-    Before each piece, `proceed` is called.
+    Before each piece, `proceed` is called with its offset.
 
     Raises:
         EOFError: The file ends before the range does.
     """
     end = offset + length
     while offset < end:
-        proceed()
+        proceed(offset)
         count = os.preadv(descriptor, [buffer[: end - offset]], offset)
         if count == 0:
             raise EOFError

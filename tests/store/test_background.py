@@ -15,7 +15,7 @@ from freezeflow.store.background import (
     settle,
 )
 from freezeflow.store.files import write_atomically
-from freezeflow.store.hashing import disjoint, hash_file, scan, scan_whole
+from freezeflow.store.hashing import check_whole, disjoint, hash_file, scan
 from freezeflow.values import Digest
 
 
@@ -28,12 +28,13 @@ def test_one_pass_finds_what_two_find(tmp_path: Path) -> None:
     path.write_bytes(hashlib.shake_128(b"").digest(3_000_000))
     ranges = [(2_000_000, 500_000), (0, 10), (10, 0), (10, 700_000), (1_000_000, 1)]
     steps: list[int] = []
-    found, whole = scan_whole(path, ranges, lambda: steps.append(1))
-    assert found == scan(path, ranges)
+    checksums, whole = check_whole(path, ranges, steps.append)
+    assert checksums == [found.crc32c for found in scan(path, ranges)]
     assert whole == hash_file(path)
+    assert sum(steps) == 3_000_000
     assert len(steps) > 4
     with pytest.raises(FreezeflowError, match="cut short"):
-        scan_whole(path, [(2_999_999, 2)], lambda: None)
+        check_whole(path, [(2_999_999, 2)], lambda count: None)
 
 
 def test_disjoint() -> None:
@@ -89,7 +90,7 @@ def test_an_interruption_ends_the_work() -> None:
         started.set()
         try:
             while True:
-                beside.check_wanted()
+                beside.read(0)
         except Stopped as stopped:
             ended.append(type(stopped))
             raise
