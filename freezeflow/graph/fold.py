@@ -46,7 +46,7 @@ from freezeflow.graph.rewrites.lift import lift_by_channel
 from freezeflow.graph.rewrites.settle import settle
 from freezeflow.graph.rewrites.simplify import simplify
 from freezeflow.graph.rewrites.trim import count_callers
-from freezeflow.graph.shape_rules import infer
+from freezeflow.graph.shape_rules.infer import infer
 from freezeflow.graph.shapes import Dims
 from freezeflow.graph.walk import (
     prune,

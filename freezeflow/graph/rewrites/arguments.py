@@ -9,7 +9,7 @@ from freezeflow.graph.graph import Function, Graph, Node, data_inputs
 from freezeflow.graph.node_types import NodeTypes
 from freezeflow.graph.rewrites.body import Body
 from freezeflow.graph.rewrites.trim import CASES, IFS, WHILES, functions_of
-from freezeflow.graph.shape_rules import infer
+from freezeflow.graph.shape_rules.infer import infer
 from freezeflow.graph.shapes import Dim, Dims, Shapes
 
 # What is assumed of a loop's variables is weakened so often at most; then nothing is assumed.

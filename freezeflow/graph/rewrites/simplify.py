@@ -15,7 +15,7 @@ from freezeflow.graph.rewrites.idle import is_idle
 from freezeflow.graph.rewrites.passing import passes_on, waits_only
 from freezeflow.graph.rewrites.static import is_known, plain_target
 from freezeflow.graph.rewrites.waiting import drop_implied_waits
-from freezeflow.graph.shape_rules import infer
+from freezeflow.graph.shape_rules.infer import infer
 from freezeflow.graph.shapes import Shapes
 
 # Each looks at one node, takes it out or replaces it, and says whether it did.
