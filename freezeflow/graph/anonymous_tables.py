@@ -16,15 +16,12 @@ from freezeflow.graph.graph import Graph, Node
 from freezeflow.graph.walk import reached_nodes
 
 # Anonymous op to the op that takes the same inputs and attributes and can be shared.
-SHARED_TABLES = {
+_SHARED = {
     "AnonymousHashTable": "HashTableV2",
     "AnonymousMutableHashTable": "MutableHashTableV2",
     "AnonymousMutableHashTableOfTensors": "MutableHashTableOfTensorsV2",
     "AnonymousMutableDenseHashTable": "MutableDenseHashTableV2",
 }
-
-# Says that the table is shared under the node's name.
-BY_NODE_NAME = "use_node_name_sharing"
 
 
 def with_shared_tables(graph: Graph, fills: Sequence[str]) -> Graph:
@@ -38,11 +35,11 @@ def with_shared_tables(graph: Graph, fills: Sequence[str]) -> Graph:
     shared = {
         name: _shared(node)
         for name, node in graph.nodes.items()
-        if node.op in SHARED_TABLES and name in reached
+        if node.op in _SHARED and name in reached
     }
     return dataclasses.replace(graph, nodes={**graph.nodes, **shared}) if shared else graph
 
 
 def _shared(node: Node) -> Node:
-    by_name = {BY_NODE_NAME: attrs.of_bool(True)}
-    return node._replace(op=SHARED_TABLES[node.op], attrs={**node.attrs, **by_name})
+    by_name = {"use_node_name_sharing": attrs.of_bool(True)}
+    return node._replace(op=_SHARED[node.op], attrs={**node.attrs, **by_name})

@@ -24,7 +24,8 @@ class Original:
         message: What the file holds.
         tags: The tags of the meta graph, for a SavedModel.
         graph: The part of the graph that runs, as read; only names, ops and attributes are used, to
-            prune the file's own graph and to check its ops.
+            prune the file's own graph and to check its ops. A node of another op than the file's own
+            takes that one's place: a placeholder for what is fed, a shared table for an anonymous one.
         signatures: Name to signature, with the tensors of the file's own graph.
         restore_op: Node that restores the variables; empty where none does.
         filename_tensor: The tensor that takes the checkpoint's prefix while the restore op runs.

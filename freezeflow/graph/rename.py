@@ -23,7 +23,7 @@ def name_ends(model: Model, *, after_signature: bool = True) -> Model:
     that has such a name already gives way. A tensor that several keys name keeps its first name.
 
     Args:
-        model: The model; signature inputs may be any tensors, not only placeholders.
+        model: The model; signature inputs are placeholders, or gone from the graph.
         after_signature: False leaves the names of placeholders and outputs as they are.
     """
     naming = _Naming(model, after_signature)
@@ -41,46 +41,41 @@ class _Naming:
         self._model = model
         self._after_signature = after_signature
         self._nodes = dict(model.graph.nodes)
-        self._fed: dict[str, str] = {}  # tensor that is fed -> placeholder that stands for it
         self._new_names: dict[str, str] = {}  # node -> name that it shall have
         self._wanted: set[str] = set()
         self._inputs: dict[str, dict[str, TensorSpec]] = {}
         self._outputs: dict[str, dict[str, TensorSpec]] = {}
 
     def add_inputs(self, name: str, prefix: str, signature: Signature) -> None:
-        ends = self._inputs[name] = {}
+        self._inputs[name] = dict(signature.inputs)
         for key, spec in signature.inputs.items():
-            if spec.tensor not in self._fed:
-                self._fed[spec.tensor] = self._placeholder(prefix + key, spec)
-            ends[key] = dataclasses.replace(spec, tensor=self._fed[spec.tensor])
+            if spec.tensor not in self._new_names:
+                self._add_placeholder(spec)
+                self._claim(spec.tensor, prefix + key)
 
     def add_outputs(self, name: str, prefix: str, signature: Signature) -> None:
         ends = self._outputs[name] = {}
         for key, spec in signature.outputs.items():
-            tensor = self._fed.get(spec.tensor, spec.tensor)
-            ends[key] = dataclasses.replace(spec, tensor=self._output(prefix + key, tensor, spec))
+            tensor = self._output(prefix + key, spec)
+            ends[key] = dataclasses.replace(spec, tensor=tensor)
 
-    def _placeholder(self, wanted: str, spec: TensorSpec) -> str:
-        """The node that is fed: the placeholder itself, or a new one in place of another tensor."""
-        name, index = split(spec.tensor)
-        node = self._nodes.get(name)
-        if node is not None and node.op in PLACEHOLDERS and index == 0:
-            self._nodes[name] = _with_shape(node, spec)
-        else:
-            name = self._free(name if node is None else f"{name}/input")
+    def _add_placeholder(self, spec: TensorSpec) -> None:
+        """The node that is fed; one that no output needs may have gone."""
+        node = self._nodes.get(spec.tensor)
+        if node is None:
             values = {"dtype": attrs.of_type(spec.dtype), "shape": attrs.of_shape(spec.shape)}
-            self._nodes[name] = Node(name, "Placeholder", (), values)
-        self._claim(name, wanted)
-        return name
+            self._nodes[spec.tensor] = Node(spec.tensor, "Placeholder", (), values)
+        else:
+            self._nodes[spec.tensor] = _with_shape(node, spec)
 
-    def _output(self, wanted: str, tensor: str, spec: TensorSpec) -> str:
-        name, index = split(tensor)
+    def _output(self, wanted: str, spec: TensorSpec) -> str:
+        name, index = split(spec.tensor)
         if not self._after_signature:
-            return tensor
+            return spec.tensor
         if index or not self._may_be_renamed(name):
             name = self._free(f"{name}/output")
             values = {"T": attrs.of_type(spec.dtype)}
-            self._nodes[name] = Node(name, "Identity", (tensor,), values)
+            self._nodes[name] = Node(name, "Identity", (spec.tensor,), values)
         self._claim(name, wanted)
         return name
 
@@ -119,12 +114,11 @@ class _Naming:
             name, index = split(tensor)
             return join(names.get(name, name), index)
 
-        moving = {*names, *map(node_of, self._fed)}
         nodes = {}
         for name, node in self._nodes.items():
             new_name = names.get(name, name)
-            if any(tensor in moving or node_of(tensor) in moving for tensor in node.inputs):
-                node = node._replace(inputs=tuple(self._input(t, names) for t in node.inputs))
+            if any(tensor in names or node_of(tensor) in names for tensor in node.inputs):
+                node = node._replace(inputs=tuple(_renamed(t, names) for t in node.inputs))
             nodes[new_name] = node if name == new_name else node._replace(name=new_name)
         signatures = {
             name: Signature(_moved(self._inputs[name], moved), _moved(self._outputs[name], moved))
@@ -157,11 +151,12 @@ class _Naming:
                 taken.add(names[name])
         return names
 
-    def _input(self, tensor: str, names: Mapping[str, str]) -> str:
-        if tensor.startswith("^"):
-            return "^" + names.get(tensor[1:], tensor[1:])
-        name, index = split(self._fed.get(tensor, tensor))
-        return join(names.get(name, name), index)
+
+def _renamed(tensor: str, names: Mapping[str, str]) -> str:
+    if tensor.startswith("^"):
+        return "^" + names.get(tensor[1:], tensor[1:])
+    name, index = split(tensor)
+    return join(names.get(name, name), index)
 
 
 def _moved(ends: Mapping[str, TensorSpec], moved: Callable[[str], str]) -> dict[str, TensorSpec]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from freezeflow.checkpoint import open_checkpoint
 from freezeflow.context import Context
 from freezeflow.graph import attrs, walk
+from freezeflow.graph.cut import cut_at_inputs
 from freezeflow.graph.graph import Graph, Node
 from freezeflow.graph.model import Model
 from freezeflow.graph.restore import SavedTensor, follow_assignments
@@ -31,8 +32,8 @@ def load_frozen_graph(source: ModelSource, context: Context) -> Model:
     """
     parsed = parse_file(source.path, "GraphDef")
     graph = parsed.reader(parsed.message).graph()
-    signature = signature_of_names(graph, source.inputs, source.outputs, str(source.path))
-    signatures = {SIGNATURE: signature}
+    named = signature_of_names(graph, source.inputs, source.outputs, str(source.path))
+    graph, signatures = cut_at_inputs(graph, {SIGNATURE: named})
     model = Model(
         graph=walk.prune(graph, ends_of(signatures)),
         signatures=signatures,

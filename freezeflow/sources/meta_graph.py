@@ -19,6 +19,7 @@ from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, walk
 from freezeflow.graph.anonymous_tables import with_shared_tables
 from freezeflow.graph.constants import const
+from freezeflow.graph.cut import cut_at_inputs
 from freezeflow.graph.graph import Graph, Node, node_of
 from freezeflow.graph.model import Asset, Model
 from freezeflow.graph.restore import SavedTensor, follow_restore
@@ -65,8 +66,9 @@ def read_model(
     roots = [*map(node_of, ends_of(signatures)), *init]
     fills = [*init, *([restore_op] if restore_op else [])]
     whole = with_shared_tables(reader.graph([*roots, *fills]), fills)
+    whole, signatures = cut_at_inputs(whole, signatures)
     whole = with_defaults(whole, meta_graph, signatures)
-    graph = walk.prune(whole, roots)
+    graph = walk.prune(whole, [*map(node_of, ends_of(signatures)), *init])
     model = Model(
         graph=graph,
         signatures=signatures,

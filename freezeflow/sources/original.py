@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from freezeflow.checkpoint import Checkpoint
 from freezeflow.context import Context
 from freezeflow.graph import walk
 from freezeflow.graph.anonymous_tables import with_shared_tables
-from freezeflow.graph.graph import node_of
+from freezeflow.graph.cut import cut_at_inputs
+from freezeflow.graph.graph import Graph, node_of
 from freezeflow.graph.original import Original
 from freezeflow.graph.restore import SavedTensor
 from freezeflow.sources.checkpoint import meta_graph_file
@@ -22,7 +23,7 @@ from freezeflow.sources.meta_graph import Saved, init_nodes, read_assets, saved_
 from freezeflow.sources.saved_model import choose_meta_graph, graph_file
 from freezeflow.sources.signatures import ends_of, signatures_of
 from freezeflow.sources.tensor_names import SIGNATURE, signature_of_names
-from freezeflow.values import ModelSource, SourceKind
+from freezeflow.values import ModelSource, Signature, SourceKind
 
 _INDEX = ".index"
 _SHARD_NUMBER = re.compile(r"-\d{5,}(-of-\d{5,})$")
@@ -63,6 +64,7 @@ def _frozen_graph(source: ModelSource, context: Context) -> Original:
     whole = parsed.reader(parsed.message).graph()
     where = str(source.path)
     signatures = {SIGNATURE: signature_of_names(whole, source.inputs, source.outputs, where)}
+    whole = _cut(whole, signatures)
     graph = walk.prune(whole, ends_of(signatures))
     saved = saved_weights(graph, whole, source)
     return Original(
@@ -110,6 +112,7 @@ def _meta_graph(
     roots = [*map(node_of, ends_of(signatures)), *init]
     restoring = [restore_op, node_of(saver.filename_tensor_name)] if restore_op else []
     whole = with_shared_tables(reader.graph([*roots, *restoring]), [*init, *restoring])
+    whole = walk.prune(_cut(whole, signatures), [*roots, *restoring])
     graph = walk.prune(whole, roots)
     saved = saved_values(graph, meta_graph, whole, source, prefix, context)
     # Values of another checkpoint, or under other keys, are not what the restore op restores.
@@ -130,6 +133,12 @@ def _meta_graph(
             asset.tensor: assets / asset.name for asset in read_assets(meta_graph, graph, assets)
         },
     )
+
+
+def _cut(graph: Graph, signatures: Mapping[str, Signature]) -> Graph:
+    """The graph cut at its inputs, where that leaves the file's tensors their names."""
+    cut, moved = cut_at_inputs(graph, signatures)
+    return cut if moved == signatures else graph
 
 
 def _assigned(saved: Saved, *, everything: bool) -> dict[str, SavedTensor]:

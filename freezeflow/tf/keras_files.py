@@ -51,15 +51,23 @@ def export_keras_file(path: Path, folder: Path, modules: Sequence[str]) -> None:
         tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
         for name, tensor in zip(names, model.inputs, strict=True)
     ]
+    # Not the model: with it would be saved what Keras makes of it, which trains where nobody says not to.
     module = tf.Module()
-    module.model = model
-    module.serve = tf.function(call, input_signature=specs)
+    module.resources = _resources(model)
     try:
+        module.serve = tf.function(call, input_signature=specs).get_concrete_function()
+        module.captured = list(module.serve.graph.variables)
         tf.saved_model.save(module, str(folder), signatures=module.serve)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ModelRefused(
             f"Keras cannot export this model: {_first_line(error)}", where=str(path)
         ) from None
+
+
+def _resources(model: Any) -> list[Any]:
+    """Tables and assets of a model's layers, which a saver has to know of beside the variables."""
+    kinds = (tf.saved_model.experimental.TrackableResource, tf.saved_model.Asset)
+    return [item for item in tf.train.TrackableView(model).descendants() if isinstance(item, kinds)]
 
 
 def _check_file(path: Path) -> None:

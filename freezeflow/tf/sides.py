@@ -13,8 +13,7 @@ from google.protobuf import text_format
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from freezeflow.errors import StageFailed, UsageError
-from freezeflow.graph.anonymous_tables import BY_NODE_NAME, SHARED_TABLES
-from freezeflow.graph.graph import node_of, split
+from freezeflow.graph.graph import Node, node_of, split
 from freezeflow.graph.inline import CALLS
 from freezeflow.graph.model import Model, Scalar
 from freezeflow.graph.original import Original
@@ -250,14 +249,22 @@ def _pruned(graph_def: Any, original: Original) -> Any:
     _unplace(pruned)
     for node in pruned.node:
         if node.op != original.graph.nodes[node.name].op:
-            # A table that TensorFlow 2's loader makes once, where a session would in every call.
-            node.op = SHARED_TABLES[node.op]
-            node.attr[BY_NODE_NAME].b = True
+            _replace(node, original.graph.nodes[node.name])
         # Shapes that were inferred when the model was saved; newer shape functions may differ.
         node.attr.pop("_output_shapes", None)
         # Names nodes to be placed beside, some of which may be gone.
         node.attr.pop("_class", None)
     return pruned
+
+
+def _replace(message: Any, node: Node) -> None:
+    """Makes a node what it is to whoever calls the original: a tensor that is fed, a table that stays."""
+    message.op = node.op
+    message.ClearField("input")
+    message.input.extend(node.inputs)
+    message.ClearField("attr")
+    for key, data in node.attrs.items():
+        message.attr[key].ParseFromString(data)
 
 
 def _unplace(graph_def: Any) -> None:

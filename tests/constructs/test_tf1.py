@@ -213,3 +213,24 @@ def test_tensors_of_a_saved_model_by_their_names(tmp_path):
         want = session.run("matmul:0", {"x:0": X})
     have = harness.run_frozen(model, "serving_default", {"x": X})
     harness.assert_same({"matmul": want}, have)
+
+
+def test_what_lies_behind_a_fed_tensor_is_not_needed(tmp_path):
+    def make(resource):
+        python = v1.py_func(lambda: np.ones([2, 3], np.float32), [], tf.float32)
+        lost = variable("lost", 3, resource=resource)
+        fed = tf.reshape(python + lost, [2, 3], name="fed")
+        return {"x": fed}, {"y": tf.identity(fed * variable("w", 3, resource=resource), "y")}
+
+    def save(session, inputs, outputs):
+        (kept,) = [v for v in v1.global_variables() if v.op.name == "w"]
+        v1.train.Saver([kept]).save(session, str(tmp_path / "model.ckpt"))
+        want.update(session.run(outputs, {inputs["x"]: X}))
+
+    want: dict[str, np.ndarray] = {}
+    build(make, True, save)
+    names = {"inputs": ("fed:0",), "outputs": ("y:0",)}
+    source = ModelSource(kind="checkpoint", path=tmp_path / "model.ckpt", **names)
+    frozen = harness.freeze_model(source, tmp_path)
+    have = harness.run_frozen(frozen, "serving_default", {"fed": X})
+    assert have["y"].tobytes() == want["y"].tobytes()

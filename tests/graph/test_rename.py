@@ -104,16 +104,6 @@ def test_a_second_output_of_a_node():
     assert result.graph.nodes["y"].inputs == ("u:1",)
 
 
-def test_a_tensor_in_the_middle_that_is_fed():
-    made = model(
-        graph(placeholder("in"), neg("middle", "in"), neg("out", "middle")),
-        {"x": spec("middle")}, {"y": spec("out")},
-    )  # fmt: skip
-    result = named(made)
-    assert result.graph.nodes["x"].op == "Placeholder"
-    assert "in" not in result.graph.nodes and "middle" not in result.graph.nodes
-
-
 def test_several_signatures_have_prefixes():
     made = simple()
     one = made.signatures["serving_default"]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from freezeflow.errors import ModelRefused
 from freezeflow.values import ModelSource
+from tests.constructs import harness
 from tests.sources import built
 from tests.sources.damage import attempt, damaged, frozen_bytes
 
@@ -37,3 +41,23 @@ def test_weights_alone(tmp_path):
     with pytest.raises(ModelRefused, match="only weights") as refused:
         frozen_bytes(source, tmp_path)
     assert refused.value.hint
+
+
+def test_augmentation_and_tables_that_rest_at_inference(tmp_path):
+    words = keras.Input([1], dtype="string", name="words")
+    picture = keras.Input([8, 8, 3], name="picture")
+    moved = keras.layers.RandomTranslation(0.4, 0.4)(keras.layers.RandomFlip()(picture))
+    noisy = keras.layers.GaussianNoise(0.5)(keras.layers.RandomZoom(0.5)(moved))
+    known = keras.layers.StringLookup(vocabulary=["a", "b"])(words)
+    path = tmp_path / "model.keras"
+    model = keras.Model([picture, words], [keras.layers.Conv2D(2, 3)(noisy), known])
+    model.save(path)
+    feeds = {
+        "picture": np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32),
+        "words": np.array([["b"], ["zz"]], object),
+    }
+    frozen = harness.freeze_model(ModelSource(kind="keras", path=path), tmp_path)
+    have = harness.run_frozen(frozen, "serving_default", feeds)
+    want = model([tf.constant(feeds["picture"]), tf.constant(feeds["words"])], training=False)
+    assert np.allclose(have["output_0"], want[0].numpy(), rtol=0, atol=1e-6)
+    assert have["output_1"].tolist() == want[1].numpy().tolist() == [[2], [0]]
