@@ -79,10 +79,6 @@ class Bundle:
     def entries(self) -> tuple[Entry, ...]:
         return tuple(self.describe(key) for key in self.keys())
 
-    @property
-    def total_bytes(self) -> int:
-        return sum(entry.nbytes for entry in self.entries())
-
     def describe(self, key: str) -> Entry:
         message, dtype, shape = self._entry(key)
         slices = self._slices(key, message, shape)

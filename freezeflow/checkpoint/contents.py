@@ -78,10 +78,6 @@ class Checkpoint(Protocol):
     def files(self) -> tuple[Path, ...]:
         """The files that it consists of, whether they are there or not; the index first."""
 
-    @property
-    def total_bytes(self) -> int:
-        """Bytes of all tensors together."""
-
     def keys(self) -> tuple[str, ...]:
         """All keys, sorted."""
 

@@ -103,10 +103,6 @@ class TableCheckpoint:
     def entries(self) -> tuple[Entry, ...]:
         return tuple(map(self.describe, self.keys()))
 
-    @property
-    def total_bytes(self) -> int:
-        return sum(entry.nbytes for entry in self.entries())
-
     def describe(self, key: str) -> Entry:
         tensor = self._tensor(key)
         boxes = tuple(sorted(tensor.slices))

@@ -21,5 +21,7 @@ def command(ctx: click.Context, shell: str) -> int:
     """
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(ctx.find_root().command, {}, "freezeflow", _VARIABLE).source())
+    script = kind(ctx.find_root().command, {}, "freezeflow", _VARIABLE).source()
+    # Click's script for fish cuts a description at its first comma.
+    click.echo(script.replace('string split ","', 'string split -m 1 ","'))
     return 0

@@ -53,7 +53,7 @@ def run_confined(
     if code < 0:
         raise killed(-code)
     if not answer.is_file():
-        raise StageFailed(f"its process ended with code {code}", hint="the end of its log follows")
+        raise StageFailed(f"its process ended with code {code}", hint="The end of its log follows.")
     found = json.loads(answer.read_text())
     if "error" in found:
         raise FreezeflowError.from_data(found["error"])
@@ -98,7 +98,7 @@ def _found(
     except FreezeflowError as error:
         return {"error": error.to_data()}
     except MemoryError:
-        hint = "give it more memory, or a smaller model"
+        hint = "Give it more memory, or a smaller model."
         return {"error": StageFailed("ran out of memory", hint=hint).to_data()}
     except Exception:  # noqa: BLE001  a bug: the engine reports it
         return {"crash": traceback.format_exc()}

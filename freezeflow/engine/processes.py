@@ -99,7 +99,7 @@ class _Clock:
         self._deadlines.pop(work.name, None)
         if work.name in self._late:
             self._late.discard(work.name)
-            hint = "allow more time (--step-timeout), or make the step smaller"
+            hint = "Allow more time (--step-timeout), or make the step smaller."
             message = f"was ended after {work.seconds:g} seconds"
             return Report(failure=StageFailed(message, hint=hint), lost="timeout")
         if code < 0:

@@ -414,7 +414,7 @@ class _Run:
             return StageFailed(
                 "a file that it reads changed while it ran",
                 where=change.field,
-                hint="run again when nothing writes to it any more",
+                hint="Run again when nothing writes to it any more.",
             )
         return None
 
@@ -427,7 +427,7 @@ class _Run:
         )
         return StageFailed(
             f"a fault in {task.step.stage}: {last}",
-            hint=f"this is a bug; the report for us is in {path}",
+            hint=f"This is a bug; the report for us is in {path}",
         )
 
     def _reopen(self, task: Task, lost: Lost) -> None:

@@ -50,7 +50,7 @@ def perform(order: Order, model: Model | None, log: TextIO) -> tuple[Report, Mod
     except FreezeflowError as error:
         report, result = Report(failure=error), None
     except MemoryError:
-        hint = "give it more memory, or a smaller model"
+        hint = "Give it more memory, or a smaller model."
         failure = StageFailed("ran out of memory", hint=hint)
         report, result = Report(failure=failure, lost="memory"), None
     except Exception:  # noqa: BLE001  a bug: the engine reports it

@@ -277,7 +277,7 @@ def check_runnable(
     raise ModelRefused(
         f"running the model would run ops that are not known to be harmless: {ops}",
         where=refused[min(refused)],
-        hint="if you trust the model, allow them by name, with the reason: "
+        hint="If you trust the model, allow them by name, with the reason: "
         f"validate: {{allow_ops: {{{min(refused)}: why it is fine}}}}",
     )
 

@@ -13,10 +13,9 @@ control flow gives birth to new ones, since a loop's tensor has another size eac
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from freezeflow.graph.graph import Node, data_inputs, join, node_of
+from freezeflow.graph.graph import data_inputs, join, node_of
 
 if TYPE_CHECKING:
     from freezeflow.graph.rewrites.body import Body
@@ -121,8 +120,3 @@ def named(tensor: str, shape: tuple[int | None, ...] | None) -> Dims:
     if shape is None:
         return None
     return tuple((tensor, axis) if size is None else size for axis, size in enumerate(shape))
-
-
-def nodes_by_op(nodes: Mapping[str, Node], *ops: str) -> list[Node]:
-    """The nodes of some ops, in order."""
-    return [node for node in nodes.values() if node.op in ops]

@@ -65,20 +65,6 @@ def compare(original: Array, result: Array, tolerance: Tolerance) -> Comparison:
     return Comparison(False, within, metrics)
 
 
-def compare_outputs(
-    original: Mapping[str, Array], result: Mapping[str, Array], tolerance: Tolerance
-) -> dict[str, Comparison]:
-    """Compares the outputs of one call by key; a key that only one side has is a ``problem``."""
-    found = {}
-    for key in (*original, *(key for key in result if key not in original)):
-        if key in original and key in result:
-            found[key] = compare(original[key], result[key], tolerance)
-        else:
-            side = "original" if key in original else "result"
-            found[key] = Comparison(False, False, {"problem": f"only the {side} gives it"})
-    return found
-
-
 def same_bytes(one: Array, other: Array) -> bool:
     """Equal in dtype, shape and every bit (strings: every byte of every element)."""
     if one.dtype != other.dtype or one.shape != other.shape:

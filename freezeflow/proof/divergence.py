@@ -276,7 +276,6 @@ class _Region:
 
     def __init__(self, side: Side, agreement: _Agreement) -> None:
         self.side = side
-        self._agreement = agreement
         self.tensors = {side.output}
         stack = [side.output]
         while stack:

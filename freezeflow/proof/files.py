@@ -8,7 +8,6 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -277,8 +276,3 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
 def describe(signatures: Signatures) -> str:
     """What the signatures take, for hints."""
     return "; ".join(f"{name}: {', '.join(s.inputs)}" for name, s in signatures.items())
-
-
-def shapes_of(inputs: Mapping[str, Any]) -> str:
-    """``x float32[2, 3], n int32[]``, for messages."""
-    return ", ".join(f"{key} {value.dtype}{list(value.shape)}" for key, value in inputs.items())

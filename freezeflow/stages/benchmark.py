@@ -66,9 +66,9 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
 
     model = stage_input.model
     if model is None:
-        raise StageFailed("benchmark has no model to measure", hint="put `load` before it")
+        raise StageFailed("benchmark has no model to measure", hint="Put `load` before it.")
     if model.variables:
-        raise StageFailed("the model still has variables", hint="put `freeze` before `benchmark`")
+        raise StageFailed("the model still has variables", hint="Put `freeze` before `benchmark`.")
     original = original_of(stage_input.source, context)
     for graph in (original.graph, model.graph):
         function_order(graph)

@@ -71,11 +71,11 @@ def frozen_model(given: StageInput, stage: str) -> Model:
         StageFailed: There is no model, or it is not frozen yet.
     """
     if given.model is None:
-        raise StageFailed(f"{stage} has no model to work on", hint="put `load` before it")
+        raise StageFailed(f"{stage} has no model to work on", hint="Put `load` before it.")
     if given.model.variables:
         raise StageFailed(
             f"{stage} works on constants, and the weights of this model are variables",
-            hint="put `freeze` before it",
+            hint="Put `freeze` before it.",
         )
     return given.model
 

@@ -108,7 +108,7 @@ def run(given: StageInput, params: Params, context: Context) -> Outcome:
         FreezeflowError: The files cannot be written.
     """
     if given.model is None:
-        raise StageFailed("export has no model to write", hint="put `load` before it")
+        raise StageFailed("export has no model to write", hint="Put `load` before it.")
     for name, message in problems(params):
         raise StageFailed(message, where=f"export.{name}")
     params = filled(params)

@@ -50,7 +50,7 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
 
     model = stage_input.model
     if model is None:
-        raise StageFailed("fold has no model to work on", hint="put `load` before it")
+        raise StageFailed("fold has no model to work on", hint="Put `load` before it.")
     function_order(model.graph)
     folded = folding.fold(
         model,

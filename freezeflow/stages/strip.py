@@ -48,7 +48,7 @@ def run(given: StageInput, params: Params, context: Context) -> Outcome:
         StageFailed: There is no model to strip.
     """
     if given.model is None:
-        raise StageFailed("strip has no model to work on", hint="put `load` before it")
+        raise StageFailed("strip has no model to work on", hint="Put `load` before it.")
     stripped = strip(given.model, remove=params.remove, drop_identities=params.identities)
     facts: dict[str, Json] = {
         "nodes_before": count_nodes(given.model),

@@ -140,7 +140,7 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
 
     model = stage_input.model
     if model is None:
-        raise StageFailed("validate has no model to check", hint="put `load` before it")
+        raise StageFailed("validate has no model to check", hint="Put `load` before it.")
     _check_memory(model, context)
     if params.runtime is not None:
         return _in_runtime(params.runtime, stage_input.source, model, params, context)
@@ -226,7 +226,7 @@ def _check_may_run(original: Original, model: Model, params: Params) -> None:
     if model.variables:
         raise StageFailed(
             "the model still has variables",
-            hint="put `freeze` before `validate`; variables that it keeps (written: keep) change from"
+            hint="Put `freeze` before `validate`; variables that it keeps (written: keep) change from"
             " call to call, so there is nothing to compare with",
         )
     for graph in (original.graph, model.graph):

@@ -26,7 +26,7 @@ class BlobLost(FreezeflowError):
         super().__init__(
             "is damaged" if damaged else "is missing",
             where=str(path),
-            hint="run the recipe again: what needs it is built anew",
+            hint="Run the recipe again: what needs it is built anew.",
         )
         self.digest = digest
         self.damaged = damaged

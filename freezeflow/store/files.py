@@ -557,17 +557,17 @@ def writing_failed(error: OSError, path: str | Path) -> FreezeflowError:
 
 
 _HINTS = {
-    errno.ENOSPC: "free some space on this disk, or write elsewhere; nothing partial was left",
-    errno.EDQUOT: "your quota on this disk is used up; free some space, or write elsewhere",
-    errno.EACCES: "check the permissions of the file and of its folder",
-    errno.EPERM: "check the permissions of the file and of its folder",
-    errno.EROFS: "this disk is mounted read-only; write elsewhere",
-    errno.EISDIR: "a folder has this name; remove it, or choose another name",
-    errno.ENOTDIR: "a file has the name of one of the folders above; choose another path",
-    errno.EEXIST: "a file has the name of one of the folders above; choose another path",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.EIO: "the disk reports an error",
+    errno.ENOSPC: "Free some space on this disk, or write elsewhere; nothing partial was left.",
+    errno.EDQUOT: "Your quota on this disk is used up; free some space, or write elsewhere.",
+    errno.EACCES: "Check the permissions of the file and of its folder.",
+    errno.EPERM: "Check the permissions of the file and of its folder.",
+    errno.EROFS: "This disk is mounted read-only; write elsewhere.",
+    errno.EISDIR: "A folder has this name; remove it, or choose another name.",
+    errno.ENOTDIR: "A file has the name of one of the folders above; choose another path.",
+    errno.EEXIST: "A file has the name of one of the folders above; choose another path.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
+    errno.EIO: "The disk reports an error.",
 }
 
 

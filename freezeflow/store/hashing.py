@@ -247,7 +247,7 @@ def changed_while_read(path: str | Path) -> FreezeflowError:
     return FreezeflowError(
         "changed while being read",
         where=str(path),
-        hint="run again when nothing writes to it any more",
+        hint="Run again when nothing writes to it any more.",
     )
 
 

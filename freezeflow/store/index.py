@@ -152,12 +152,12 @@ def _errors(path: Path) -> Iterator[None]:
         raise FreezeflowError(
             f"the cache's index was damaged ({error}) and has been removed",
             where=str(path),
-            hint="run the same command again: the index is built anew",
+            hint="Run the same command again: the index is built anew.",
         ) from error
 
 
 def _failed(error: sqlite3.OperationalError, path: Path) -> FreezeflowError:
-    hint = "check the folder's permissions and the space on its disk, or set FREEZEFLOW_CACHE_DIR"
+    hint = "Check the folder's permissions and the space on its disk, or set FREEZEFLOW_CACHE_DIR."
     if "locked" in str(error):
-        hint = "another freezeflow has been writing to this cache for a minute; try again"
+        hint = "Another freezeflow has been writing to this cache for a minute; try again."
     return FreezeflowError(f"the cache's index: {error}", where=str(path), hint=hint)

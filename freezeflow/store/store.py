@@ -205,14 +205,15 @@ def _check_format(folder: Path) -> None:
         raise FreezeflowError(
             f"the cache has the format {found[:60]!r}, and this freezeflow uses {FORMAT!r}",
             where=str(folder),
-            hint=f"remove the folder, or set {ENVIRONMENT_VARIABLE} to another one",
+            hint=f"Remove the folder, or set {ENVIRONMENT_VARIABLE} to another one.",
         )
 
 
 def _elsewhere(error: FreezeflowError) -> FreezeflowError:
     """Adds to an error that the store may be in another place."""
-    ways = [error.hint, f"set {ENVIRONMENT_VARIABLE} to a folder that you may write to"]
-    return FreezeflowError(error.message, where=error.where, hint="; or ".join(filter(None, ways)))
+    elsewhere = f"{ENVIRONMENT_VARIABLE} names another folder for the cache."
+    hint = f"{error.hint} {elsewhere}".lstrip()
+    return FreezeflowError(error.message, where=error.where, hint=hint)
 
 
 def _claims_of(run: Path) -> Path:

@@ -164,7 +164,7 @@ class _Racer:
             code = self._process.wait()
             raise StageFailed(
                 f"the process of the {self.side} died with code {code}",
-                hint="the end of its log follows",
+                hint="The end of its log follows.",
             )
         answer: dict[str, Json] = json.loads(line)
         if "error" in answer:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -74,6 +78,17 @@ def test_completion_scripts_name_the_command(cli: Cli, shell: str) -> None:
 def test_the_shell_is_told_what_fits(cli: Cli) -> None:
     done = cli(_FREEZEFLOW_COMPLETE="bash_complete", COMP_WORDS="freezeflow in", COMP_CWORD="1")
     assert [line.partition(",")[2] for line in done.stdout.splitlines()] == ["inspect", "init"]
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not here")
+def test_fish_shows_descriptions_whole(cli: Cli) -> None:
+    script = cli("completion", "fish").stdout
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", f"{script}\ncomplete -C 'freezeflow rebu'"],
+        env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"rebuild\t{COMMANDS['rebuild']}\n"
 
 
 def test_the_bash_script_is_valid(cli: Cli) -> None:

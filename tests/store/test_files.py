@@ -260,7 +260,7 @@ def test_a_full_disk_is_one_line_with_a_hint(
     with pytest.raises(FreezeflowError, match="No space left") as caught:
         write_atomically(tmp_path / "out", [b"x"])
     monkeypatch.undo()
-    assert "free some space" in caught.value.hint
+    assert "Free some space" in caught.value.hint
     assert names(tmp_path) == set()
 
 

@@ -200,7 +200,7 @@ def test_an_index_damaged_inside_is_removed_with_one_line(tmp_path: Path) -> Non
 
     with pytest.raises(FreezeflowError, match="index was damaged") as caught:
         Store.open(tmp_path).actions.last_used()
-    assert "run the same command again" in caught.value.hint
+    assert "Run the same command again" in caught.value.hint
     keys = [file.action.key for file in files]
     assert len(Store.open(tmp_path).actions.get(keys)) == 300
 
