@@ -25,7 +25,7 @@ from freezeflow.version import VERSION
 if TYPE_CHECKING:
     from freezeflow.spec.recipe import Recipe, StageItem
 
-FORMAT = "freezeflow.plan/2"
+FORMAT = "freezeflow.plan/3"
 
 _HOUSE = os.path.dirname(os.path.abspath(__file__))
 
@@ -48,6 +48,7 @@ class Step:
         base: The recipe's folder.
         in_tensorflow: It runs in a confined process with TensorFlow.
         confines_itself: That process is not confined, but starts confined ones.
+        reads_files: It reads what the steps that it needs have published.
         reads_source: Its result depends on the source itself, too.
         tools: Package to version, for the key.
     """
@@ -67,6 +68,7 @@ class Step:
     reads_source: bool
     tools: Mapping[str, str]
     confines_itself: bool = False
+    reads_files: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,6 +147,7 @@ def _step(recipe: Recipe, item: StageItem) -> Step:
             **{name: version_of(name) or "absent" for name in sorted(tools)},
         },
         confines_itself=demands.confines_itself,
+        reads_files=demands.reads_files,
     )
 
 

@@ -95,7 +95,7 @@ def run_chain(
                     outcome = stage.run(given, params, context)
                 if outcome.model is not given.model:
                     check(outcome.model, stage=stage.name)
-                given = StageInput(model=outcome.model, source=source)
+                given = StageInput(model=outcome.model, source=source, files=outcome.files)
                 outcomes.append(outcome)
         return ChainResult(outcomes=tuple(outcomes), warnings=tuple(context.warnings))
     finally:
@@ -144,6 +144,7 @@ class _Apart:
             model=None if given.model is None else _in_files(given.model, scratch),
             limits=Limits(memory_bytes=None, cpu_seconds=None),
             confines_itself=stage.demands_of(params, given.source).confines_itself,
+            files=tuple((str(file.path), file.sha256, file.nbytes) for file in given.files),
         )
         name = scratch.name
         self._executor.start(Work(name=name, order=order, in_tensorflow=True, model_digest=None))

@@ -11,7 +11,7 @@ from freezeflow.engine.looking_up import cached
 from freezeflow.engine.results import StepRef
 from freezeflow.errors import FreezeflowError
 from freezeflow.plan import Plan, Step
-from freezeflow.store.actions import key_of
+from freezeflow.store.actions import Outputs, key_of
 from freezeflow.store.store import Store
 from freezeflow.values import Digest
 
@@ -68,8 +68,8 @@ class _Forecaster:
         self._plans = plans
         self._store = store
         self._noted = store.actions.noted({str(plan.recipe) for plan in plans})
-        # For each plan the digests of the models that its steps give.
-        self._models: list[dict[str, Digest]] = [{} for _ in plans]
+        # For each plan what those of its steps give that are cached.
+        self._given: list[dict[str, Outputs]] = [{} for _ in plans]
 
     def look(self, number: int) -> None:
         """Looks at the step with a number of each plan that has one."""
@@ -78,7 +78,7 @@ class _Forecaster:
         for place, plan in enumerate(self._plans):
             if number < len(plan.steps):
                 step = plan.steps[number]
-                is_known = all(need in self._models[place] for need in step.needs)
+                is_known = all(need in self._given[place] for need in step.needs)
                 (known if is_known else waiting).append((place, step))
         self._look_up(known)
         self._look_behind(waiting)
@@ -86,7 +86,7 @@ class _Forecaster:
     def _look_up(self, steps: Sequence[tuple[int, Step]]) -> None:
         """Steps whose key is known."""
         found = self._preimages(
-            [(place, step, [self._models[place][n] for n in step.needs]) for place, step in steps]
+            [(place, step, [self._given[place][n] for n in step.needs]) for place, step in steps]
         )
         keys = [key_of(preimage) for preimage in found]
         looked = cached(
@@ -96,7 +96,7 @@ class _Forecaster:
             steps, found, keys, looked, strict=True
         ):
             if action is not None:
-                self._models[place][step.id] = action.outputs.model
+                self._given[place][step.id] = action.outputs
                 self._add(place, step, state="cached", key=key)
                 continue
             before = None if reason else self._last(place, step)
@@ -114,12 +114,16 @@ class _Forecaster:
         ]
         nows = self._preimages([(place, step, []) for place, step, _ in ran])
         own = {
-            (place, step.id): tuple(c for c in changes(before, now) if c.field != "inputs")
+            (place, step.id): tuple(
+                c
+                for c in changes(before, now)
+                if not c.field.startswith(("inputs", "needed_files"))
+            )
             for (place, step, before), now in zip(ran, nows, strict=True)
         }
         for place, step in steps:
             differs = own.get((place, step.id))
-            missing = [need for need in step.needs if need not in self._models[place]]
+            missing = [need for need in step.needs if need not in self._given[place]]
             why = f"it needs {', '.join(missing)}, which runs"
             if differs is None:
                 self._add(place, step, state="run", reason="it has not run before")
@@ -144,9 +148,15 @@ class _Forecaster:
             )
         )
 
-    def _preimages(self, steps: Sequence[tuple[int, Step, Sequence[Digest]]]) -> list[Preimage]:
+    def _preimages(self, steps: Sequence[tuple[int, Step, Sequence[Outputs]]]) -> list[Preimage]:
         wanted = [
-            KeyInput(self._plans[place], step, tuple(inputs)) for place, step, inputs in steps
+            KeyInput(
+                self._plans[place],
+                step,
+                tuple(given.model for given in inputs),
+                {file.path: file.sha256 for given in inputs for file in given.files},
+            )
+            for place, step, inputs in steps
         ]
         found = []
         for preimage in preimages(wanted, self._store):

@@ -19,11 +19,19 @@ Preimage = Mapping[str, Json]
 
 
 class KeyInput(NamedTuple):
-    """A step whose inputs are known: content digests of the models that it needs, in order."""
+    """A step whose inputs are known.
+
+    Args:
+        plan: The plan that it belongs to.
+        step: The step.
+        inputs: Content digests of the models that it needs, in order.
+        files: What the steps that it needs have published: path to SHA-256.
+    """
 
     plan: Plan
     step: Step
     inputs: tuple[Digest, ...]
+    files: Mapping[str, str]
 
 
 class Change(NamedTuple):
@@ -165,6 +173,7 @@ def _preimage(
         "inputs": [digest.hex for digest in item.inputs],
         "source": _source(step.source, files.source, known) if _reads_source(step) else None,
         "input_files": {name: known[path] for name, path in files.own.items()},
+        **({"needed_files": dict(item.files)} if step.reads_files else {}),
         "output_files": [os.path.relpath(path, step.base) for path in step.output_files],
         "tools": dict(step.tools),
         # A manifest names the recipe.

@@ -52,6 +52,7 @@ class Order:
         model: The model to work on; None for ``load``.
         limits: Run confined, within these limits; None for a step that runs nothing of the model.
         confines_itself: The limits are for the processes that the step starts.
+        files: What the steps before have published and it reads: (absolute path, SHA-256, bytes).
     """
 
     stage: str
@@ -63,6 +64,7 @@ class Order:
     model: StoredModel | None
     limits: Limits | None
     confines_itself: bool = False
+    files: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def log(self) -> Path:
@@ -80,6 +82,7 @@ class Order:
             "model": _model_to_json(self.model) if self.model else None,
             "limits": dataclasses.asdict(self.limits) if self.limits else None,
             "confines_itself": self.confines_itself,
+            "files": self.files,
         }
         (self.scratch / _ORDER).write_text(json.dumps(data))
 
@@ -97,6 +100,7 @@ class Order:
             model=_model_from_json(data["model"]) if data["model"] else None,
             limits=Limits(**data["limits"]) if data["limits"] else None,
             confines_itself=data["confines_itself"],
+            files=tuple((path, sha256, nbytes) for path, sha256, nbytes in data["files"]),
         )
 
 

@@ -34,7 +34,7 @@ from freezeflow.engine.options import ALL_MEMORY, RunOptions
 from freezeflow.engine.orders import LOG_NAME, Ended, Limits, Order, Report, StoredModel, Work
 from freezeflow.engine.results import RunResult, StepRef, StepResult
 from freezeflow.engine.schedule import Schedule, State
-from freezeflow.engine.tasks import Task, make_tasks
+from freezeflow.engine.tasks import Task, make_tasks, placed
 from freezeflow.errors import FreezeflowError, StageFailed
 from freezeflow.plan import Plan
 from freezeflow.store.actions import Action, ActionFile, PublishedFile, canonical_json, key_of
@@ -347,6 +347,10 @@ class _Run:
             model=model,
             limits=limits if step.in_tensorflow else None,
             confines_itself=step.confines_itself,
+            files=tuple(
+                (str(file.path), file.sha256, file.nbytes)
+                for file in placed(task.needed_files(), step.base)
+            ),
         )
 
     # ------------------------------------------------------------ taking results

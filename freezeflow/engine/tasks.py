@@ -87,7 +87,15 @@ class Task:
     def key_input(self) -> KeyInput:
         """What its key is made from; its needs are done."""
         inputs = tuple(need.action.outputs.model for need in self.needs if need.action)
-        return KeyInput(self.plan, self.step, inputs)
+        files = {file.path: file.sha256 for file in self.needed_files()}
+        return KeyInput(self.plan, self.step, inputs, files)
+
+    def needed_files(self) -> tuple[PublishedFile, ...]:
+        """What the steps that it needs have published, if it reads that."""
+        if not self.step.reads_files:
+            return ()
+        actions = (need.action for need in self.needs if need.action)
+        return tuple(file for action in actions for file in action.outputs.files)
 
     def wish(self) -> Wish:
         """What is looked for in a shared cache."""

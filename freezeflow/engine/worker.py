@@ -71,14 +71,16 @@ def _run_stage(order: Order, model: Model | None, context: StepContext) -> tuple
     from freezeflow.graph.verify import check
     from freezeflow.params import params_from_json
     from freezeflow.stages.registry import stage_named
-    from freezeflow.stages.stage import StageInput
+    from freezeflow.stages.stage import StageInput, WrittenFile
 
     stage = stage_named(order.stage)
     params = params_from_json(stage.params_for(order.params), order.params)
     if model is None and order.model is not None:
         model = _decode(order.model)
     facts = _confine(order)
-    outcome = stage.run(StageInput(model=model, source=order.source), params, context)
+    files = tuple(WrittenFile(path=Path(p), sha256=s, nbytes=n) for p, s, n in order.files)
+    given = StageInput(model=model, source=order.source, files=files)
+    outcome = stage.run(given, params, context)
     new = None
     if outcome.model is not model:
         check(outcome.model, stage=order.stage)

@@ -7,22 +7,25 @@ neither sees more of the other than files with arrays.
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from freezeflow.context import Context
 from freezeflow.errors import ValidationFailed
 from freezeflow.graph.original import Original
 from freezeflow.params import InputTree, param
 from freezeflow.proof.wishes import Random
-from freezeflow.runtimes.runtime import Names, Precision, Runtime
-from freezeflow.values import Json, Signature
+from freezeflow.runtimes.runtime import Precision, Runtime, Subject
+from freezeflow.values import Json
 
 if TYPE_CHECKING:
     from freezeflow.proof.calls import Wanted
     from freezeflow.proof.compare import Tolerance
     from freezeflow.proof.saved_calls import Array
+    from freezeflow.tf.reference import Places
 
 FORMAT = "freezeflow.runtime-verdict/1"
 
@@ -87,31 +90,54 @@ def check_problems(params: Checked) -> list[tuple[str, str]]:
     return found
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What is checked.
+class Trial(NamedTuple):
+    """How a file is put to the test.
 
     Args:
-        file: The main file of what was exported.
-        names: Its inputs and outputs.
-        signature_name: The signature that it answers.
-        signature: The same, with the shapes that the file takes.
-        bound: Inputs that were bound, which the original gets beside the others.
-        precision: Of the file's numbers.
+        wanted: Which calls are made.
+        atol: Absolute tolerance; None for what the format's precision allows.
+        rtol: Relative tolerance, the same.
+        allow_ops: Ops of the original that may run although they are not known to be harmless.
+        labels: Name of an input file's array with the right classes.
+        scores: Output that the labels belong to; None for the only one that fits.
     """
 
-    file: Path
-    names: Names
-    signature_name: str
-    signature: Signature
-    bound: Mapping[str, bool | int | float | str]
-    precision: Precision
+    wanted: Wanted
+    atol: float | None
+    rtol: float | None
+    allow_ops: Mapping[str, str]
+    labels: str | None = None
+    scores: str | None = None
+
+
+def trial_of(check: bool | Check, base: Path) -> Trial:
+    """The trial that a format's parameter asks for.
+
+    Args:
+        check: The parameter.
+        base: The folder that relative paths start from.
+    """
+    from freezeflow.proof.calls import Wanted
+    from freezeflow.proof.seeded import Wish
+
+    wish = check if isinstance(check, Check) else Check()
+    wanted = Wanted(
+        samples=wish.samples,
+        seed=wish.seed,
+        sizes=wish.sizes,
+        wishes={
+            key: Wish(random.shape, random.low, random.high, (*random.values, *random.vocabulary))
+            for key, random in wish.random.items()
+        },
+        files=None if wish.inputs is None else Path(base, wish.inputs),
+    )
+    return Trial(wanted, wish.atol, wish.rtol, wish.allow_ops)
 
 
 def checked(
     subject: Subject,
     runtime: Runtime,
-    check: Check,
+    trial: Trial,
     original: Callable[[], Original],
     context: Context,
 ) -> dict[str, Json]:
@@ -123,75 +149,81 @@ def checked(
         ModelRefused: The original would run ops that are not known to be harmless.
     """
     from freezeflow.proof.saved_calls import load_calls
-    from freezeflow.tf.reference import Inquiry, answer_original
+    from freezeflow.tf.reference import Inquiry, Places, answer_original
 
-    folder = context.scratch / "check"
-    folder.mkdir()
-    calls, first, second, found = (folder / name for name in ("calls", "first", "second", "found"))
+    folder = Path(tempfile.mkdtemp(prefix="check-", dir=context.scratch))
+    places = Places.within(folder)
     inquiry = Inquiry(
         signature_name=subject.signature_name,
         signature=subject.signature,
         bound=subject.bound,
-        wanted=_wanted(check, context.base),
-        allow_ops=check.allow_ops,
+        wanted=trial.wanted,
+        allow_ops=trial.allow_ops,
     )
-    context.confined(answer_original, original, inquiry, calls, (first, second))
-    context.confined(runtime.answer, subject.file, subject.names, calls, found)
-    answers = [load_calls(path) for path in (first, second, found)]
-    verdict = _judged(subject, runtime, check, answers)
+    asked = context.confined(answer_original, original, inquiry, places)
+    told = context.confined(runtime.answer, subject, places.calls, folder / "found")
+    answers = [load_calls(path) for path in (places.first, places.second, folder / "found")]
+    verdict: dict[str, Json] = {
+        "format": FORMAT,
+        "runtime": runtime.described(),
+        "precision": subject.precision.name,
+        "signature": subject.signature_name,
+        "calls": len(asked["origins"]),
+        "refused": asked["refused"],
+        "kinds": dict(Counter(asked["kinds"])),
+        "outputs": _judged(subject, runtime, trial, answers, asked["origins"]),
+        **told,
+    }
+    if trial.labels is not None:
+        verdict["accuracy"] = _accuracy(subject, trial, asked, places, answers)
     context.log(f"{runtime.name}: within the tolerance in {verdict['calls']} calls")
-    return {"format": FORMAT, "runtime": runtime.described(), **verdict}
+    return verdict
 
 
-def _wanted(check: Check, base: Path) -> Wanted:
-    from freezeflow.proof.calls import Wanted
-    from freezeflow.proof.seeded import Wish
+def _accuracy(
+    subject: Subject, trial: Trial, asked: Json, places: Places, answers: Sequence[Any]
+) -> Json:
+    """How often original and runtime are right, by the labels of an input file."""
+    from freezeflow.proof.calls import Call
+    from freezeflow.proof.judge import Answers, accuracies
+    from freezeflow.proof.saved_calls import load_calls
 
-    return Wanted(
-        samples=check.samples,
-        seed=check.seed,
-        sizes=check.sizes,
-        wishes={
-            key: Wish(wish.shape, wish.low, wish.high, (*wish.values, *wish.vocabulary))
-            for key, wish in check.random.items()
-        },
-        files=None if check.inputs is None else Path(base, check.inputs),
-    )
+    assert trial.labels is not None
+    beside = [{} if isinstance(call, str) else call for call in load_calls(places.beside)]
+    calls = [
+        Call(subject.signature_name, {}, *each)
+        for each in zip(asked["kinds"], asked["origins"], beside, strict=True)
+    ]
+    return accuracies(subject.signature_name, calls, Answers(*answers), trial.labels, trial.scores)
 
 
 def _judged(
     subject: Subject,
     runtime: Runtime,
-    check: Check,
+    trial: Trial,
     answers: Sequence[Sequence[Mapping[str, Array] | str]],
+    origins: Sequence[str],
 ) -> dict[str, Json]:
     from freezeflow.proof.compare import to_json
 
     outputs: dict[str, dict[str, Json]] = {}
-    refused = 0
-    for first, second, found in zip(*answers, strict=True):
-        if isinstance(first, str):
-            refused += 1
-            continue
-        again = first if isinstance(second, str) else second
+    for first, second, found, origin in zip(*answers, origins, strict=True):
+        assert not isinstance(first, str)
         assert not isinstance(found, str)
+        again = first if isinstance(second, str) else second
         for key, value in first.items():
-            tolerance = _tolerance(value, subject.precision, check)
+            tolerance = _tolerance(value, subject.precision, trial)
             judged = _compared(key, value, again[key], found, runtime, tolerance)
+            if not judged["within"]:
+                judged["call"] = origin
             outputs[key] = _merged(outputs[key], judged) if key in outputs else judged
     bad = {key: output for key, output in outputs.items() if not output["within"]}
     if bad:
         raise _different(subject, runtime, bad)
-    return {
-        "precision": subject.precision.name,
-        "signature": subject.signature_name,
-        "calls": len(answers[0]),
-        "refused": refused,
-        "outputs": {key: to_json(output) for key, output in outputs.items()},
-    }
+    return {key: to_json(output) for key, output in outputs.items()}
 
 
-def _tolerance(original: Array, precision: Precision, check: Check) -> Tolerance:
+def _tolerance(original: Array, precision: Precision, trial: Trial) -> Tolerance:
     """What is allowed: the recipe's wish, else what the precision allows for numbers of that size."""
     import numpy as np
 
@@ -202,8 +234,8 @@ def _tolerance(original: Array, precision: Precision, check: Check) -> Tolerance
         sizes = np.abs(original.astype(np.complex128 if original.dtype.kind == "c" else np.float64))
         largest = max(1.0, float(np.max(sizes, initial=0.0, where=np.isfinite(sizes))))
     return Tolerance(
-        precision.atol * largest if check.atol is None else check.atol,
-        precision.rtol if check.rtol is None else check.rtol,
+        precision.atol * largest if trial.atol is None else trial.atol,
+        precision.rtol if trial.rtol is None else trial.rtol,
     )
 
 
@@ -233,10 +265,13 @@ def _compared(
 def _merged(one: dict[str, Json], other: dict[str, Json]) -> dict[str, Json]:
     from freezeflow.proof.compare import worse
 
+    figures = [{k: v for k, v in side.items() if k != "call"} for side in (one, other)]
+    call = one.get("call") or other.get("call")
     return {
-        **worse(one, other),
+        **worse(*figures),
         "within": one["within"] and other["within"],
         "random": one["random"] or other["random"],
+        **({"call": call} if call else {}),
     }
 
 
@@ -251,8 +286,8 @@ def _different(
     ]
     return ValidationFailed(
         f"output {key!r} in {runtime.described()} is not what the original gives:"
-        f" {output.get('problem') or ', '.join(shown)}",
+        f" {output.get('problem') or ', '.join(shown)} ({output['call']})",
         where=subject.signature_name,
-        hint="Nothing was published. `check: {atol: ..., rtol: ...}` states another tolerance, and"
-        " `check: {random: ...}` what the inputs look like.",
+        hint="`atol` and `rtol` state another tolerance, `random` what the inputs look like; for an export"
+        " they stand in its `check`.",
     )

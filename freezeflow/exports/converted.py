@@ -6,11 +6,12 @@ Nothing appears at the final path before the runtime has answered as the origina
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Mapping
 from pathlib import Path
 
 from freezeflow.errors import ModelRefused
-from freezeflow.exports.check import Check, Subject, checked
+from freezeflow.exports.check import checked, trial_of
 from freezeflow.exports.folders import published_folder
 from freezeflow.exports.format import Export, ExportedFile, ExportRequest
 from freezeflow.exports.limits import check_self_contained
@@ -24,7 +25,7 @@ from freezeflow.graph.spelled_out import spelled_out
 from freezeflow.graph.write import graph_def_pieces
 from freezeflow.installed import version_of
 from freezeflow.params import param
-from freezeflow.runtimes.runtime import Names, Precision, Runtime
+from freezeflow.runtimes.runtime import Names, Precision, Runtime, Subject
 from freezeflow.store.files import publication, whole_file, write_atomically
 from freezeflow.values import Json, Signature
 
@@ -129,6 +130,7 @@ def finished(
     precision: Precision,
     tools: tuple[str, ...],
     facts: Mapping[str, Json],
+    options: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Export:
     """Checks what a converter has left in the folder, and publishes it with its manifest.
 
@@ -141,6 +143,7 @@ def finished(
         precision: Of the file's numbers.
         tools: Packages whose versions the manifest names.
         facts: What the converter tells.
+        options: What else the runtime has to know; the manifest tells it, too.
 
     Raises:
         ValidationFailed: The runtime refuses it or answers otherwise; nothing is published.
@@ -156,15 +159,18 @@ def finished(
             signature=made.signature,
             bound=made.model.bound,
             precision=precision,
+            options=options,
         )
-        wish = params.check if isinstance(params.check, Check) else Check()
-        verdict = checked(subject, runtime, wish, request.original, request.context)
+        trial = trial_of(params.check, request.context.base)
+        verdict = checked(subject, runtime, trial, request.original, request.context)
     told = {
         "format": params.format,
+        "main": main,
         "precision": precision.name,
         "inputs": dict(names.inputs),
         "outputs": dict(names.outputs),
         "tools": {name: version_of(name) for name in sorted(tools)},
+        **({"options": dict(options)} if options else {}),
     }
     files = published(request, made.model, made.folder, main, export=told)
     return Export(files, {"check": verdict, **facts})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from freezeflow.graph.model import Model
 from freezeflow.graph.original import Original
 from freezeflow.installed import version_of
 from freezeflow.params import param
+from freezeflow.runtimes.runtime import Runtime
 from freezeflow.store.files import Written
 
 
@@ -97,7 +98,7 @@ class ExportFormat:
             and ``to``. One named ``check`` says whether its runtime checks the export.
         extra: The extra of freezeflow that brings its packages: ``pip install 'freezeflow[EXTRA]'``.
         tools: Packages that writing takes; their versions belong to the key.
-        runtime_tools: Packages that checking takes beside them.
+        runtimes: What runs it; the first checks an export.
         in_tensorflow: Writing takes a process with TensorFlow, which the format confines.
         versions: Further versions that belong to the key, by name.
         problems: Further checks of its parameters: (parameter's name or "", message) for each mistake.
@@ -113,7 +114,7 @@ class ExportFormat:
     params: type[Any] = NoParams
     extra: str = ""
     tools: tuple[str, ...] = ()
-    runtime_tools: tuple[str, ...] = ()
+    runtimes: tuple[Runtime, ...] = ()
     in_tensorflow: bool = False
     versions: Callable[[Any], Mapping[str, str]] = lambda params: {}
     problems: Callable[[Any], list[tuple[str, str]]] = lambda params: []
@@ -125,11 +126,15 @@ class ExportFormat:
 
     def needed_tools(self, params: Any) -> tuple[str, ...]:
         """Every package that an export with these parameters takes."""
-        return (*self.tools, *(self.runtime_tools if self.is_checked(params) else ()))
+        return (*self.tools, *(self.runtimes[0].tools if self.is_checked(params) else ()))
 
     def missing(self, params: Any) -> str:
         """Which packages are not installed and how to get them; empty if all are there."""
-        gone = [name for name in self.needed_tools(params) if version_of(name) is None]
+        return self.missing_of(self.needed_tools(params))
+
+    def missing_of(self, tools: Iterable[str]) -> str:
+        """The same for some packages."""
+        gone = [name for name in dict.fromkeys(tools) if version_of(name) is None]
         if not gone:
             return ""
         are = "is" if len(gone) == 1 else "are"

@@ -68,6 +68,9 @@ class Manifest:
         source: Digest and kind of the source.
         recipe: Digest of the recipe; None without one.
         freezeflow: The version that wrote it.
+        bound: Inputs that were bound, with their values.
+        export: What the format adds: how inputs and outputs are called in the file, its precision;
+            empty for TensorFlow's own formats.
     """
 
     signatures: Mapping[str, Signature]
@@ -76,6 +79,8 @@ class Manifest:
     source: Mapping[str, str]
     recipe: str | None
     freezeflow: str
+    bound: Mapping[str, bool | int | float | str]
+    export: Mapping[str, Json]
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -101,6 +106,8 @@ def read_manifest(path: Path) -> Manifest:
             source=dict(data["source"]),
             recipe=None if data["recipe"] is None else data["recipe"]["digest"],
             freezeflow=data["freezeflow"],
+            bound=dict(data.get("bound", {})),
+            export=dict(data.get("export", {})),
         )
     except OSError as error:
         raise reading_failed(error, path) from error

@@ -76,7 +76,7 @@ FORMAT = ExportFormat(
     params=Params,
     extra="onnx",
     tools=TOOLS,
-    runtime_tools=RUNTIME.tools,
+    runtimes=(RUNTIME,),
     in_tensorflow=True,
     problems=check_problems,
 )

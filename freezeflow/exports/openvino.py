@@ -65,6 +65,7 @@ FORMAT = ExportFormat(
     params=Params,
     extra="openvino",
     tools=TOOLS,
+    runtimes=(RUNTIME,),
     in_tensorflow=True,
     problems=check_problems,
 )

@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint
 
 from freezeflow.errors import UsageError
 from freezeflow.exports.format import ExportFormat
+from freezeflow.runtimes.runtime import Runtime
 from freezeflow.suggestions import near_miss
 
 # Name in recipes -> the module that holds its FORMAT.
@@ -29,6 +30,7 @@ RUNTIMES = {
     "litert": "tflite",
     "openvino": "openvino",
     "tfjs": "tfjs",
+    "tfjs_browser": "tfjs",
     "xla": "stablehlo",
     "xla_aot": "xla_aot",
 }
@@ -60,6 +62,13 @@ def format_named(name: str) -> ExportFormat:
         place = f"{name} = {entry.value}"
         raise UsageError(f"the entry point {place} of {ENTRY_POINTS} names no format {name!r}")
     return made
+
+
+def runtime_named(name: str) -> tuple[ExportFormat, Runtime]:
+    """A runtime of `RUNTIMES`, with the format that it runs."""
+    chosen = format_named(RUNTIMES[name])
+    (found,) = [runtime for runtime in chosen.runtimes if runtime.name == name]
+    return chosen, found
 
 
 def format_names() -> tuple[str, ...]:

@@ -6,15 +6,27 @@ Shapes are static. Arguments and results are in the order of the signature's key
 from __future__ import annotations
 
 import dataclasses
-import functools
+import importlib.util
 import re
+from collections.abc import Mapping
+from pathlib import Path
 
 from freezeflow.exports.check import Checked, check_problems
 from freezeflow.exports.converted import OneSignature, finished, saved_model_folder, single
 from freezeflow.exports.format import Export, ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, Profile
 from freezeflow.params import param
-from freezeflow.runtimes.runtime import FLOAT32, Names, Runtime
+from freezeflow.runtimes.runtime import FLOAT32, Names, Runtime, Subject
+from freezeflow.values import Json
+
+
+def _answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
+    from freezeflow.tf.to_stablehlo import answer
+
+    return answer(subject, calls, answers)
+
+
+RUNTIME = Runtime(name="xla", answer=_answer, tools=("tensorflow",))
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -41,6 +53,10 @@ PROFILE = Profile(
 def problems(params: Params) -> list[tuple[str, str]]:
     """Mistakes in the parameters."""
     found = check_problems(params)
+    if not _has_converter():
+        found.append(
+            ("format", "stablehlo takes a newer TensorFlow: pip install 'tensorflow>=2.17'")
+        )
     if not _VERSION.fullmatch(params.stablehlo):
         found.append(
             ("stablehlo", f"a version has three numbers, as 1.0.0, not {params.stablehlo!r}")
@@ -48,26 +64,32 @@ def problems(params: Params) -> list[tuple[str, str]]:
     return found
 
 
+def _has_converter() -> bool:
+    """Whether the installed TensorFlow brings it; looked up without importing TensorFlow."""
+    spec = importlib.util.find_spec("tensorflow")
+    home = Path(spec.origin).parent if spec is not None and spec.origin else Path()
+    return (home / "compiler" / "mlir" / "tensorflow_to_stablehlo").is_dir()
+
+
 def write(request: ExportRequest) -> Export:
     """Converts, checks and publishes; see `freezeflow.exports.converted`."""
-    from freezeflow.tf import to_stablehlo
+    from freezeflow.tf.to_stablehlo import to_stablehlo
 
     params: Params = request.params
     made = single(request, PROFILE)
     folder = saved_model_folder(request, made.model)
     main = request.to.name
     facts = request.context.confined(
-        to_stablehlo.to_stablehlo, made.model, folder, params.stablehlo, made.folder / main
+        to_stablehlo, made.model, folder, params.stablehlo, made.folder / main
     )
     names = Names(
         {key: f"argument {place}" for place, key in enumerate(made.signature.inputs)},
         {key: f"result {place}" for place, key in enumerate(made.signature.outputs)},
     )
-    answer = functools.partial(to_stablehlo.answer, signature=made.signature)
     return finished(
         request,
         made,
-        Runtime(name="xla", answer=answer, tools=("tensorflow",)),
+        RUNTIME,
         main=main,
         names=names,
         precision=FLOAT32,
@@ -82,6 +104,7 @@ FORMAT = ExportFormat(
     write=write,
     suffixes=(".mlirbc",),
     params=Params,
+    runtimes=(RUNTIME,),
     in_tensorflow=True,
     problems=problems,
 )

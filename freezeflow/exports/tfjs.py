@@ -24,7 +24,7 @@ from freezeflow.graph.tensor_values import elements
 from freezeflow.graph.write import graph_def_bytes, read_range
 from freezeflow.messages import message_class
 from freezeflow.params import param
-from freezeflow.runtimes import tfjs_runtime
+from freezeflow.runtimes import tfjs_browser, tfjs_runtime
 from freezeflow.runtimes.runtime import DYNAMIC_RANGE, FLOAT16, FLOAT32, Names, Precision
 from freezeflow.runtimes.tfjs_runtime import RUNTIME
 from freezeflow.values import DType, Json, TensorSpec
@@ -287,6 +287,7 @@ FORMAT = ExportFormat(
     summary="A graph model of TensorFlow.js, a folder; its check needs Node.js and @tensorflow/tfjs.",
     write=write,
     params=Params,
+    runtimes=(RUNTIME, tfjs_browser.RUNTIME),
     problems=problems,
     versions=versions,
 )

@@ -118,7 +118,7 @@ FORMAT = ExportFormat(
     suffixes=(".tflite",),
     params=Params,
     extra="tflite",
-    runtime_tools=RUNTIME.tools,
+    runtimes=(RUNTIME,),
     in_tensorflow=True,
     problems=problems,
 )

@@ -47,9 +47,8 @@ def problems(params: Params) -> list[tuple[str, str]]:
     found = check_problems(params)
     if not _CLASS.fullmatch(params.cpp_class):
         found.append(("cpp_class", f"{params.cpp_class!r} is no name of a C++ class"))
-    if params.check is not False and compiled.compiler() is None:
-        lacks = "the check compiles a program, and there is no C++ compiler"
-        found.append(("check", f"{lacks}: install one (g++), or `check: false` exports unchecked"))
+    if params.check is not False and (lacks := compiled.missing()):
+        found.append(("check", f"{lacks}; `check: false` exports unchecked"))
     return found
 
 
@@ -70,12 +69,13 @@ def write(request: ExportRequest) -> Export:
     return finished(
         request,
         made,
-        compiled.runtime(params.cpp_class),
+        compiled.RUNTIME,
         main=MAIN,
         names=names,
         precision=FLOAT32,
         tools=("tensorflow",),
         facts=facts,
+        options={compiled.CPP_CLASS: params.cpp_class},
     )
 
 
@@ -84,6 +84,7 @@ FORMAT = ExportFormat(
     summary="Object files with a C++ header, a folder, for programs without TensorFlow; static shapes.",
     write=write,
     params=Params,
+    runtimes=(compiled.RUNTIME,),
     in_tensorflow=True,
     problems=problems,
 )

@@ -236,7 +236,16 @@ def lock_model(plan: Plan, outputs: Mapping[str, StepOutput], store: Store) -> L
         FreezeflowError: A file that a step reads cannot be read.
     """
     wanted = [
-        KeyInput(plan, step, tuple(_output(outputs, need).model for need in step.needs))
+        KeyInput(
+            plan,
+            step,
+            tuple(_output(outputs, need).model for need in step.needs),
+            {
+                path: file.sha256
+                for need in step.needs
+                for path, file in _output(outputs, need).files.items()
+            },
+        )
         for step in plan.steps
     ]
     found: dict[str, Preimage] = {}

@@ -6,18 +6,20 @@ TensorFlow, and answers saved calls. Compiling takes about 12 s.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from freezeflow.errors import RuntimeRefused
-from freezeflow.runtimes.runtime import Names, Runtime
+from freezeflow.runtimes.runtime import Runtime, Subject
 from freezeflow.values import Json
+
+# What the runtime has to know beside the file: the class in the header.
+CPP_CLASS = "cpp_class"
 
 _PROGRAM = """\
 #include <cstdio>
@@ -68,16 +70,16 @@ def compiler() -> str | None:
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
-def runtime(cpp_class: str) -> Runtime:
-    """The runtime for a header with that class."""
-    answer = functools.partial(_answer, cpp_class)
-    return Runtime(name="xla_aot", answer=answer, tools=("tensorflow",))
+def missing() -> str:
+    """What there is to be installed, in words; empty if all is there."""
+    return "" if compiler() else "the check compiles a program, and there is no C++ compiler (g++)"
 
 
-def _answer(cpp_class: str, file: Path, names: Names, calls: Path, answers: Path) -> Json:
+def _answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
     from freezeflow.proof.saved_calls import load_calls, save_calls
 
-    program = _built(cpp_class, file, names)
+    file, names = subject.file, subject.names
+    program = _built(subject, calls.with_name("program"))
     given = load_calls(calls)
     data = b"".join(
         call[key].tobytes() for call in given if not isinstance(call, str) for key in names.inputs
@@ -89,13 +91,13 @@ def _answer(cpp_class: str, file: Path, names: Names, calls: Path, answers: Path
     return {}
 
 
-def _built(cpp_class: str, header: Path, names: Names) -> Path:
-    """The program, compiled and linked beside the calls."""
-    folder = header.parent.parent / "program"
+def _built(subject: Subject, folder: Path) -> Path:
+    """The program, compiled and linked in a new folder."""
+    header, names = subject.file, subject.names
     folder.mkdir()
     source = folder / "main.cc"
     filled = {
-        "cpp_class": cpp_class,
+        "cpp_class": subject.options[CPP_CLASS],
         "arguments": len(names.inputs),
         "results": len(names.outputs),
     }
@@ -152,3 +154,6 @@ def _results(data: bytes, header: Path, keys: list[str], count: int) -> list[Jso
             offset += length
         answers.append(answer)
     return answers
+
+
+RUNTIME = Runtime(name="xla_aot", answer=_answer, tools=("tensorflow",), missing=missing)

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from freezeflow.errors import RuntimeRefused
-from freezeflow.runtimes.runtime import Names, Runtime
+from freezeflow.runtimes.runtime import Names, Runtime, Subject
 from freezeflow.values import Json
 
 
-def answer(file: Path, names: Names, calls: Path, answers: Path) -> Json:
+def answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
     """Answers saved calls with a TFLite file, by its signature."""
     from ai_edge_litert.interpreter import Interpreter
 
     from freezeflow.proof.saved_calls import load_calls, save_calls
 
     try:
-        interpreter = Interpreter(model_path=str(file))
+        interpreter = Interpreter(model_path=str(subject.file))
         ((name, ends),) = interpreter.get_signature_list().items()
-        _check_names(ends, names)
+        _check_names(ends, subject.names)
         runner = interpreter.get_signature_runner(name)
         save_calls(answers, [_answer(runner, call) for call in load_calls(calls)])
     except (RuntimeError, ValueError) as error:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from freezeflow.errors import RuntimeRefused
-from freezeflow.runtimes.runtime import Names, Runtime
+from freezeflow.runtimes.runtime import Names, Runtime, Subject
 from freezeflow.values import Json
 
 # Errors only; a warning about every initializer helps nobody.
 _QUIET = 3
 
 
-def answer(file: Path, names: Names, calls: Path, answers: Path) -> Json:
+def answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
     """Answers saved calls with a model file."""
     import onnx
     import onnxruntime
@@ -21,16 +22,16 @@ def answer(file: Path, names: Names, calls: Path, answers: Path) -> Json:
     from freezeflow.proof.saved_calls import load_calls, save_calls
 
     try:
-        onnx.checker.check_model(str(file), full_check=True)
+        onnx.checker.check_model(str(subject.file), full_check=True)
     except onnx.checker.ValidationError as error:
         raise RuntimeRefused(f"the onnx checker: {_first_line(error)}") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _QUIET
     try:
         session = onnxruntime.InferenceSession(
-            str(file), options, providers=["CPUExecutionProvider"]
+            str(subject.file), options, providers=["CPUExecutionProvider"]
         )
-        save_calls(answers, [_answer(session, call, names) for call in load_calls(calls)])
+        save_calls(answers, [_answer(session, call, subject.names) for call in load_calls(calls)])
     except _refusals() as error:
         raise RuntimeRefused(f"ONNX Runtime: {_first_line(error)}") from error
     return {}

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from freezeflow.errors import RuntimeRefused
-from freezeflow.runtimes.runtime import Names, Runtime
+from freezeflow.runtimes.runtime import Runtime, Subject
 from freezeflow.values import Json
 
 
-def answer(file: Path, names: Names, calls: Path, answers: Path) -> Json:
+def answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
     """Answers saved calls with an IR."""
     import numpy as np
     import openvino
 
     from freezeflow.proof.saved_calls import load_calls, save_calls
 
+    names = subject.names
     try:
         compiled = openvino.Core().compile_model(
-            str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+            str(subject.file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
         )
         request = compiled.create_infer_request()
         found = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from freezeflow.installed import version_of
-from freezeflow.values import Json
+from freezeflow.values import Json, Signature
 
 
 class Names(NamedTuple):
@@ -39,24 +39,59 @@ DYNAMIC_RANGE = Precision("dynamic_range", 5e-2, 5e-2)
 INT8 = Precision("int8", 1e-1, 1e-1)
 
 
+PRECISIONS: Mapping[str, Precision] = {
+    precision.name: precision for precision in (FLOAT32, FLOAT16, DYNAMIC_RANGE, INT8)
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subject:
+    """An exported file as a runtime is asked about it.
+
+    Args:
+        file: The main file.
+        names: Its inputs and outputs.
+        signature_name: The signature that it answers.
+        signature: The same, with the shapes that the file takes.
+        bound: Inputs that were bound, which the original gets beside the others.
+        precision: Of the file's numbers.
+        options: What else its runtime has to know, by name.
+    """
+
+    file: Path
+    names: Names
+    signature_name: str
+    signature: Signature
+    bound: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
+    precision: Precision = FLOAT32
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Runtime:
     """What runs files of a format.
 
     Args:
         name: What recipes and verdicts call it.
-        answer: ``(file, names, calls, answers)``: answers the calls that are saved under one path
-            into another. Raises RuntimeRefused where it cannot.
+        answer: ``(subject, calls, answers)``: answers the calls that are saved under one path into
+            another; what it gives back goes into the verdict. Raises RuntimeRefused where it cannot.
         tools: Packages that it takes.
         narrowed: Dtypes that it does not have, to those that it gives in their place.
         version: Tells its version, where no package does.
+        missing: What there is to be installed beside packages, in words; empty if all is there.
     """
 
     name: str
-    answer: Callable[[Path, Names, Path, Path], Json]
+    answer: Callable[[Subject, Path, Path], Mapping[str, Json]]
     tools: tuple[str, ...]
     narrowed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     version: Callable[[], str] | None = None
+    missing: Callable[[], str] = lambda: ""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions that no package tells, by name, for keys."""
+        return {} if self.version is None else {self.name: self.version()}
 
     def described(self) -> str:
         """Its name with its version."""

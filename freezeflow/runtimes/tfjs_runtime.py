@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from freezeflow.errors import RuntimeRefused
-from freezeflow.runtimes.runtime import Names, Runtime
+from freezeflow.runtimes.runtime import Runtime, Subject
 from freezeflow.values import Json
 
 PACKAGE = "@tensorflow/tfjs"
@@ -18,8 +18,9 @@ PACKAGE = "@tensorflow/tfjs"
 _SCRIPT = Path(__file__).with_suffix(".js")
 
 
-def answer(file: Path, names: Names, calls: Path, answers: Path) -> Json:
+def answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
     """Answers saved calls with a graph model."""
+    file, names = subject.file, subject.names
     node, library = shutil.which("node"), installed()
     if node is None or library is None:
         raise RuntimeRefused(missing())
@@ -79,4 +80,5 @@ RUNTIME = Runtime(
         **dict.fromkeys(("int8", "int16", "int64", "uint8", "uint16", "uint32"), "int32"),
     },
     version=version,
+    missing=missing,
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from freezeflow.spec.notes import Notes
 from freezeflow.spec.problems import shown
-from freezeflow.spec.stage_list import PlacedItem, StageList
+from freezeflow.spec.stage_list import PlacedItem, StageList, place_of
 from freezeflow.spec.tree import Path_
 from freezeflow.suggestions import did_you_mean
 from freezeflow.values import Json
@@ -17,6 +17,7 @@ def check_order(stages: StageList, raws: Json, notes: Notes) -> None:
     _check_ids(raws if isinstance(raws, list) else [], notes)
     _check_needs(stages, notes)
     _check_circles(stages.items, notes)
+    _check_following(stages.items, notes)
     whole = isinstance(raws, list) and len(stages.items) == len(raws)
     _check_loads(stages.items, notes, whole=whole)
 
@@ -78,6 +79,20 @@ def _before(placed: PlacedItem, number: int, numbers: Mapping[str, int]) -> list
     if not placed.needs_given:
         return [number - 1] if number else []
     return [numbers[need] for need in placed.item.needs if need in numbers]
+
+
+def _check_following(items: Sequence[PlacedItem], notes: Notes) -> None:
+    """Notes what a stage cannot do behind those that it needs."""
+    numbers = {placed.item.id: number for number, placed in reversed(list(enumerate(items)))}
+    for number, placed in enumerate(items):
+        before = [items[need].item for need in _before(placed, number, numbers)]
+        if placed.item.params is None or any(item.params is None for item in before):
+            continue
+        found = placed.stage.following(
+            placed.item.params, [(item.stage, item.params) for item in before]
+        )
+        for key, message in found:
+            notes.add(place_of(placed, (key,), notes), message)
 
 
 def _note_circle(circle: Sequence[PlacedItem], notes: Notes) -> None:

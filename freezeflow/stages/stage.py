@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -35,10 +35,12 @@ class StageInput:
     Args:
         model: The model that the stage before handed on; None for ``load``.
         source: Where the recipe's model comes from (``load`` reads it, ``validate`` compares with it).
+        files: What the steps that it needs have published, if it reads that (`Demands.reads_files`).
     """
 
     model: Model | None
     source: ModelSource
+    files: tuple[WrittenFile, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,7 @@ class Demands(NamedTuple):
     Args:
         in_tensorflow: A process of its own with TensorFlow, confined unless `confines_itself`.
         confines_itself: It starts the confined processes itself (`Context.confined`).
+        reads_files: It reads what the steps that it needs have published.
         versions: Further versions that belong to the step's key, by name.
         tools: Packages whose versions belong to the key.
     """
@@ -70,6 +73,7 @@ class Demands(NamedTuple):
     tools: tuple[str, ...] = ()
     versions: Mapping[str, str] = types.MappingProxyType({})
     confines_itself: bool = False
+    reads_files: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,6 +114,8 @@ class Stage:
         demands: What running it takes, where that depends on the parameters.
         problems: Checks that need more than one parameter at once, for ``freezeflow check``:
             returns (parameter name or "", message) for each mistake.
+        following: The same for a step with its parameters behind others: gets their stages' names and
+            parameters, in the order of its needs.
     """
 
     name: str
@@ -124,6 +130,9 @@ class Stage:
     choice: Choice | None = None
     demands: Callable[[Any], Demands] | None = None
     problems: Callable[[Any], list[tuple[str, str]]] = lambda params: []
+    following: Callable[[Any, Sequence[tuple[str, Any]]], list[tuple[str, str]]] = (
+        lambda params, before: []
+    )
 
     def params_for(self, values: Mapping[str, Json]) -> type[Any]:
         """The dataclass of the parameters that there are where they have these values."""

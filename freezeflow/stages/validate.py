@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from freezeflow.context import EVIDENCE, INPUTS_FILE, SUBGRAPH_FOLDER, VERDICT_FILE, Context
 from freezeflow.errors import StageFailed, ValidationFailed
-from freezeflow.exports.registry import RUNTIMES, format_named
+from freezeflow.exports.registry import RUNTIMES, runtime_named
 from freezeflow.graph.op_policy import check_runnable, uses_of
 from freezeflow.graph.original import WARMUP_REQUESTS
 from freezeflow.graph.storage import model_tensors
@@ -26,7 +26,9 @@ from freezeflow.values import Json, ModelSource
 if TYPE_CHECKING:
     from freezeflow.graph.model import Model
     from freezeflow.graph.original import Original
+    from freezeflow.proof.calls import Wanted
     from freezeflow.proof.images import Pictures
+    from freezeflow.stages.export import Params as ExportParams
     from freezeflow.tf.validate import Trial
 
 # Original and result, and a little of what the calls take, for each byte of weights; besides, what a
@@ -36,6 +38,8 @@ _MEMORY_BASE = 160_000_000
 
 # Seeded calls of each signature where the recipe says nothing.
 _USUAL_SAMPLES = 4
+
+_USUAL_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +79,12 @@ class Params:
         default="exact",
         shorthand=True,
     )
-    runtime: Literal["onnxruntime", "litert", "openvino", "tfjs", "xla", "xla_aot"] | None = param(
-        "Another runtime: the model is exported for it into the step's own folder, as the format does"
-        " by default, and its answers are compared with the original's. Tolerances that are left as"
-        " they are follow the format's precision.",
+    runtime: (
+        Literal["onnxruntime", "litert", "openvino", "tfjs", "tfjs_browser", "xla", "xla_aot"]
+        | None
+    ) = param(
+        "Another runtime: it runs the file that an export among `needs` (by default the step before) has"
+        " published, and its answers are compared with the original's, within a tolerance.",
         default=None,
     )
     inputs: InputTree | Mapping[str, InputTree] | None = param(
@@ -118,8 +124,13 @@ class Params:
     random: Mapping[str, Random] = param(
         "Input key to what its seeded values look like.", default_factory=dict
     )
-    atol: float = param("Absolute tolerance of level `served`.", default=1e-5, minimum=0)
-    rtol: float = param("Relative tolerance of level `served`.", default=1e-5, minimum=0)
+    atol: float | None = param(
+        "Absolute tolerance of level `served`, by default 1e-5, and of another runtime, by default what"
+        " the file's precision allows.",
+        default=None,
+        minimum=0,
+    )
+    rtol: float | None = param("Relative tolerance, the same.", default=None, minimum=0)
     allow_ops: Mapping[str, str] = param(
         "Ops that may run although they are not known to be harmless, each with the reason.",
         default_factory=dict,
@@ -143,7 +154,7 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
         raise StageFailed("validate has no model to check", hint="Put `load` before it.")
     _check_memory(model, context)
     if params.runtime is not None:
-        return _in_runtime(params.runtime, stage_input.source, model, params, context)
+        return _in_runtime(stage_input, params, context)
     original = original_of(stage_input.source, context)
     _check_may_run(original, model, params)
     trial = _trial(params, stage_input.source, context.base)
@@ -158,41 +169,27 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
     return Outcome(model=model, facts={"verdict": verdict})
 
 
-def _in_runtime(
-    runtime: str, source: ModelSource, model: Model, params: Params, context: Context
-) -> Outcome:
-    """Compares the model with the original as another runtime answers it."""
-    from freezeflow.exports.check import Check
-    from freezeflow.exports.format import ExportRequest
-    from freezeflow.graph.canonical import canonical
+def _in_runtime(given: StageInput, params: Params, context: Context) -> Outcome:
+    """Compares a file that an export has published with the original, as another runtime answers it."""
+    from freezeflow.exports.again import published_subject
+    from freezeflow.exports.check import Trial as FileTrial
+    from freezeflow.exports.check import checked
     from freezeflow.sources.original import original_of
-    from freezeflow.stages.export import params_of
 
-    chosen = format_named(RUNTIMES[runtime])
-    usual = Params()
-    check = Check(
-        inputs=params.inputs if isinstance(params.inputs, str) else None,
-        samples=_USUAL_SAMPLES if params.samples is None else params.samples,
-        seed=params.seed,
-        sizes=params.sizes,
-        random=params.random,
-        atol=None if params.atol == usual.atol else params.atol,
-        rtol=None if params.rtol == usual.rtol else params.rtol,
+    assert given.model is not None
+    assert params.runtime is not None
+    chosen, runtime = runtime_named(params.runtime)
+    subject = published_subject({file.path: file.sha256 for file in given.files}, chosen.name)
+    trial = FileTrial(
+        wanted=_wanted(params, given.source, context.base),
+        atol=params.atol,
+        rtol=params.rtol,
         allow_ops=params.allow_ops,
+        labels=params.labels,
+        scores=params.scores,
     )
-    folder = context.scratch / "exported"
-    folder.mkdir()
-    name = f"model{(*chosen.suffixes, '')[0]}"
-    request = ExportRequest(
-        model=canonical(model),
-        to=folder / name,
-        recipe_digest=None,
-        params=params_of(chosen.name)(to=name, format=chosen.name, check=check),
-        original=lambda: original_of(source, context),
-        context=context,
-    )
-    verdict = chosen.write(request).facts["check"]
-    return Outcome(model=model, facts={"runtime_verdict": verdict})
+    verdict = checked(subject, runtime, trial, lambda: original_of(given.source, context), context)
+    return Outcome(model=given.model, facts={"runtime_verdict": verdict})
 
 
 def _check_memory(model: Model, context: Context) -> None:
@@ -235,37 +232,45 @@ def _check_may_run(original: Original, model: Model, params: Params) -> None:
 
 
 def _trial(params: Params, source: ModelSource, base: Path) -> Trial:
-    from freezeflow.proof.calls import Wanted
     from freezeflow.proof.compare import Tolerance
     from freezeflow.proof.judge import Measure
-    from freezeflow.proof.seeded import Wish
     from freezeflow.tf.validate import Trial
 
-    files = params.inputs
+    atol = _USUAL_TOLERANCE if params.atol is None else params.atol
+    rtol = _USUAL_TOLERANCE if params.rtol is None else params.rtol
     return Trial(
-        measure=Measure(params.level == "exact", Tolerance(params.atol, params.rtol)),
-        wanted=Wanted(
-            samples=params.samples,
-            usual=_USUAL_SAMPLES,
-            seed=params.seed,
-            sizes=params.sizes,
-            wishes={
-                key: Wish(wish.shape, wish.low, wish.high, (*wish.values, *wish.vocabulary))
-                for key, wish in params.random.items()
-            },
-            files=(
-                {key: base / path for key, path in files.items()}
-                if isinstance(files, Mapping)
-                else None
-                if files is None
-                else base / files
-            ),
-            pictures=None if params.images is None else _pictures(params.images, base),
-            warmup=_warmup(source) if params.warmup else None,
-            edges=params.edges,
-        ),
+        measure=Measure(params.level == "exact", Tolerance(atol, rtol)),
+        wanted=_wanted(params, source, base),
         labels=params.labels,
         scores=params.scores,
+    )
+
+
+def _wanted(params: Params, source: ModelSource, base: Path) -> Wanted:
+    """The calls to make."""
+    from freezeflow.proof.calls import Wanted
+    from freezeflow.proof.seeded import Wish
+
+    files = params.inputs
+    return Wanted(
+        samples=params.samples,
+        usual=_USUAL_SAMPLES,
+        seed=params.seed,
+        sizes=params.sizes,
+        wishes={
+            key: Wish(wish.shape, wish.low, wish.high, (*wish.values, *wish.vocabulary))
+            for key, wish in params.random.items()
+        },
+        files=(
+            {key: base / path for key, path in files.items()}
+            if isinstance(files, Mapping)
+            else None
+            if files is None
+            else base / files
+        ),
+        pictures=None if params.images is None else _pictures(params.images, base),
+        warmup=_warmup(source) if params.warmup else None,
+        edges=params.edges,
     )
 
 
@@ -365,35 +370,34 @@ def _dropped(model: Model) -> str:
 def _runtime_problems(params: Params) -> list[tuple[str, str]]:
     if params.runtime is None:
         return []
-    chosen = format_named(RUNTIMES[params.runtime])
-    found = []
-    missing = chosen.missing(params_of_format(chosen.name))
-    if missing:
-        found.append(("runtime", missing))
-    for name in ("images", "edges", "labels"):
-        if getattr(params, name):
-            found.append((name, f"`runtime` compares answers to calls only, without `{name}`"))
-    if isinstance(params.inputs, Mapping):
-        found.append(("inputs", "with `runtime`, `inputs` is one file or folder"))
-    return found
+    chosen, runtime = runtime_named(params.runtime)
+    lacks = chosen.missing_of(runtime.tools) or runtime.missing()
+    return [("runtime", lacks)] if lacks else []
+
+
+def _following(params: Params, before: Sequence[tuple[str, ExportParams]]) -> list[tuple[str, str]]:
+    """A runtime needs a file to run."""
+    if params.runtime is None:
+        return []
+    wanted = RUNTIMES[params.runtime]
+    if any(stage == "export" and found.format == wanted for stage, found in before):
+        return []
+    what = f"{params.runtime} runs what `export: {{format: {wanted}}}` writes"
+    return [("runtime", f"{what}: put this behind one, or name it in `needs`")]
 
 
 def _demands(params: Params) -> Demands:
-    """What it takes: with another runtime, the packages of its format, too."""
+    """What it takes: with another runtime its packages, and the file that an export has published."""
     if params.runtime is None:
         return Demands(in_tensorflow=True)
-    chosen = format_named(RUNTIMES[params.runtime])
-    own = params_of_format(chosen.name)
+    _, runtime = runtime_named(params.runtime)
     return Demands(
         in_tensorflow=True,
-        tools=chosen.needed_tools(own),
-        versions={f"format {chosen.name}": str(chosen.version), **chosen.versions(own)},
+        tools=runtime.tools,
+        versions=runtime.versions,
+        confines_itself=True,
+        reads_files=True,
     )
-
-
-def params_of_format(name: str) -> object:
-    """A format's own parameters, as they are by default."""
-    return format_named(name).params()
 
 
 def _problems(params: Params) -> list[tuple[str, str]]:
@@ -428,7 +432,7 @@ def _image_problems(images: Images) -> list[tuple[str, str]]:
 STAGE = Stage(
     name="validate",
     summary="Runs original and result on the same inputs and compares every output.",
-    version=3,
+    version=4,
     params=Params,
     run=run,
     role="check",
@@ -437,4 +441,5 @@ STAGE = Stage(
     tools=("tensorflow", "numpy"),
     demands=_demands,
     problems=_problems,
+    following=_following,
 )

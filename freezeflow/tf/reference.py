@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,10 +36,32 @@ class Inquiry(NamedTuple):
     allow_ops: Mapping[str, str]
 
 
-def answer_original(
-    load: Callable[[], Original], inquiry: Inquiry, calls: Path, answers: Sequence[Path]
-) -> Json:
+class Places(NamedTuple):
+    """Where calls and answers are saved; each holds only calls that the original answers.
+
+    Args:
+        calls: The calls.
+        beside: What a file held beside each call's inputs (labels).
+        first: The original's answers.
+        second: Its answers from another session.
+    """
+
+    calls: Path
+    beside: Path
+    first: Path
+    second: Path
+
+    @staticmethod
+    def within(folder: Path) -> Places:
+        """The places in a folder."""
+        return Places(*(folder / name for name in Places._fields))
+
+
+def answer_original(load: Callable[[], Original], inquiry: Inquiry, places: Places) -> Json:
     """Saves the calls, and the original's answers to them, each time from a fresh session.
+
+    Returns:
+        ``origins`` and ``kinds`` of the calls that it answers, and how many it ``refused``.
 
     Raises:
         ModelRefused: It would run ops that are not known to be harmless.
@@ -49,11 +71,19 @@ def answer_original(
     function_order(original.graph)
     check_runnable(uses_of(original.graph), original.graph.functions, inquiry.allow_ops)
     requests = make_calls({inquiry.signature_name: inquiry.signature}, inquiry.wanted)
-    save_calls(calls, [call.inputs for call in requests])
     side = original_side(original, inquiry.bound, exact=False)
     asked = [(call.signature, call.inputs) for call in requests]
-    for path in answers:
-        found = side.call(asked, served_config())
-        check_answered(requests, found)
-        save_calls(path, [a.message if isinstance(a, Refusal) else a for a in found])
-    return {}
+    first = side.call(asked, served_config())
+    check_answered(requests, first)
+    second = side.call(asked, served_config())
+    answered = [n for n, answer in enumerate(first) if not isinstance(answer, Refusal)]
+    for path, found in ((places.first, first), (places.second, second)):
+        kept = (found[n] for n in answered)
+        save_calls(path, [a.message if isinstance(a, Refusal) else a for a in kept])
+    save_calls(places.calls, [requests[n].inputs for n in answered])
+    save_calls(places.beside, [requests[n].beside for n in answered])
+    return {
+        "origins": [f"{requests[n].kind}: {requests[n].origin}" for n in answered],
+        "kinds": [requests[n].kind for n in answered],
+        "refused": len(requests) - len(answered),
+    }

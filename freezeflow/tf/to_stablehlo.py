@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import tensorflow as tf
 from freezeflow.errors import RuntimeRefused, StageFailed
 from freezeflow.graph.model import Model
 from freezeflow.proof.saved_calls import load_calls, save_calls
-from freezeflow.runtimes.runtime import Names
+from freezeflow.runtimes.runtime import Subject
 from freezeflow.tf.converting import converter
-from freezeflow.values import Json, Signature
+from freezeflow.values import Json
 
 _HINT = "A later `stablehlo` version knows more ops. The whole report is in the log of the step."
 
@@ -51,11 +52,12 @@ def to_stablehlo(model: Model, folder: Path, version: str, to: Path) -> Json:
     return {"stablehlo": version}
 
 
-def answer(file: Path, names: Names, calls: Path, answers: Path, signature: Signature) -> Json:
+def answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
     """Answers saved calls with an artifact, compiled by XLA."""
     from tensorflow.compiler.tf2xla.python import xla
 
-    module = file.read_bytes()
+    names, signature = subject.names, subject.signature
+    module = subject.file.read_bytes()
     keys = list(names.outputs)
     types = [tf.as_dtype(int(signature.outputs[key].dtype)) for key in keys]
     shapes = [signature.outputs[key].shape for key in keys]

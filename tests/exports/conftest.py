@@ -111,9 +111,24 @@ COREML = {
     "coreml-again": {"to": "cm/a.mlpackage", "format": "coreml", "batch": 1},
 }
 
+# Each looks at the file of an export again.
 VALIDATED = {
-    "validated": {"runtime": "onnxruntime", "samples": 2},
-    "validated-strict": {"runtime": "onnxruntime", "atol": 0.0, "rtol": 0.0},
+    "validated": ("onnx", {"runtime": "onnxruntime", "samples": 2}),
+    "validated-strict": ("onnx", {"runtime": "onnxruntime", "atol": 0.0, "rtol": 0.0}),
+    "validated-labels": (
+        "tflite-int8",
+        {
+            "runtime": "litert",
+            "inputs": "held_out.npz",
+            "labels": "labels",
+        },
+    ),
+    "validated-openvino": ("openvino-float16", {"runtime": "openvino"}),
+    "validated-edges": ("onnx", {"runtime": "onnxruntime", "edges": True}),
+    "validated-xla": ("stablehlo-unchecked", {"runtime": "xla"}),
+}
+VALIDATED_TFJS = {
+    "tfjs-validated": ("tfjs-float16", {"runtime": "tfjs", "inputs": "held_out.npz"}),
 }
 
 # TensorFlow.js for the tests, installed once into the environment.
@@ -143,11 +158,11 @@ def ran(tmp_path_factory, tfjs):
         **TFLITE,
         **OPENVINO,
         **STABLEHLO,
-        **VALIDATED,
         **TFJS_UNCHECKED,
         **(TFJS if tfjs else {}),
     }
-    return Branches(tmp_path_factory.mktemp("exports"), exports)
+    checks = {**VALIDATED, **(VALIDATED_TFJS if tfjs else {})}
+    return Branches(tmp_path_factory.mktemp("exports"), exports, checks=checks)
 
 
 @pytest.fixture(scope="session")

@@ -40,18 +40,27 @@ class Branches:
         model: The SavedModel.
         jobs: How many steps run side by side.
         before: Stages between ``load`` and the exports.
+        checks: Id to the id of an export and the parameters of a ``validate`` behind it.
     """
 
     def __init__(
-        self, folder, exports, *, model=DIGITS / "model", jobs=2, before=("freeze", "strip")
+        self,
+        folder,
+        exports,
+        *,
+        model=DIGITS / "model",
+        jobs=2,
+        before=("freeze", "strip"),
+        checks=None,
     ):
         self.folder = folder
         (folder / "freezeflow.toml").touch()
         (folder / "held_out.npz").write_bytes((DIGITS / "held_out.npz").read_bytes())
         stages = ["load", *before]
+        stages += [{"export": p, "id": n, "needs": before[-1]} for n, p in exports.items()]
         stages += [
-            {("validate" if "runtime" in p else "export"): p, "id": n, "needs": before[-1]}
-            for n, p in exports.items()
+            {"validate": params, "id": name, "needs": need}
+            for name, (need, params) in (checks or {}).items()
         ]
         data = {"version": 1, "model": {"saved_model": str(model)}, "stages": stages}
         recipe = folder / "r.yaml"
