@@ -22,6 +22,7 @@ from freezeflow.graph.model import Model
 from freezeflow.graph.profile import Profile, look
 from freezeflow.graph.single import with_one_signature, with_shapes
 from freezeflow.graph.spelled_out import spelled_out
+from freezeflow.graph.unroll import unrolled
 from freezeflow.graph.write import graph_def_pieces
 from freezeflow.installed import version_of
 from freezeflow.params import param
@@ -44,6 +45,12 @@ class OneSignature:
     )
     shapes: Mapping[str, tuple[int, ...]] = param(
         "Input key to its whole shape, where it has to be fixed.", default_factory=dict
+    )
+    unroll: int = param(
+        "Loops of at most so many rounds are unrolled where the target does not take them as they are and"
+        " the number of rounds follows from constants and shapes.",
+        default=256,
+        minimum=0,
     )
 
 
@@ -99,6 +106,9 @@ def single(request: ExportRequest, profile: Profile) -> Single:
         )
     if profile.spells_out:
         model = canonical(spelled_out(model))
+    if profile.unrolls != "none":
+        lists_only = profile.unrolls == "lists"
+        model = unrolled(model, most_rounds=params.unroll, lists_only=lists_only)
     look(model, profile)
     ((name, signature),) = model.signatures.items()
     folder = request.context.scratch / "out"

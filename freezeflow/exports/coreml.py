@@ -33,6 +33,8 @@ PROFILE = Profile(
     # The converter tells; it is asked before anything is written.
     ops=None,
     control_flow=FUNCTIONAL,
+    unrolls="all",
+    list_loops=False,
     spells_out=True,
     dtypes=frozenset((DType.FLOAT, DType.HALF, DType.INT32)),
     layout="NHWC",
@@ -66,6 +68,7 @@ def write(request: ExportRequest) -> Export:
 
 FORMAT = ExportFormat(
     name="coreml",
+    version=2,
     summary="A Core ML package, a folder, whose structure alone is checked; needs `freezeflow[coreml]`.",
     write=write,
     suffixes=(".mlpackage",),

@@ -40,6 +40,7 @@ PROFILE = Profile(
     # That depends on the opset: before it converts, `tf.to_onnx` asks the converter's own table.
     ops=None,
     control_flow=FUNCTIONAL,
+    unrolls="lists",
     spells_out=True,
 )
 
@@ -70,6 +71,7 @@ def write(request: ExportRequest) -> Export:
 
 FORMAT = ExportFormat(
     name="onnx",
+    version=2,
     summary="ONNX, for ONNX Runtime and whatever else reads it; needs `freezeflow[onnx]`.",
     write=write,
     suffixes=(".onnx",),

@@ -46,6 +46,8 @@ PROFILE = Profile(
     # The converter tells; it is asked before anything is written.
     ops=None,
     control_flow=FUNCTIONAL,
+    unrolls="lists",
+    list_loops=False,
     static="all",
 )
 
@@ -100,6 +102,7 @@ def write(request: ExportRequest) -> Export:
 
 FORMAT = ExportFormat(
     name="stablehlo",
+    version=2,
     summary="A portable StableHLO artifact, for compilers that take it; static shapes.",
     write=write,
     suffixes=(".mlirbc",),

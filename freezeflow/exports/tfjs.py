@@ -80,6 +80,7 @@ def profile() -> Profile:
         target="TensorFlow.js",
         ops=frozenset(line for line in lines if not line.startswith("#")),
         control_flow=frozenset(),
+        unrolls="all",
         spells_out=True,
         dtypes=frozenset(_WEIGHTS) | {DType.DOUBLE, DType.UINT32},
         layout="NHWC",
@@ -284,6 +285,7 @@ def _quantised(entry: dict[str, Json], array: Array, kind: str) -> tuple[Json, b
 
 FORMAT = ExportFormat(
     name="tfjs",
+    version=2,
     summary="A graph model of TensorFlow.js, a folder; its check needs Node.js and @tensorflow/tfjs.",
     write=write,
     params=Params,

@@ -28,6 +28,8 @@ PROFILE = Profile(
     # The converter tells; it is asked before anything is written.
     ops=None,
     control_flow=FUNCTIONAL,
+    unrolls="lists",
+    list_loops=False,
     dtypes=frozenset(
         (
             DType.FLOAT,
@@ -113,6 +115,7 @@ def write(request: ExportRequest) -> Export:
 
 FORMAT = ExportFormat(
     name="tflite",
+    version=2,
     summary="TFLite, for LiteRT on phones and small devices; its check needs `freezeflow[tflite]`.",
     write=write,
     suffixes=(".tflite",),

@@ -38,6 +38,8 @@ PROFILE = Profile(
     # The compiler tells; it is asked before anything is written.
     ops=None,
     control_flow=FUNCTIONAL,
+    unrolls="lists",
+    list_loops=False,
     static="all",
 )
 
@@ -81,6 +83,7 @@ def write(request: ExportRequest) -> Export:
 
 FORMAT = ExportFormat(
     name="xla_aot",
+    version=2,
     summary="Object files with a C++ header, a folder, for programs without TensorFlow; static shapes.",
     write=write,
     params=Params,

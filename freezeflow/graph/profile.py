@@ -25,6 +25,11 @@ _PLAIN = frozenset(["Const", "Identity", "NoOp", "Placeholder", "PlaceholderWith
 
 _NAMED = 4
 
+_UNROLLING = (
+    "A loop is unrolled where the number of its rounds is known: `fold` before the export, fix what is open"
+    " (`shapes: {KEY: [...]}`, `batch: N`), and allow as many rounds as it has (`unroll: N`)."
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Profile:
@@ -39,6 +44,9 @@ class Profile:
         layout: The layout of images that its kernels take (``NHWC``), empty for any.
         spells_out: Rare ops are replaced by others first (`freezeflow.graph.spelled_out`).
         helps: Op to what helps where the target does not take it.
+        unrolls: Which loops are unrolled first (`freezeflow.graph.unroll`), where that can be done: none,
+            those that carry lists, or all.
+        list_loops: Takes loops that carry lists of tensors, whatever their length.
     """
 
     target: str
@@ -48,6 +56,8 @@ class Profile:
     dtypes: frozenset[DType] | None = None
     layout: Literal["", "NHWC"] = ""
     spells_out: bool = False
+    unrolls: Literal["none", "lists", "all"] = "none"
+    list_loops: bool = True
     helps: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -67,6 +77,7 @@ def look(model: Model, profile: Profile) -> None:
     _look_at_ends(model, profile)
     uses = list(_uses(model.graph))
     _look_at_control_flow(uses, profile)
+    _look_at_lists(uses, profile)
     _look_at_ops(uses, profile)
     _look_at_layout(uses, profile)
 
@@ -127,13 +138,30 @@ def _look_at_control_flow(uses: list[_Use], profile: Profile) -> None:
         hint = (
             f"It takes {other} control flow: export the model again from TensorFlow 2."
             if takes_other
-            else "Unroll the loop (keras: `unroll=True`), or bind the input that decides a branch"
-            " (`freeze: {bind: ...}`)."
+            else _UNROLLING + " Bind the input that decides a branch (`freeze: {bind: ...}`)."
         )
         raise ModelRefused(
             f"{profile.target} does not take {form} control flow: {_listed(met)}",
             where=met[0].path,
             hint=hint,
+        )
+
+
+def _look_at_lists(uses: list[_Use], profile: Profile) -> None:
+    """Loops that could not be unrolled."""
+    if profile.list_loops:
+        return
+    met = [
+        use
+        for use in uses
+        if use.node.op in ("While", "StatelessWhile")
+        and DType.VARIANT in attrs.to_types(use.node.attrs["T"])
+    ]
+    if met:
+        raise ModelRefused(
+            f"{profile.target} does not take loops that carry lists: {_listed(met)}",
+            where=met[0].path,
+            hint=_UNROLLING,
         )
 
 

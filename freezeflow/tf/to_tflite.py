@@ -16,8 +16,8 @@ from freezeflow.tf.converting import converter
 from freezeflow.values import Json, Signature
 
 _HINT = (
-    "`batch: N` fixes the size of a batch, which loops (LSTM, GRU) need; `fold` and unrolling"
-    " (keras: `unroll=True`) leave fewer ops. The whole report is in the log of the step."
+    "`batch: N` and `shapes` fix what is open; `fold` leaves fewer ops. The whole report is in the log of"
+    " the step."
 )
 
 
