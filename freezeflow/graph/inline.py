@@ -249,7 +249,7 @@ class _Scope:
         entry = self._entry(call, body, given)
         opened = []
         for node in body.nodes.values():
-            inputs = [_renamed(tensor, names, values) for tensor in node.inputs]
+            inputs = [renamed(tensor, names, values) for tensor in node.inputs]
             if entry and (not node.inputs or self._inliner.effects.node(node)):
                 inputs += [e for e in entry if e not in inputs]
             # As _replace does it, in a third of the time; every inlined node passes here.
@@ -280,7 +280,7 @@ class _Scope:
             if self._inliner.effects.node(body.nodes[result.node])
         ]
         for index, result in enumerate(body.results):
-            tensor = _renamed(result.tensor, names, values)
+            tensor = renamed(result.tensor, names, values)
             if effects:
                 tensor = self._add(
                     f"{call.name}/{result.name}", "Identity", (tensor, *effects), result.dtype
@@ -423,8 +423,14 @@ def _unbound(name: str, where: str) -> ModelRefused:
     )
 
 
-def _renamed(tensor: str, names: Mapping[str, str], values: Mapping[str, str]) -> str:
-    """A tensor of a body under its name in the scope that the body is copied into."""
+def renamed(tensor: str, names: Mapping[str, str], values: Mapping[str, str]) -> str:
+    """A tensor or control input of a body under its name in the scope that the body is copied into.
+
+    Args:
+        tensor: As the body says it.
+        names: The body's nodes to their new names.
+        values: Its arguments to the tensors that are given for them.
+    """
     if tensor.startswith("^"):
         name = tensor[1:]
         return f"^{names[name]}" if name in names else f"^{node_of(values[name])}"

@@ -41,14 +41,18 @@ class Side:
     Args:
         nodes: The nodes that the output needs.
         prints: Tensor to a digest of what it held; those that could not be looked at are left out.
+        dead: Tensors that held nothing: in a branch that was not taken, or a round that did not come.
         output: The tensor that differs.
         fed: Nodes that were fed.
+        opaque: Nodes that stand for what could not be looked at.
     """
 
     nodes: Mapping[str, Node]
     prints: Mapping[str, bytes]
+    dead: Set[str]
     output: str
     fed: Set[str]
+    opaque: Set[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +130,8 @@ class _Search:
             return self._wrong_output(here, there)
         entries = here.entries()
         for name in entries:
+            if name in self.result.opaque:
+                return self._made(name, "unseen", entries, here, there)
             if node_is_seen(self.result, name):
                 others = [entry for entry in entries if entry != name]
                 return self._explained(name, others, here, there)
@@ -141,9 +147,11 @@ class _Search:
 
     def _explained(self, name: str, others: list[str], here: _Region, there: _Region) -> Divergence:
         counterpart = self._to_original.get(name)
-        constant = self._other_constant(name, counterpart, here)
-        if constant is not None:
-            return self._made(constant, "constant", others, here, there)
+        source = self._other_source(name, counterpart, here)
+        if source is not None:
+            if source not in self._to_original or self.result.nodes[source].op == "Const":
+                return self._made(source, "constant", others, here, there)
+            name, counterpart = source, self._to_original[source]
         if counterpart is None:
             return self._made(name, "added", others, here, there)
         if self._same_inputs(name, counterpart):
@@ -153,8 +161,8 @@ class _Search:
             return self._made(missing, "missing", others, here, there)
         return self._made(name, "inputs", others, here, there)
 
-    def _other_constant(self, name: str, counterpart: str | None, here: _Region) -> str | None:
-        """The constant that is to blame: the first one behind the node that does not agree."""
+    def _other_source(self, name: str, counterpart: str | None, here: _Region) -> str | None:
+        """What depends on no input and is to blame: the first one behind the node that does not agree."""
         node = self.result.nodes[name]
         if node.op == "Const":
             return name
@@ -200,17 +208,19 @@ class _Search:
             others=tuple(entry for entry in entries if entry != name),
             original=frozenset(there.tensors),
             result=frozenset(here.tensors),
-            ends=self._ends(name, in_original, here, there),
+            ends=self._ends(name, kind, here, there),
         )
 
-    def _ends(self, name: str, in_original: bool, here: _Region, there: _Region) -> tuple[str, str]:
+    def _ends(self, name: str, kind: Kind, here: _Region, there: _Region) -> tuple[str, str]:
         """The closest pair of tensors behind a node that should be the same and are not."""
+        in_original = kind == "missing"
         start, names = (there, self._to_result) if in_original else (here, self._to_original)
         other = here if in_original else there
         for tensor in start.before_output(name):
             partner = names.get(node_of(tensor))
             # A constant alone has nothing to be run.
-            if partner is None or (start.moving and tensor not in start.moving):
+            still = kind == "constant" and start.moving and tensor not in start.moving
+            if partner is None or still:
                 continue
             twin = partner + tensor[len(node_of(tensor)) :]
             if twin in other.tensors and twin in other.side.prints:
@@ -244,15 +254,22 @@ class _Agreement:
     def holds(self, tensor: str) -> bool:
         """Whether a tensor agrees; one that could not be looked at does if nothing speaks against it."""
         found = self._side.prints.get(tensor)
-        if found is None:
-            return node_of(tensor) in self._benign
         partner = self._names.get(node_of(tensor))
         twin = None if partner is None else partner + tensor[len(node_of(tensor)) :]
+        if found is None:
+            both_dead = tensor in self._side.dead and twin in self._other.dead
+            return both_dead or node_of(tensor) in self._benign
         if twin is not None and twin in self._other.prints:
             return self._other.prints[twin] == found or self._alike(tensor, twin)
+        if twin in self._other.dead:
+            # A weight may have moved out of a branch that was not taken: there is nothing to compare.
+            node = self._side.nodes[node_of(tensor)]
+            return all(self._side.nodes[node_of(t)].op in HANDLES for t in data_inputs(node))
         return found in self._known
 
     def _note(self, node: Node) -> None:
+        if node.name in self._side.opaque:
+            return
         partner = self._names.get(node.name)
         if (
             node.op in HANDLES

@@ -1,38 +1,38 @@
 """Finds the node at which a result begins to differ from its original, and saves it with its inputs.
 
 Both sides run the failing call once more as the exact level runs, and every tensor on the way to the
-output is looked at. The original runs with its calls inlined by freezeflow, so that what happens in
-functions can be looked at, too; that this changes nothing is checked first.
+output is looked at. Both run with their calls inlined, and their branches and loops lowered, by
+freezeflow, so that what happens in functions can be looked at, too; that this changes nothing is checked
+first.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path as Folder
+from typing import NamedTuple
 
 from freezeflow.errors import FreezeflowError
-from freezeflow.graph.graph import node_of
-from freezeflow.graph.inline import inline_calls
-from freezeflow.graph.model import Model
+from freezeflow.graph.graph import Graph, node_of
+from freezeflow.graph.inline import inline_calls, inline_model
+from freezeflow.graph.lower import lower
+from freezeflow.graph.model import Model, Scalar
 from freezeflow.graph.original import Original
 from freezeflow.graph.write import graph_def_pieces, materialise
 from freezeflow.proof.calls import Call
-from freezeflow.proof.compare import same_bytes
 from freezeflow.proof.divergence import (
     IN_WORDS,
     Divergence,
     find_divergence,
     through_identities,
 )
-from freezeflow.proof.divergence import (
-    Side as Traced,
-)
 from freezeflow.proof.inside import difference_inside
 from freezeflow.proof.judge import Answers, Measure, failing_outputs, first_failure
+from freezeflow.proof.rounds import Path, first_rounds, with_clocks
 from freezeflow.tf.looking import Looker, Pair
-from freezeflow.tf.sides import original_side, result_side
+from freezeflow.tf.sides import Side, original_side, result_side
 from freezeflow.tf.subgraph import save_subgraph
 from freezeflow.values import Json, Signature
 
@@ -46,7 +46,7 @@ def locate(
     calls: Sequence[Call],
     answers: Answers,
     measure: Measure,
-    scratch: Path,
+    scratch: Folder,
 ) -> dict[str, Json] | None:
     """Where the first difference between original and result arises.
 
@@ -60,8 +60,10 @@ def locate(
 
     Returns:
         ``call`` and ``output`` (which failed), ``node``, ``op``, ``kind``, ``says`` (the kind in words),
-        ``counterpart`` (its node in the other graph), ``inside`` (the node in a function's body),
-        ``others`` (further differences), ``subgraph`` (whether the failing part could be saved); or
+        ``counterpart`` (its node in the other graph), ``round`` (of the loops that it is in, from 0 on, the
+        outermost first; null outside of loops), ``inside`` (the node in a function's body),
+        ``others`` (further differences), ``because`` (of an ``unseen`` node: why it could not be looked
+        at), ``subgraph`` (whether the failing part could be saved); or
         ``reason`` alone where the difference cannot be found. None where no call gave outputs that
         differ.
     """
@@ -76,17 +78,35 @@ def locate(
         "output": key,
     }
     try:
-        flat = _inlined(original, scratch)
         requests = [(call.signature, call.inputs) for call in calls[: index + 1]]
-        pair = _pair(flat, model, requests, key, scratch)
-        found = _located(flat, model, pair, measure, scratch)
+        found = _located(
+            _flat_original(original, model.bound, scratch),
+            _flat_result(model, scratch),
+            requests,
+            key,
+            measure,
+            scratch,
+        )
     except FreezeflowError as error:
         return {**about, "reason": error.message}
     return {**about, **found}
 
 
-def _inlined(original: Original, scratch: Path) -> Original:
-    """The original with its calls inlined, as a file of its own."""
+class _Flat(NamedTuple):
+    """A side whose every node is in the main graph: calls inlined, branches and loops lowered.
+
+    Args:
+        graph: Its graph.
+        clocks: What counts the rounds of its loops.
+        side: The same in TensorFlow.
+    """
+
+    graph: Graph
+    clocks: Mapping[Path, Sequence[str]]
+    side: Side
+
+
+def _flat_original(original: Original, bound: Mapping[str, Scalar], scratch: Folder) -> _Flat:
     graph = original.graph
     ends = [
         spec.tensor
@@ -96,8 +116,9 @@ def _inlined(original: Original, scratch: Path) -> Original:
     wanted = [*ends, *original.assets, *filter(None, [original.filename_tensor])]
     targets = [*original.init, *filter(None, [original.restore_op])]
     inlined = inline_calls(graph, wanted, targets)
+    flat, clocks = with_clocks(lower(inlined.graph))
     file = scratch / "inlined.pb"
-    file.write_bytes(materialise(graph_def_pieces(inlined.graph)))
+    file.write_bytes(materialise(graph_def_pieces(flat)))
     signatures = {
         name: Signature(
             signature.inputs,
@@ -108,36 +129,34 @@ def _inlined(original: Original, scratch: Path) -> Original:
         )
         for name, signature in original.signatures.items()
     }
-    return dataclasses.replace(
-        original, file=file, message="GraphDef", graph=inlined.graph, signatures=signatures
+    flat_original = dataclasses.replace(
+        original, file=file, message="GraphDef", graph=flat, signatures=signatures
     )
+    return _Flat(flat, clocks, original_side(flat_original, bound, exact=True))
 
 
-def _pair(
-    original: Original, model: Model, requests: list[tuple[str, Json]], key: str, scratch: Path
-) -> Pair:
-    name = requests[-1][0]
-    there = original.signatures[name].outputs[key].tensor
-    here = model.signatures[name].outputs[key].tensor
-    return Pair(
-        Looker(
-            original_side(original, model.bound, exact=True),
-            original.graph,
-            requests,
-            through_identities(original.graph.nodes, there),
-        ),
-        Looker(
-            result_side(model, scratch, exact=True),
-            model.graph,
-            requests,
-            through_identities(model.graph.nodes, here),
-        ),
-    )
+def _flat_result(model: Model, scratch: Folder) -> _Flat:
+    inlined = inline_model(model)
+    graph, clocks = with_clocks(lower(inlined.graph))
+    flat = dataclasses.replace(inlined, graph=graph)
+    return _Flat(graph, clocks, result_side(flat, scratch, exact=True))
+
+
+def _looker(flat: _Flat, requests: list[tuple[str, Json]], key: str) -> Looker:
+    output = flat.side.signatures[requests[-1][0]].outputs[key].tensor
+    output = through_identities(flat.graph.nodes, output)
+    return Looker(flat.side, flat.graph, flat.clocks, requests, output)
 
 
 def _located(
-    original: Original, model: Model, pair: Pair, measure: Measure, scratch: Path
+    original: _Flat,
+    result: _Flat,
+    requests: list[tuple[str, Json]],
+    key: str,
+    measure: Measure,
+    scratch: Folder,
 ) -> dict[str, Json]:
+    pair = Pair(_looker(original, requests, key), _looker(result, requests, key))
     there, here = pair.original.value(pair.original.output), pair.result.value(pair.result.output)
     if there is None or here is None:
         return {"reason": "the call cannot be made again"}
@@ -146,29 +165,36 @@ def _located(
             "reason": "one thread without Grappler gives equal outputs: the difference comes from how "
             "TensorFlow runs the graph, not from a node"
         }
+    names = dict(_fed_names(pair))
+    _choose_rounds(pair, names, measure)
     alike = functools.cache(functools.partial(_alike, pair, measure))
     found = find_divergence(
-        _traced(pair.original),
-        _traced(pair.result),
-        names=dict(_fed_names(pair)),
+        pair.original.traced(),
+        pair.result.traced(),
+        names=names,
         alike=(lambda *_: False) if measure.exact else alike,
     )
-    saved = save_subgraph(found, original.graph, model.graph, pair, measure, scratch)
+    saved = save_subgraph(found, original.graph, result.graph, pair, measure, scratch)
+    about = {**_to_json(found, pair), **_inside(found, original.graph, result.graph)}
     pair.original.close()
     pair.result.close()
-    return {**_to_json(found), **_inside(found, original, model), "subgraph": saved}
+    return {**about, "subgraph": saved}
 
 
-def _traced(looker: Looker) -> Traced:
-    return Traced(nodes=looker.nodes, prints=looker.prints(), output=looker.output, fed=looker.fed)
+def _choose_rounds(pair: Pair, names: Mapping[str, str], measure: Measure) -> None:
+    """Has both sides look at the first rounds of their loops in which anything differs."""
+    twins = {name: name for name in pair.result.nodes if name in pair.original.nodes}
+    there, here, unlike = first_rounds(
+        pair.original.record, pair.result.record, {**twins, **names}, measure.same
+    )
+    pair.original.look_at(there, frozenset())
+    pair.result.look_at(here, unlike)
 
 
 def _alike(pair: Pair, measure: Measure, there: str, here: str) -> bool:
     """Whether two tensors are within the tolerance."""
     one, other = pair.original.value(there), pair.result.value(here)
-    if one is None or other is None:
-        return False
-    return same_bytes(one, other) or measure.passes(measure.compare(one, other))
+    return one is not None and other is not None and measure.same(one, other)
 
 
 def _fed_names(pair: Pair) -> Iterator[tuple[str, str]]:
@@ -179,24 +205,24 @@ def _fed_names(pair: Pair) -> Iterator[tuple[str, str]]:
                 yield node_of(tensor), node_of(other)
 
 
-def _to_json(found: Divergence) -> dict[str, Json]:
+def _to_json(found: Divergence, pair: Pair) -> dict[str, Json]:
+    side = pair.original if found.kind == "missing" else pair.result
+    because = {"because": side.unseen_because(found.node)} if found.kind == "unseen" else {}
     return {
         "node": found.node,
         "op": found.op,
         "kind": found.kind,
         "says": IN_WORDS[found.kind],
         "counterpart": found.counterpart or None,
+        "round": side.round_of(found.node),
         "others": list(found.others[:_NAMED]),
+        **because,
     }
 
 
-def _inside(found: Divergence, original: Original, model: Model) -> dict[str, Json]:
+def _inside(found: Divergence, original: Graph, result: Graph) -> dict[str, Json]:
     """The node in a function's body, where the node that differs has functions."""
     if found.kind != "computation":
         return {"inside": None}
-    there, here = original.graph, model.graph
-    return {
-        "inside": difference_inside(
-            there, there.nodes[found.counterpart], here, here.nodes[found.node]
-        )
-    }
+    there, here = original.nodes[found.counterpart], result.nodes[found.node]
+    return {"inside": difference_inside(original, there, result, here)}

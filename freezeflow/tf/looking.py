@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +16,20 @@ from freezeflow.graph import walk
 from freezeflow.graph.graph import Graph, Node, data_inputs, node_of
 from freezeflow.graph.op_policy import RANDOM
 from freezeflow.graph.variables import RESOURCE_HANDLE, WRITES
+from freezeflow.proof.divergence import Side as Traced
 from freezeflow.proof.dtypes import Array
+from freezeflow.proof.rounds import (
+    BACK,
+    EXITS,
+    Path,
+    Record,
+    Round,
+    array_flows,
+    as_traced,
+    exits_of,
+    frames_of,
+)
+from freezeflow.tf.recording import Recorder
 from freezeflow.tf.sessions import exact_config
 from freezeflow.tf.sides import Arrays, Side, full_name
 
@@ -32,12 +48,18 @@ class Looker:
     Args:
         side: The side.
         graph: Its graph, without calls.
+        clocks: The tensors that count the rounds of its loops, by frames (`rounds.with_clocks`).
         calls: The calls before this one, and this one: those before change what variables hold.
         output: The tensor that differs from the other side's.
     """
 
     def __init__(
-        self, side: Side, graph: Graph, calls: Sequence[tuple[str, Arrays]], output: str
+        self,
+        side: Side,
+        graph: Graph,
+        clocks: Mapping[Path, Sequence[str]],
+        calls: Sequence[tuple[str, Arrays]],
+        output: str,
     ) -> None:
         self._side = side
         self._before = calls[:-1]
@@ -54,6 +76,11 @@ class Looker:
             for node_name, node in graph.nodes.items()
             if node_name in reached
         }
+        self._clocks = clocks
+        self._frames = frames_of(self.nodes)
+        self._flows = array_flows(self.nodes)
+        self._rounds: Mapping[Path, Round] = {}
+        self._hidden: Set[Path] = frozenset()
         self._keeps_state = any(
             WRITES.match(node.op) or node.op in RANDOM for node in self.nodes.values()
         )
@@ -72,16 +99,29 @@ class Looker:
                 for operation in [self._side.graph.get_operation_by_name(name)]
             }
 
-    def prints(self) -> dict[str, bytes]:
-        """A digest of every tensor that some node takes and that has a value."""
-        found = {}
-        for tensor, value in self.values(self._wanted()):
-            if value is not None:
-                found[tensor] = _print_of(value)
-        return found
+    def traced(self) -> Traced:
+        """What the search for a divergence asks for: a digest of every tensor that some node takes."""
+        prints: dict[str, bytes] = {}
+        dead = set()
+        in_loops = ((tensor, self.value(tensor)) for tensor in self.record.watched)
+        for tensor, value in itertools.chain(self.values(self._wanted()), in_loops):
+            if value is None:
+                dead.add(tensor)
+            else:
+                prints[tensor] = _print_of(value)
+        nodes = as_traced(self.nodes, self._frames)
+        opaque = exits_of(self.nodes, self._frames, self._hidden)
+        return Traced(
+            nodes=nodes,
+            prints=prints,
+            dead=dead,
+            output=self.output,
+            fed=self.fed,
+            opaque=opaque,
+        )
 
     def values(self, tensors: Sequence[str]) -> Iterator[tuple[str, Array | None]]:
-        """Tensors with their values; None where there is none (a branch that was not taken)."""
+        """Tensors outside of loops with their values; None for one that has none (a branch not taken)."""
         count, start = _FIRST_BATCH, 0
         while start < len(tensors):
             batch = tensors[start : start + count]
@@ -93,24 +133,89 @@ class Looker:
             count = max(1, count // 2) if size > _MOST_BYTES else count * 2
 
     def value(self, tensor: str) -> Array | None:
-        """The value of one tensor."""
-        return self._fetched([tensor])[0]
+        """The value of one tensor; in a loop, in the round that `look_at` chose."""
+        path = self._frames.get(node_of(tensor))
+        if path is None:
+            return self._fetched([tensor])[0]
+        return self.record.seen.get(tensor, {}).get(self._rounds.get(path, ()))
+
+    @functools.cached_property
+    def record(self) -> Record:
+        """What tensors in loops held, round by round."""
+        tensors = [t for t in self._taken() if node_of(t) in self._frames and self._has_value(t)]
+        clocks = {t: self._clocks.get(self._frames[node_of(t)], ()) for t in tensors}
+        wanted = {tensor: clock for tensor, clock in clocks.items() if clock}
+        if not wanted:
+            return Record(self._frames, {}, (), whole=True)
+        recorder = Recorder()
+        with self._side.graph.as_default():
+            targets = [
+                recorder.watch(
+                    tensor,
+                    full_name(tensor),
+                    [full_name(t) for t in clock],
+                    of_next=self.nodes[node_of(tensor)].op in BACK,
+                )
+                for tensor, clock in wanted.items()
+            ]
+        self.close()
+        with contextlib.suppress(tf.errors.OpError):
+            self._run([*map(full_name, [self.output]), *targets])
+        self.close()
+        return Record(self._frames, recorder.seen, tuple(wanted), whole=recorder.whole)
+
+    def look_at(self, rounds: Mapping[Path, Round], unlike: Set[Path]) -> None:
+        """From now on, tensors in loops have the values of these rounds.
+
+        Args:
+            rounds: Frames to the round.
+            unlike: Frames in which some round is known to differ.
+        """
+        self._rounds = rounds
+        self._hidden = {
+            path
+            for path in self._frames.values()
+            if path not in self._clocks or not (self.record.whole or path in unlike)
+        }
+
+    def round_of(self, name: str) -> list[int] | None:
+        """The round of its loops in which a node is looked at; None outside of loops."""
+        path = self._frames.get(name)
+        return None if path is None else list(self._rounds.get(path, ()))
+
+    def unseen_because(self, name: str) -> str:
+        """Why the values of a node cannot be looked at."""
+        node = self.nodes[name]
+        path = self._frames.get(node_of(node.inputs[0]) if node.op in EXITS else name)
+        if path is None:
+            return "it has no value that can be fetched"
+        where = f"it is in the loop {'/'.join(path)}"
+        if path not in self._clocks:
+            return f"{where}, whose rounds cannot be counted: it has no LoopCond"
+        if not self.record.whole:
+            return f"{where}, of which only the first rounds could be kept"
+        return f"{where}, and is not alive in a round that differs"
 
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
             self._session = None
 
-    def _wanted(self) -> list[str]:
+    def _taken(self) -> list[str]:
+        """Tensors that some node takes, or that differ."""
         taken = {tensor for node in self.nodes.values() for tensor in data_inputs(node)}
-        hidden = inside_loops(self.nodes)
+        return sorted(taken | {self.output})
+
+    def _wanted(self) -> list[str]:
         return [
             tensor
-            for tensor in sorted(taken | {self.output})
-            if node_of(tensor) not in hidden and self._has_value(tensor)
+            for tensor in self._taken()
+            if node_of(tensor) not in self._frames and self._has_value(tensor)
         ] + sorted(self._reads)
 
     def _has_value(self, tensor: str) -> bool:
+        if tensor in self._flows:
+            return False
         found = self._side.graph.get_tensor_by_name(full_name(tensor))
         return found.dtype.base_dtype not in _NO_VALUE
 
@@ -151,19 +256,6 @@ def _without_inputs(nodes: Mapping[str, Node], fed: Iterable[str]) -> dict[str, 
 def _cut(node: Node, fed: set[str]) -> Node:
     """A node without its inputs if it is fed: what is in front of it does not run."""
     return node._replace(inputs=()) if node.name in fed else node
-
-
-def inside_loops(nodes: Mapping[str, Node]) -> set[str]:
-    """Nodes in a TF1 loop, whose tensors hold another value in each round."""
-    takers = walk.consumers(nodes)
-    stack = [name for name, node in nodes.items() if node.op in ("Enter", "RefEnter")]
-    found = set(stack)
-    while stack:
-        for name in takers.get(stack.pop(), ()):
-            if name not in found and nodes[name].op not in ("Exit", "RefExit"):
-                found.add(name)
-                stack.append(name)
-    return found
 
 
 def _print_of(value: Array) -> bytes:

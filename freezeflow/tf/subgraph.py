@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from freezeflow.context import SUBGRAPH_FOLDER
-from freezeflow.errors import StageFailed
+from freezeflow.errors import FreezeflowError, StageFailed
 from freezeflow.graph import attrs, walk
 from freezeflow.graph.graph import Graph, Node, data_inputs, node_of, split
 from freezeflow.graph.op_policy import check_runnable, uses_of
@@ -94,7 +94,11 @@ def _saved(
         "tolerance": measure.tolerance._asdict(),
     }
     (folder / ABOUT_FILE).write_text(json.dumps(about, indent=1))
-    return not replay_subgraph(folder)["equal"]
+    try:
+        return not replay_subgraph(folder)["equal"]
+    except FreezeflowError:
+        # Alone it does not run: what it reads was written by nodes that are not part of it.
+        return False
 
 
 def replay_subgraph(folder: Path) -> dict[str, Json]:
@@ -183,9 +187,9 @@ def _cut_out(
             if inside:
                 stack.append(tensor)
             inputs.append(fed.get(tensor, tensor))
-        if not inputs and node.op in _UNFED:
+        if node.op in _OF_ROUNDS or (not inputs and node.op in _UNFED):
             return None
-        nodes[node.name] = node._replace(inputs=tuple(inputs), device="", attrs=_plain(node))
+        nodes[node.name] = _alone(node, tuple(inputs))
     for name, value in given.items():
         nodes[name] = _placeholder(name, value)
     part = walk.without_unused(
@@ -214,6 +218,9 @@ _INPUTS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 _VARIABLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
 _UNFED = _INPUTS | _VARIABLES
 
+# What a part of one round has no use for: it would need the other rounds.
+_OF_ROUNDS = frozenset({"Exit", "LoopCond", "RefEnter", "RefExit", "RefNextIteration"})
+
 # The dtype in which a session gives a resource handle, which cannot be fed.
 _HANDLE = ("resource",)
 
@@ -230,8 +237,12 @@ def _can_be_fed(values: Looker, tensor: str) -> bool:
     return values.nodes[node_of(tensor)].op not in _VARIABLES
 
 
-def _plain(node: Node) -> dict[str, bytes]:
-    return {key: value for key, value in node.attrs.items() if not key.startswith("_")}
+def _alone(node: Node, inputs: tuple[str, ...]) -> Node:
+    """A node of a part; what carries a tensor into a loop or a round carries it all the same."""
+    plain = {key: value for key, value in node.attrs.items() if not key.startswith("_")}
+    if node.op in ("Enter", "NextIteration"):
+        return Node(node.name, "Identity", inputs, {"T": plain["T"]})
+    return node._replace(inputs=inputs, device="", attrs=plain)
 
 
 def _placeholder(name: str, value: Array) -> Node:

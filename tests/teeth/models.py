@@ -128,11 +128,93 @@ class Mixed(_Seeded):
         return {"y": y, "z": z, "sum": tf.reduce_sum(turned, 2), "half": tf.cast(z, tf.float16)}
 
 
-MODELS = (Convolutions, Dense, Attention, Loop, Mixed)
+class Words(_Seeded):
+    """Strings split into ragged words, looked up in a table, embedded, averaged; a label as a string."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.table = tf.lookup.StaticVocabularyTable(
+            tf.lookup.KeyValueTensorInitializer(
+                tf.constant(["a", "b", "c", "the", "freeze"]), tf.range(5, dtype=tf.int64)
+            ),
+            3,
+        )
+        self.embedding = self.weight("embedding", 8, 8)
+        self.kernel, self.second = self.weight("kernel", 8, 8), self.weight("second", 8, 8)
+        self.bias = self.weight("bias", 8)
+        self.shift = self.weight("shift", 8)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="x")])
+    def call(self, x):
+        words = tf.strings.split(tf.strings.regex_replace(tf.strings.lower(x), "[^a-z ]", ""))
+        numbers = self.table.lookup(words.values)
+        y = tf.gather(self.embedding, numbers)
+        y = tf.math.unsorted_segment_sum(y, words.value_rowids(), tf.shape(x)[0])
+        y = tf.nn.relu(tf.nn.bias_add(y @ self.kernel, self.bias))
+        y = tf.tanh(y @ self.second + self.shift) - y
+        labels = tf.constant(["one", "two", "three", "four", "five", "six", "seven", "eight"])
+        return {
+            "scores": tf.nn.softmax(y),
+            "logs": tf.nn.log_softmax(y),
+            "label": tf.gather(labels, tf.argmax(y, -1)),
+            "length": words.row_lengths(),
+        }
+
+
+class Frames:
+    """TensorFlow 1: a recurrent cell in a loop of frames, its states in a tensor array, and a branch."""
+
+    def __init__(self, seed):
+        self._random = np.random.default_rng(seed)
+
+    def _weight(self, name, *shape):
+        start = self._random.standard_normal(shape).astype(np.float32) * np.float32(0.5)
+        return v1.get_variable(name, initializer=start, use_resource=True)
+
+    def save(self, folder):
+        was_on = v1.control_flow_v2_enabled()
+        v1.disable_control_flow_v2()
+        try:
+            self._save(folder)
+        finally:
+            if was_on:
+                v1.enable_control_flow_v2()
+
+    def _save(self, folder):
+        with tf.Graph().as_default(), v1.Session() as session:
+            x = v1.placeholder(tf.float32, [None, 4, 8], name="x")
+            outputs = self._call(x)
+            session.run(v1.global_variables_initializer())
+            v1.saved_model.simple_save(session, str(folder), {"x": x}, outputs)
+
+    def _call(self, x):
+        cell, state = self._weight("cell", 8, 8), self._weight("state", 8, 8)
+        bias, out = self._weight("bias", 8), self._weight("out", 8, 8)
+
+        def step(number, y, states):
+            now = tf.nn.bias_add(tf.gather(x, number, axis=1) @ cell + y @ state, bias)
+            y = tf.cond(number > 1, lambda: tf.tanh(now), lambda: tf.nn.softplus(now) * 0.5)
+            return number + 1, y, states.write(number, y - x[:, 0])
+
+        states = tf.TensorArray(tf.float32, 4)
+        start = [tf.constant(0), x[:, 0] * 0.5, states]
+        _, y, states = tf.while_loop(lambda n, *_: n < 4, step, start)
+        y = tf.nn.relu(y @ out)
+        return {
+            "y": tf.identity(y, name="y"),
+            "more": tf.identity(tf.maximum(y, 0.1) - 1.0, name="more"),
+            "states": tf.reduce_max(states.stack(), 0, name="states"),
+        }
+
+
+MODELS = (Convolutions, Dense, Attention, Loop, Mixed, Words, Frames)
 
 
 def save(make, seed, folder):
     """A SavedModel of a model; the path."""
     module = make(seed)
-    tf.saved_model.save(module, str(folder), signatures=module.call)
+    if hasattr(module, "save"):
+        module.save(folder)
+    else:
+        tf.saved_model.save(module, str(folder), signatures=module.call)
     return folder
