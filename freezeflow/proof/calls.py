@@ -13,8 +13,15 @@ from freezeflow.proof.edges import edge_inputs
 from freezeflow.proof.files import describe, fitting, read_inputs, read_keyed
 from freezeflow.proof.images import Pictures, picture_inputs
 from freezeflow.proof.requests import EXAMPLES, Request, read_requests
-from freezeflow.proof.seeded import Wish, concrete, seeded_input, seeded_inputs
-from freezeflow.values import DType, Signature
+from freezeflow.proof.seeded import (
+    USUAL,
+    Habits,
+    Wish,
+    concrete,
+    seeded_input,
+    seeded_inputs,
+)
+from freezeflow.values import DType, Shape, Signature, TensorSpec
 
 Signatures = Mapping[str, Signature]
 
@@ -29,7 +36,9 @@ class Wanted:
         usual: See `samples`.
         seed: Seed of the inputs.
         sizes: Sizes of unknown dimensions, taken in turn call by call.
-        wishes: Input key to what is known about it.
+        wishes: Input key to what the recipe says of it.
+        needs: Signature to input key to what the graph needs of it; see `freezeflow.proof.needs`.
+        habits: Signature to what inputs look like of which nothing else is known, where not as usual.
         files: A file or folder, or one for each input key.
         pictures: Pictures for one of the inputs.
         warmup: The source's own warm-up requests.
@@ -41,6 +50,8 @@ class Wanted:
     seed: int = 0
     sizes: tuple[int, ...] = (2, 3, 1)
     wishes: Mapping[str, Wish] = dataclasses.field(default_factory=dict)
+    needs: Mapping[str, Mapping[str, Wish]] = dataclasses.field(default_factory=dict)
+    habits: Mapping[str, Habits] = dataclasses.field(default_factory=dict)
     files: Path | Mapping[str, Path] | None = None
     pictures: Pictures | None = None
     warmup: Path | None = None
@@ -93,6 +104,46 @@ def make_calls(signatures: Signatures, wanted: Wanted) -> list[Call]:
             hint=f"Name it: validate: {{images: {{input: KEY, ...}}}}. {describe(signatures)}.",
         )
     return calls
+
+
+def wishes_of(name: str, signature: Signature, wanted: Wanted) -> dict[str, Wish]:
+    """What the seeded inputs of a signature look like: as the recipe says, the graph needs, or is usual."""
+    needs = wanted.needs.get(name, {})
+    return {
+        key: wanted.wishes.get(key, Wish())
+        .or_else(needs.get(key, Wish()), spec)
+        .or_else(wanted.habits.get(name, USUAL).wish(spec), spec)
+        for key, spec in signature.inputs.items()
+    }
+
+
+def assumed(
+    signatures: Signatures, calls: Sequence[Call], wanted: Wanted
+) -> dict[str, dict[str, str]]:
+    """What seeded inputs are taken to look like, where neither signature nor recipe say it, in words.
+
+    Returns:
+        Signature to input key to what is assumed of it.
+    """
+    found: dict[str, dict[str, str]] = {}
+    seeded = {call.signature for call in calls if call.kind in ("seeded", "edge")}
+    for name in signatures:
+        if name in seeded:
+            for key, wish in wishes_of(name, signatures[name], wanted).items():
+                words = _assumed(signatures[name].inputs[key], wanted.wishes.get(key, Wish()), wish)
+                if words:
+                    found.setdefault(name, {})[key] = words
+    return found
+
+
+def _assumed(spec: TensorSpec, given: Wish, wish: Wish) -> str:
+    shape: Shape = None
+    if given.shape is None and (wish.shape is not None or spec.shape is None):
+        shape = wish.shape if wish.shape is not None else (None,)
+    is_given = given.low is not None or given.high is not None or bool(given.choices)
+    made = Wish(because=wish.because) if is_given else wish
+    has_values = made.low is not None or bool(made.choices) or bool(made.pattern)
+    return made.in_words(shape) if has_values or shape is not None else ""
 
 
 def kept_requests(calls: Sequence[Call]) -> list[Request]:
@@ -159,27 +210,32 @@ def _from_pictures(name: str, signature: Signature, wanted: Wanted) -> Iterator[
         inputs = {
             key: pictures[key]
             if key in pictures
-            else _beside(key, signature, wanted, number, count)
+            else _beside(name, key, signature, wanted, number, count)
             for key in signature.inputs
         }
         yield Call(name, inputs, "pictures", origin)
 
 
-def _beside(key: str, signature: Signature, wanted: Wanted, number: int, count: int) -> Array:
+def _beside(
+    name: str, key: str, signature: Signature, wanted: Wanted, number: int, count: int
+) -> Array:
     """A seeded input beside a batch of pictures."""
-    spec, wish = signature.inputs[key], wanted.wishes.get(key, Wish())
-    shape = wish.shape
-    if shape is None:
-        first, *others = concrete(spec.shape, wanted.sizes[0]) or (None,)
-        unknown = spec.shape is None or (spec.shape and spec.shape[0] is None)
-        shape = () if first is None else (count if unknown else first, *others)
+    spec, wish = signature.inputs[key], wishes_of(name, signature, wanted)[key].of_size(count)
+    dims = wanted.wishes.get(key, Wish()).shape
+    if dims is None:
+        dims = wish.shape if wish.shape is not None else spec.shape
+    shape = concrete(dims, wanted.sizes[0])
+    if shape and (dims is None or dims[0] is None):
+        shape = (count, *shape[1:])
     return seeded_input(key, spec, wish, shape, seed=wanted.seed, number=number)
 
 
 def _seeded(name: str, signature: Signature, wanted: Wanted, samples: int) -> Iterator[Call]:
-    for number in range(samples):
-        size = wanted.sizes[number % len(wanted.sizes)]
-        inputs = seeded_inputs(signature, wanted.wishes, seed=wanted.seed, number=number, size=size)
+    wishes = wishes_of(name, signature, wanted) if samples else {}
+    sizes = [wanted.sizes[number % len(wanted.sizes)] for number in range(samples)]
+    more = wanted.habits.get(name, USUAL).more if samples else ()
+    for number, size in enumerate((*sizes, *more)):
+        inputs = seeded_inputs(signature, wishes, seed=wanted.seed, number=number, size=size)
         yield Call(name, inputs, "seeded", f"call {number}")
 
 
@@ -187,5 +243,6 @@ def _edges(name: str, signature: Signature, wanted: Wanted) -> Iterator[Call]:
     if not wanted.edges:
         return
     size = wanted.sizes[0]
-    for origin, inputs in edge_inputs(signature, wanted.wishes, seed=wanted.seed, size=size):
+    wishes = wishes_of(name, signature, wanted)
+    for origin, inputs in edge_inputs(signature, wishes, seed=wanted.seed, size=size):
         yield Call(name, inputs, "edge", origin)

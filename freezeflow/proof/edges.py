@@ -99,16 +99,16 @@ class _Suite:
         self.size = size
 
     def is_free(self, key: str) -> bool:
-        """Whether values of an input may be replaced: no choice was given."""
-        return not self._wishes.get(key, Wish()).choices
+        """Whether values of an input may be replaced: no choice was given, no other input depends on it."""
+        wish = self._wishes.get(key, Wish())
+        return (not wish.choices or wish.loose) and not wish.pattern
 
     def unknown_axes(self) -> set[int]:
         """Axes that are unknown in some input whose shape was not given."""
         return {
             axis
             for key, spec in self._signature.inputs.items()
-            if self._wishes.get(key, Wish()).shape is None
-            for axis, dim in enumerate((None,) if spec.shape is None else spec.shape)
+            for axis, dim in enumerate(self._dims(key, spec))
             if dim is None
         }
 
@@ -125,18 +125,21 @@ class _Suite:
         """
         found = {}
         for key, spec in self._signature.inputs.items():
-            wish = self._wishes.get(key, Wish())
-            shape = wish.shape if wish.shape is not None else self._shape(spec, sizes or {})
+            wish = self._wishes.get(key, Wish()).of_size((sizes or {}).get(0, self.size))
+            shape = tuple(
+                (sizes or {}).get(axis, self.size) if dim is None else dim
+                for axis, dim in enumerate(self._dims(key, spec))
+            )
             array = seeded_input(key, spec, wish, shape, seed=self._seed, number=0)
             filling = values(spec, wish) if self.is_free(key) else None
             found[key] = array if filling is None else _filled(filling, spec.dtype, shape)
         return found
 
-    def _shape(self, spec: TensorSpec, sizes: Mapping[int, int]) -> Shape:
-        dims = (None,) if spec.shape is None else spec.shape
-        return tuple(
-            sizes.get(axis, self.size) if dim is None else dim for axis, dim in enumerate(dims)
-        )
+    def _dims(self, key: str, spec: TensorSpec) -> tuple[int | None, ...]:
+        """An input's shape; one dimension where not even the rank is known."""
+        shape = self._wishes.get(key, Wish()).shape
+        shape = spec.shape if shape is None else shape
+        return (None,) if shape is None else shape
 
 
 def _as_seeded(spec: TensorSpec, wish: Wish) -> None:

@@ -37,21 +37,99 @@ _WORDS = (
 _INTEGER_RANGE = (0, 4)
 _FLOAT_RANGE = (-1.0, 1.0)
 
+# Bytes are mostly pixels.
+_BYTE_RANGE = (0, 255)
+
+# Rows and columns of a sparse tensor where nothing tells them.
+_ROWS = 8
+
 
 class Wish(NamedTuple):
     """What is known about one input; everything may be left open.
 
     Args:
-        shape: Its shape, in place of the signature's.
+        shape: Its shape, in place of the signature's; None is an unknown dimension.
         low: Smallest number.
         high: Largest number (excluded for floats, included for integers).
         choices: Numbers or strings to take from, in place of a range.
+        pattern: ``coordinates`` of a sparse tensor's elements (one in each row, at its beginning), or its
+            ``dense_shape``.
+        columns: Columns of that tensor; None for as many as rows.
+        loose: The choices are what shows most; others would do.
+        because: The op that asks for it.
     """
 
-    shape: tuple[int, ...] | None = None
+    shape: Shape = None
     low: float | None = None
     high: float | None = None
-    choices: tuple[float | str, ...] = ()
+    choices: tuple[float | str | bytes, ...] = ()
+    pattern: str = ""
+    columns: int | None = None
+    loose: bool = False
+    because: str = ""
+
+    def of_size(self, size: int) -> Wish:
+        """The same in a call whose unknown dimensions have a size: a dense shape has as many rows."""
+        return self._replace(low=size) if self.pattern == "dense_shape" else self
+
+    def or_else(self, needed: Wish, spec: TensorSpec) -> Wish:
+        """What is said here, and where nothing is, what a graph needs; ranks only where none is known."""
+        is_said = self.low is not None or self.high is not None or self.choices or self.pattern
+        values = self if is_said else needed
+        shape = self.shape
+        if shape is None and spec.shape is None:
+            shape = needed.shape
+        pattern = "" if self.shape is not None else values.pattern
+        return values._replace(shape=shape, pattern=pattern, because=self.because or values.because)
+
+    def in_words(self, shape: Shape) -> str:
+        """What is assumed."""
+        said = []
+        if shape is not None:
+            said.append(
+                f"shape {['?' if size is None else size for size in shape]}".replace("'", "")
+            )
+        if self.pattern:
+            said.append(self.pattern.replace("_", " "))
+        elif self.choices:
+            said.append(f"one of {len(self.choices)} made for it")
+        elif self.low is not None:
+            said.append(f"from {self.low:g} to {self.high:g}")
+        return f"{', '.join(said)} (for {self.because})" if self.because else ", ".join(said)
+
+
+class Habits(NamedTuple):
+    """What inputs look like of which nothing is known.
+
+    Args:
+        rank: Rank of inputs whose rank is unknown.
+        integers: Smallest and largest integer; None for what is usual for a dtype.
+        more: Sizes of unknown dimensions in further calls.
+    """
+
+    rank: int = 1
+    integers: tuple[int, int] | None = None
+    more: tuple[int, ...] = ()
+
+    def wish(self, spec: TensorSpec) -> Wish:
+        """The same for one input."""
+        shape = None if spec.shape is not None or self.rank == 1 else (None,) * self.rank
+        if self.integers is not None and spec.dtype in INTEGERS:
+            return Wish(shape=shape, low=self.integers[0], high=self.integers[1], because=_TRIED)
+        return Wish(shape=shape, because="" if shape is None else _TRIED)
+
+
+_TRIED = "the first that the original answers"
+
+USUAL = Habits()
+
+# Tried in turn where the original refuses what is usual.
+OTHER_HABITS = (
+    *(Habits(rank=rank) for rank in (0, 2, 3, 4)),
+    *(Habits(integers=pair) for pair in ((1, 1), (0, 0), (0, 1))),
+    Habits(rank=0, integers=(0, 0)),
+    Habits(rank=2, integers=(0, 0)),
+)
 
 
 def seeded_inputs(
@@ -71,8 +149,8 @@ def seeded_inputs(
     """
     found = {}
     for key, spec in signature.inputs.items():
-        wish = wishes.get(key, Wish())
-        shape = wish.shape if wish.shape is not None else concrete(spec.shape, size)
+        wish = wishes.get(key, Wish()).of_size(size)
+        shape = concrete(spec.shape if wish.shape is None else wish.shape, size)
         found[key] = seeded_input(key, spec, wish, shape, seed=seed, number=number)
     return found
 
@@ -84,8 +162,10 @@ def seeded_input(
     # The key's checksum keeps inputs apart without depending on their order.
     generator = np.random.default_rng([seed, number, zlib.crc32(key.encode())])
     kind = numpy_dtype(spec.dtype)
+    if wish.pattern:
+        return _of_sparse(wish, shape).astype(kind)
     if spec.dtype is DType.STRING:
-        chosen = [c.encode() if isinstance(c, str) else str(c).encode() for c in wish.choices]
+        chosen = [c if isinstance(c, bytes) else str(c).encode() for c in wish.choices]
         words = chosen or list(_WORDS)
         picked = generator.choice(len(words), shape)
         return strings([words[index] for index in np.ravel(picked)], np.shape(picked))
@@ -93,6 +173,18 @@ def seeded_input(
         values = generator.choice(np.array([float(choice) for choice in wish.choices]), shape)
         return np.asarray(values).astype(kind)
     return np.asarray(_numbers(generator, spec.dtype, shape, wish)).astype(kind)
+
+
+def _of_sparse(wish: Wish, shape: tuple[int, ...]) -> Array:
+    """Coordinates of elements, or the dense shape that holds them; see `Wish.pattern`."""
+    if wish.pattern == "coordinates":
+        found = np.zeros(shape, np.int64)
+        found.reshape(-1, shape[-1] if shape else 1)[:, 0] = np.arange(shape[0] if shape else 1)
+        return found
+    sizes = np.full(shape, int(wish.low or _ROWS))
+    if wish.columns is not None and sizes.size > 1:
+        sizes[-1] = wish.columns
+    return sizes
 
 
 def concrete(shape: Shape, size: int) -> tuple[int, ...]:
@@ -106,7 +198,8 @@ def _numbers(
     if dtype is DType.BOOL:
         return generator.integers(0, 2, shape)
     if dtype in INTEGERS | QUANTISED:
-        low, high = _range(wish, (0, min(_INTEGER_RANGE[1], range_of(dtype)[1])))
+        usual = _BYTE_RANGE if dtype is DType.UINT8 else _INTEGER_RANGE
+        low, high = _range(wish, (0, min(usual[1], range_of(dtype)[1])))
         return generator.integers(int(low), int(high), shape, endpoint=True)
     low, high = _range(wish, _FLOAT_RANGE)
     numbers = generator.uniform(low, high, shape)

@@ -303,6 +303,8 @@ def _report(verdict: dict[str, Json], context: Context) -> None:
         context.log(
             f"{name}: {word} in {found['calls']} calls ({found['refused']} refused by both)"
         )
+        for key, words in verdict["assumed"].get(name, {}).items():
+            context.log(f"{name}: input {key} is taken to be: {words}")
         random = [key for key, output in found["outputs"].items() if output["random"]]
         if random:
             context.warn(

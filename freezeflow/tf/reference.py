@@ -10,9 +10,10 @@ from freezeflow.graph.model import Scalar
 from freezeflow.graph.op_policy import check_runnable, uses_of
 from freezeflow.graph.original import Original
 from freezeflow.graph.walk import function_order
-from freezeflow.proof.calls import Wanted, make_calls
-from freezeflow.proof.judge import Refusal, check_answered
+from freezeflow.proof.calls import Wanted
+from freezeflow.proof.judge import Refusal
 from freezeflow.proof.saved_calls import save_calls
+from freezeflow.tf.asking import ask
 from freezeflow.tf.sessions import served_config
 from freezeflow.tf.sides import original_side
 from freezeflow.values import Json, Signature
@@ -70,12 +71,11 @@ def answer_original(load: Callable[[], Original], inquiry: Inquiry, places: Plac
     original = load()
     function_order(original.graph)
     check_runnable(uses_of(original.graph), original.graph.functions, inquiry.allow_ops)
-    requests = make_calls({inquiry.signature_name: inquiry.signature}, inquiry.wanted)
     side = original_side(original, inquiry.bound, exact=False)
-    asked = [(call.signature, call.inputs) for call in requests]
-    first = side.call(asked, served_config())
-    check_answered(requests, first)
-    second = side.call(asked, served_config())
+    signatures = {inquiry.signature_name: inquiry.signature}
+    asked = ask(original, side, signatures, inquiry.wanted, served_config())
+    requests, first = asked.calls, asked.answers
+    second = side.call(asked.requests, served_config())
     answered = [n for n, answer in enumerate(first) if not isinstance(answer, Refusal)]
     for path, found in ((places.first, first), (places.second, second)):
         kept = (found[n] for n in answered)

@@ -13,10 +13,11 @@ from freezeflow.context import INPUTS_FILE
 from freezeflow.graph.model import Model
 from freezeflow.graph.op_policy import RANDOM, uses_of
 from freezeflow.graph.original import Original
-from freezeflow.proof.calls import Wanted, kept_requests, make_calls
+from freezeflow.proof.calls import Wanted, kept_requests
 from freezeflow.proof.images import pillow_version
-from freezeflow.proof.judge import Answers, Measure, accuracies, check_answered, judge_signature
+from freezeflow.proof.judge import Answers, Measure, accuracies, judge_signature
 from freezeflow.proof.requests import encode_requests
+from freezeflow.tf.asking import ask
 from freezeflow.tf.locate import locate
 from freezeflow.tf.sessions import exact_config, served_config, settings
 from freezeflow.tf.sides import original_side, result_side
@@ -57,6 +58,7 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
     Returns:
         The verdict: ``format``, ``level``, ``equal`` (it passed), ``tolerance`` (null at the exact
         level), ``seed``, ``signatures`` (calls, refused calls, outputs with their metrics, accuracy),
+        ``assumed`` (what inputs that were made up look like, where neither signature nor recipe say it),
         ``settings``; ``random_ops`` where an output of the original differs from itself; and
         ``divergence`` (see `locate`) where the result differs.
 
@@ -66,18 +68,14 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
         UsageError: An input was bound that the original does not have.
     """
     measure = trial.measure
-    calls = make_calls(model.signatures, trial.wanted)
-    (scratch / INPUTS_FILE).write_bytes(encode_requests(kept_requests(calls)))
-    requests = [(call.signature, call.inputs) for call in calls]
     config = exact_config() if measure.exact else served_config()
     side = original_side(original, model.bound, exact=measure.exact)
-    first = side.call(requests, config)
-    second = side.call(requests, config)
-    check_answered(calls, first)
+    calls, first, assumed = asked = ask(original, side, model.signatures, trial.wanted, config)
+    (scratch / INPUTS_FILE).write_bytes(encode_requests(kept_requests(calls)))
+    second = side.call(asked.requests, config)
     del side
-    answers = Answers(
-        first, second, result_side(model, scratch, exact=measure.exact).call(requests, config)
-    )
+    result = result_side(model, scratch, exact=measure.exact).call(asked.requests, config)
+    answers = Answers(first, second, result)
     signatures = {n: judge_signature(n, calls, answers, measure) for n in model.signatures}
     if trial.labels is not None:
         for name, found in signatures.items():
@@ -90,6 +88,7 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
         "tolerance": None if measure.exact else measure.tolerance._asdict(),
         "seed": trial.wanted.seed,
         "signatures": signatures,
+        "assumed": assumed,
         "settings": {**settings(exact=measure.exact), **_pillow(trial)},
         **_random_ops(original, signatures),
         **(

@@ -96,11 +96,17 @@ def blamed_by(verdict):
 
 def table(folder):
     """The figures of all models, in Markdown."""
-    lines = [
-        "| model | kinds of fault | faults | within tolerance | caught | named exactly | runs without a "
-        "fault | alarms |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    heads = (
+        "model",
+        "kinds",
+        "faults",
+        "within tolerance",
+        "caught",
+        "named exactly",
+        "runs",
+        "alarms",
+    )
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     total = collections.Counter()
     kinds = set()
     for model_class in MODELS:
@@ -121,7 +127,7 @@ def table(folder):
         total += counts
         for bite in found:
             if bite.caught and not bite.named:
-                print(name, bite.kind, bite.verdict["divergence"], file=sys.stderr)
+                sys.stderr.write(f"{name} {bite.kind} {bite.verdict['divergence']}\n")
     return "\n".join([*lines, _row("all", len(kinds), total)])
 
 
@@ -131,4 +137,4 @@ def _row(name, kinds, counts):
 
 
 if __name__ == "__main__":
-    print(table(Path(sys.argv[1])))
+    sys.stdout.write(f"{table(Path(sys.argv[1]))}\n")

@@ -152,7 +152,10 @@ class Bodies(tf.Module):
 
     def __init__(self):
         super().__init__()
-        self.weight = [tf.Variable(weights(4, 4), name=f"w{n}") for n in range(4)]
+        generator = np.random.default_rng(3)
+        self.weight = [
+            tf.Variable(generator.standard_normal((4, 4)).astype(np.float32)) for _ in range(4)
+        ]
 
     @tf.function
     def call_me(self, y):
@@ -215,21 +218,16 @@ def pair(bodies, tmp_path):
         ("in_other", "Tan"),
         ("in_branch", "Selu"),
         ("case_0", "Expm1"),
-        ("case_1", "Neg"),
+        ("case_1", "Exp"),
         ("case_2", "Neg"),
-        ("mapped", "Relu6"),
+        ("mapped", "Softsign"),
     ],
 )
 def test_in_bodies_of_functions(pair, name, op):
     nodes = [*pair.model.graph.nodes]
     nodes += [n for f in pair.model.graph.functions.values() for n in f.nodes]
     (full,) = {each for each in nodes if each.rpartition("/")[2] == name}
-    wish = {"x": {"low": 5.0, "high": 90.0}} if name == "mapped" else {}
-    from freezeflow.stages.validate import Random
-
-    model = changed(pair.model, full, op=op)
-    random = {key: Random(**value) for key, value in wish.items()}
-    found = divergence(pair, model, samples=6, random=random)
+    found = divergence(pair, changed(pair.model, full, op=op), samples=6)
     assert found["kind"] == "computation"
     assert found["node"].endswith(name), found
     assert found["inside"] is None
