@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import datetime
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from bench import groups
+from bench.batch import batches
 from bench.environments import plotting
-from bench.groups import REPOSITORY, Sizes
+from bench.groups import REPOSITORY, Group, Sizes
 from bench.measure import Contender, interleave
-from bench.page import Row, goal, machine, page, plot, print_table
-from bench.serving import serving
+from bench.page import Row, Table, goal, machine, page, plot, print_group, print_table
+from bench.serving import one_process, serving
+from bench.steps import steps
 
 ENVIRONMENTS = REPOSITORY / ".venv" / "bench"
 
-Group = tuple[str, list[Contender]]
+PARTS = ("weights", "larger", "small", "graphs", "nothing", "something", "steps", "batch")
 
 
 def rows(title: str, contenders: list[Contender]) -> list[Row]:
@@ -47,19 +51,46 @@ def rows(title: str, contenders: list[Contender]) -> list[Row]:
 
 def plan(
     options: argparse.Namespace, folder: Path, sizes: Sizes
-) -> Iterator[Callable[[], list[Group]]]:
-    """What is measured, in order; each part's models are built when its turn comes."""
-    parts: dict[str, Callable[[], list[Group]]] = {
-        "weights": lambda: groups.weights(folder, sizes),
-        "larger": lambda: groups.larger(folder, sizes),
+) -> Iterator[tuple[str, Iterator[Group | Table]]]:
+    """What is measured, in order; models are built when their turn comes."""
+    parts: dict[str, Callable[[], Iterator[Group | Table]]] = {
+        "weights": lambda: _weights(folder, sizes),
+        "larger": lambda: _larger(folder, sizes),
         "small": lambda: groups.small(folder, sizes),
         "graphs": lambda: groups.graphs(folder, sizes),
         "nothing": lambda: groups.nothing_to_do(folder, options.environments, sizes),
         "something": lambda: groups.something_to_do(folder, sizes),
+        "steps": lambda: steps(folder, sizes),
+        "batch": lambda: batches(folder, sizes),
     }
     for name, part in parts.items():
         if not options.only or name in options.only:
-            yield part
+            yield name, part()
+
+
+def _weights(folder: Path, sizes: Sizes) -> Iterator[Group | Table]:
+    yield from groups.weights(folder, sizes)
+    # Not the largest: the first call of a graph with a gigabyte inside takes half a minute.
+    yield serving(folder, groups.weights_model(folder, 0.3), 0.3 * sizes.scale, sizes)
+    _remove(folder)
+
+
+def _larger(folder: Path, sizes: Sizes) -> Iterator[Group | Table]:
+    yield from groups.larger(folder, sizes)
+    models = {
+        f"{gigabytes * sizes.scale:g} GB in {variables or 'many'}": folder / "larger" / name
+        for name, (gigabytes, variables) in groups.LARGER.items()
+    }
+    yield one_process(folder, models)
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def arguments() -> argparse.Namespace:
@@ -70,46 +101,64 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rival-rounds", type=int, default=1, help="runs of TensorFlow's ways; 0: none"
     )
-    parser.add_argument("--only", nargs="*", help="weights larger small graphs nothing something")
+    parser.add_argument("--only", nargs="*", choices=PARTS, help=" ".join(PARTS))
     parser.add_argument("--folder", type=Path, help="where models are built; removed afterwards")
     parser.add_argument(
         "--environments", type=Path, default=ENVIRONMENTS, help="where other tools are installed"
     )
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--json", type=Path, help="write the figures there, too, as they come")
+    parser.add_argument(
+        "--resume", action="store_true", help="begin with what that file has; no part runs twice"
+    )
     parser.add_argument("--docs", type=Path, help="write benchmarks.md and its plot into a folder")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.resume and not options.json:
+        parser.error("--resume needs --json")
+    return options
 
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def measured(
-    options: argparse.Namespace, folder: Path, sizes: Sizes
-) -> tuple[list[Row], list[Row]]:
-    """All rows of the table, and those about using what was frozen."""
-    found: list[Row] = []
-    used: list[Row] = []
-    for part in plan(options, folder, sizes):
-        for title, contenders in part():
-            say(title)
-            interleave(contenders, folder, lambda line: say(f"  {line}"))
-            found += rows(title, contenders)
-        largest = folder / "weights-1.0"
-        if largest.exists():
-            used = serving(folder, largest, sizes)
-            for path in folder.glob("weights-*"):
-                shutil.rmtree(path)
-        shutil.rmtree(folder / "larger", ignore_errors=True)
-    return found, used
+def measure_all(
+    options: argparse.Namespace, folder: Path, sizes: Sizes, data: dict[str, Any]
+) -> None:
+    """Measures part by part; what is known so far is printed, and written, at once."""
+    for name, part in plan(options, folder, sizes):
+        if name in data["parts"]:
+            continue
+        try:
+            for item in part:
+                _add(item, folder, data)
+                if options.json:
+                    write_json(options.json, data)
+            data["parts"].append(name)
+        except (subprocess.CalledProcessError, RuntimeError) as error:
+            say(f"{name} could not be measured to its end: {error}")
+
+
+def _add(item: Group | Table, folder: Path, data: dict[str, Any]) -> None:
+    if isinstance(item, Table):
+        data["tables"].append(item)
+        print_table(item)
+        return
+    title, contenders = item
+    say(title)
+    interleave(contenders, folder, lambda line: say(f"  {line}"))
+    found = rows(title, contenders)
+    data["rows"] += found
+    print_group(found)
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    beside.replace(path)
 
 
 def publish(data: dict[str, Any], options: argparse.Namespace) -> None:
-    """Writes the figures, and the page with its plot, where they are wanted."""
-    if options.json:
-        options.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    if not options.docs:
-        return
+    """Writes the page with its plot into a folder."""
     python = plotting(options.environments)
     with tempfile.NamedTemporaryFile("w", suffix=".json") as results:
         json.dump(data, results)
@@ -125,21 +174,28 @@ def main() -> None:
     sizes = Sizes(options.scale, options.rounds, options.rival_rounds)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["PYTHONPATH"] = str(REPOSITORY)
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.folder) as name:
-        found, used = measured(options, Path(name), sizes)
+    # As after an installation: without compiled files every process compiles what it imports.
+    compileall.compile_dir(REPOSITORY / "freezeflow", quiet=1)
+    scale = "" if options.scale == 1 else f"BENCH_SCALE={options.scale:g} "
     data = {
-        "format": "freezeflow.bench/2",
-        "command": " ".join(["python -m bench", *sys.argv[1:]]),
+        "format": "freezeflow.bench/3",
+        "command": f"{scale}python -m bench {' '.join(sys.argv[1:])}".strip(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "scale_gb": options.scale,
         "machine": machine(),
         "plot": "",
-        "rows": found,
-        "serving": used,
+        "parts": [],
+        "rows": [],
+        "tables": [],
     }
+    if options.resume and options.json.exists():
+        data = json.loads(options.json.read_text(encoding="utf-8"))
     print(f"scale {options.scale:g}; medians; ratios are to the first line of each group")
-    print_table(found, used)
-    publish(data, options)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.folder) as name:
+        measure_all(options, Path(name), sizes, data)
+    if options.json:
+        write_json(options.json, data)
+    if options.docs:
+        publish(data, options)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
-"""Batches of small models: ``python -m bench.batch [FREEZE_ONLY] [WITH_PROOF]`` (numbers of models).
-
-Freezes many models, runs again with nothing to do, proves some, and does the same with a shell loop over a
-TensorFlow script. Prints seconds a model; run it on a quiet machine.
-"""
+"""Batches of small models: frozen, looked up again, proven; beside a shell loop over a TensorFlow script."""
 
 from __future__ import annotations
 
 import os
 import sys
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.batch_models import make_models, write_recipe
+from bench.groups import CLI, Sizes
 from bench.measure import Run, measure
+from bench.page import Table
 
 _FREEZE = 'load, freeze, strip, export: "out/{model}.pb"'
 _PROVE = 'load, freeze, strip, fold, validate, export: "proven/{model}.pb"'
@@ -36,20 +34,25 @@ tf.io.write_graph(frozen.graph, ".", target, as_text=False)
 _LOOPED = 3
 
 
-def main() -> None:
-    counts = [int(word) for word in sys.argv[1:]]
-    freeze_only, proven = (*counts, *(1000, 100)[len(counts) :])
-    with tempfile.TemporaryDirectory(prefix="freezeflow-batch-") as name:
-        folder = Path(name)
-        (folder / "freezeflow.toml").touch()
-        make_models(max(freeze_only, proven), folder / "models")
-        write_recipe(folder / "freeze.yaml", _first(folder, freeze_only, "few"), _FREEZE)
-        write_recipe(folder / "prove.yaml", _first(folder, proven, "proven-models"), _PROVE)
-        _tell("freeze only, cold", _run(folder, "freeze.yaml"), freeze_only)
-        for label in ("looked up", "nothing to do", "nothing to do"):
-            _tell(f"freeze only, {label}", _run(folder, "freeze.yaml"), freeze_only)
-        _tell("with fold and validate, cold", _run(folder, "prove.yaml"), proven)
-        _tell("shell loop of TensorFlow scripts", _loop(folder), _LOOPED)
+def batches(folder: Path, sizes: Sizes) -> Iterator[Table]:
+    """One run of each, in seconds a model."""
+    scale = min(sizes.scale, 1.0)
+    freeze_only, proven = max(20, int(1000 * scale)), max(10, int(100 * scale))
+    project = folder / "batch"
+    project.mkdir()
+    (project / "freezeflow.toml").touch()
+    make_models(max(freeze_only, proven), project / "models")
+    write_recipe(project / "freeze.yaml", _first(project, freeze_only, "few"), _FREEZE)
+    write_recipe(project / "prove.yaml", _first(project, proven, "proven-models"), _PROVE)
+    frozen = [
+        _row(f"freeze only, {label}", _run(project, "freeze.yaml"), freeze_only)
+        for label in ("first", "looked up", "nothing to do")
+    ]
+    proof = _row("with fold and validate, first", _run(project, "prove.yaml"), proven)
+    loop = _row("shell loop of TensorFlow scripts", _loop(project), _LOOPED)
+    yield Table(
+        "batches of small models", "Whole processes, one run of each.", [*frozen, proof, loop]
+    )
 
 
 def _first(folder: Path, count: int, name: str) -> str:
@@ -61,10 +64,10 @@ def _first(folder: Path, count: int, name: str) -> str:
 
 
 def _run(folder: Path, recipe: str) -> Run:
-    command = [str(Path(sys.executable).with_name("freezeflow")), "run", str(folder / recipe)]
+    command = [CLI, "run", str(folder / recipe)]
     found, failure = measure(command, _environment(folder))
     if failure:
-        raise SystemExit(failure)
+        raise RuntimeError(failure)
     return found
 
 
@@ -76,7 +79,7 @@ def _loop(folder: Path) -> Run:
         ["sh", "-ec", f"for m in {models}; do {script}; done"], _environment(folder)
     )
     if failure:
-        raise SystemExit(failure)
+        raise RuntimeError(failure)
     return found
 
 
@@ -88,13 +91,12 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _tell(what: str, run: Run, models: int) -> None:
-    print(
-        f"{what:40} {models:6} models  {run.wall:8.2f} s  {1000 * run.wall / models:8.1f} ms a model"
-        f"  cpu {run.cpu:7.2f} s  peak {run.peak / 1e6:6.0f} MB",
-        flush=True,
-    )
-
-
-if __name__ == "__main__":
-    main()
+def _row(name: str, run: Run, models: int) -> dict[str, str | int | float]:
+    return {
+        "batch": name,
+        "models": models,
+        "wall s": run.wall,
+        "ms a model": 1000 * run.wall / models,
+        "CPU s": run.cpu,
+        "peak MB": round(run.peak / 1e6),
+    }

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from bench import chains
 from bench.batch_models import make_models
 from bench.environments import Tool, from_registry, from_system
 from bench.measure import Contender, forget_cached
+
+Group = tuple[str, list[Contender]]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The script that users call, of the same environment.
@@ -40,6 +43,9 @@ _GRAPHS = (
 # Sizes of weights, in parts of the largest, that the plot shows.
 _PARTS = (0.01, 0.1, 0.3, 1.0)
 
+# Weights beyond what one file holds: gigabytes at full scale, and in how many variables (0: of 64 MB).
+LARGER = {"thirteen": (2.6, 13), "one": (2.3, 1), "many": (4.0, 0)}
+
 # Six stages that need no TensorFlow, so that the first run does not take hours.
 _STAGES = (
     'load, freeze, strip, export: "out/{model}.pb", export: "out/{model}.pbtxt",'
@@ -61,31 +67,51 @@ class Sizes(NamedTuple):
     rival_rounds: int
 
 
-def weights(folder: Path, sizes: Sizes) -> list[tuple[str, list[Contender]]]:
+def weights(folder: Path, sizes: Sizes) -> Iterator[Group]:
     """Models with weights of several sizes; the others are held to the copy of the weights."""
-    found = []
     for part in _PARTS:
         gigabytes = part * sizes.scale
-        model = folder / f"weights-{part}"
-        _build(int(gigabytes * GIGABYTE), model)
-        title = f"weights, {gigabytes:g} GB"
+        model = weights_model(folder, part)
+        build(int(gigabytes * GIGABYTE), model)
         contenders = [*_copies(model, sizes), _freeze(model, sizes.rounds), *_rivals(model, sizes)]
-        found.append((title, contenders))
-    cold = functools.partial(forget_cached, model)
-    contenders = [*_copies(model, sizes), _freeze(model, sizes.rounds)]
+        yield f"weights, {gigabytes:g} GB", contenders
+    yield (
+        f"weights, {sizes.scale:g} GB, cold",
+        _cold(model, [*_copies(model, sizes), _freeze(model, sizes.rounds)]),
+    )
+
+
+def weights_model(folder: Path, part: float) -> Path:
+    """Where the model with that part of the largest weights is."""
+    return folder / f"weights-{part}"
+
+
+def _cold(model: Path, contenders: list[Contender]) -> list[Contender]:
+    """The contenders, before each of whose runs the model is taken out of the page cache."""
     for contender in contenders:
-        contender.before = cold
-    found.append((f"weights, {sizes.scale:g} GB, cold", contenders))
-    return found
+        contender.before = functools.partial(forget_cached, model)
+    return contenders
 
 
-def larger(folder: Path, sizes: Sizes) -> list[tuple[str, list[Contender]]]:
-    """Four times the weights, which one file cannot hold: external, and in a checkpoint."""
-    model = folder / "larger"
-    _build(int(4 * sizes.scale * GIGABYTE), model)
-    external = _freeze(model, sizes.rounds)
-    external.name = "freezeflow freeze --weights external"
-    external.command = [*external.command, "--weights", "external"]
+def larger(folder: Path, sizes: Sizes) -> Iterator[Group]:
+    """Weights that one file cannot hold: external, and in a checkpoint."""
+    few = sizes._replace(rounds=max(1, sizes.rounds // 2))
+    for name, (gigabytes, variables) in LARGER.items():
+        model = folder / "larger" / name
+        build(int(gigabytes * sizes.scale * GIGABYTE), model, variables)
+        external = _freeze(model, few.rounds)
+        external.name = "freezeflow freeze --weights external"
+        external.command = [*external.command, "--weights", "external"]
+        contenders = _cold(model, [*_copies(model, few), external])
+        if name == "many":
+            contenders.append(_into_checkpoint(folder, model, few.rounds))
+        if name == "thirteen":
+            contenders += _rivals(model, sizes)[:1]
+        shape = f", {variables} variable{'s' * (variables > 1)}" if variables else ""
+        yield f"weights, {gigabytes * sizes.scale:g} GB{shape}, cold", contenders
+
+
+def _into_checkpoint(folder: Path, model: Path, rounds: int) -> Contender:
     recipe = folder / "larger.yaml"
     recipe.write_text(
         f"version: 1\nmodel: {{saved_model: {str(model)!r}}}\n"
@@ -96,24 +122,23 @@ def larger(folder: Path, sizes: Sizes) -> list[tuple[str, list[Contender]]]:
         'mkdir "$0" && cp "$1" "$0/r.yaml"'
         ' && FREEZEFLOW_CACHE_DIR="$0/cache" exec "$2" run "$0/r.yaml"'
     )
-    run = Contender(
+    found = Contender(
         name="freezeflow run: a SavedModel's checkpoint",
         command=["sh", "-c", script, "{out}", str(recipe), CLI],
-        rounds=sizes.rounds,
+        rounds=rounds,
     )
-    contenders = [*_copies(model, sizes), external, run]
-    return [(f"weights, {4 * sizes.scale:g} GB", contenders)]
+    return _cold(model, [found])[0]
 
 
-def small(folder: Path, sizes: Sizes) -> list[tuple[str, list[Contender]]]:
+def small(folder: Path, sizes: Sizes) -> Iterator[Group]:
     """A model with 16 KB of weights: what starting costs."""
     model = folder / "small"
-    _build(0, model)
+    build(0, model)
     rounds = 2 * sizes.rounds
-    return [("small model", [_python(rounds), _freeze(model, rounds), *_rivals(model, sizes)])]
+    yield "small model", [_python(rounds), _freeze(model, rounds), *_rivals(model, sizes)]
 
 
-def graphs(folder: Path, sizes: Sizes) -> list[tuple[str, list[Contender]]]:
+def graphs(folder: Path, sizes: Sizes) -> Iterator[Group]:
     """Graphs of growing size and of several shapes: the time for each node should stay the same."""
     found = []
     for kind, nodes in _GRAPHS:
@@ -126,14 +151,12 @@ def graphs(folder: Path, sizes: Sizes) -> list[tuple[str, list[Contender]]]:
         contender = _freeze(model, max(1, sizes.rounds // 2))
         contender.name = f"{kind}, {count:,} nodes"
         found.append(contender)
-    return [("large graphs", found)]
+    yield "large graphs", found
 
 
-def nothing_to_do(
-    folder: Path, environments: Path, sizes: Sizes
-) -> list[tuple[str, list[Contender]]]:
+def nothing_to_do(folder: Path, environments: Path, sizes: Sizes) -> Iterator[Group]:
     """Everything is done already: one recipe, then many models of six stages each, beside others."""
-    found = [("nothing to do, one recipe", _one_recipe(folder / "project", sizes))]
+    yield "nothing to do, one recipe", _one_recipe(folder / "project", sizes)
     tools = {
         "make": from_system("make"),
         "doit": from_registry(environments, "doit", ["doit"]),
@@ -150,13 +173,14 @@ def nothing_to_do(
         group = _many_models(folder / f"models-{models}", count, sizes)
         for name in names:
             group.append(_other_tool(name, tools[name], count, folder / f"{name}-{models}", sizes))
-        found.append((f"nothing to do, {count:,} models x 6", group))
-    return found
+        yield f"nothing to do, {count:,} models x 6", group
 
 
-def something_to_do(folder: Path, sizes: Sizes) -> list[tuple[str, list[Contender]]]:
+def something_to_do(folder: Path, sizes: Sizes) -> Iterator[Group]:
     """A few things changed among a thousand models (of `nothing_to_do`)."""
     project = folder / "models-1000"
+    if not project.exists():
+        _many_models(project, max(10, int(1_000 * min(sizes.scale, 1.0))), sizes)
     models = sorted(path for path in (project / "models").iterdir() if path.name[:1] == "m")
     changed = project / "changed.yaml"
     changed.write_text(
@@ -177,7 +201,7 @@ def something_to_do(folder: Path, sizes: Sizes) -> list[tuple[str, list[Contende
         _run(project, "a source that changed", "batch.yaml", sizes.rounds, change),
         _run(project, "another path for each last stage", "changed.yaml", 1),
     ]
-    return [(f"something to do, {len(models):,} models x 6", contenders)]
+    yield f"something to do, {len(models):,} models x 6", contenders
 
 
 # ---------------------------------------------------------------- contenders
@@ -213,8 +237,8 @@ def _rivals(model: Path, sizes: Sizes) -> list[Contender]:
     ]
 
 
-def _build(nbytes: int, folder: Path) -> None:
-    command = [sys.executable, "-m", "bench.models", str(nbytes), str(folder)]
+def build(nbytes: int, folder: Path, variables: int = 0) -> None:
+    command = [sys.executable, "-m", "bench.models", str(nbytes), str(folder), str(variables)]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
 

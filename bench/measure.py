@@ -13,6 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+# So long a contender may run, all its rounds together, before it begins another one.
+PATIENCE_SECONDS = 60
+
 
 class Run(NamedTuple):
     """One run of a command.
@@ -107,9 +110,13 @@ def forget_cached(folder: Path) -> None:
 
 
 def interleave(contenders: Sequence[Contender], folder: Path, tell: Callable[[str], None]) -> None:
-    """Runs all contenders in turn, round by round, so that what disturbs one disturbs all."""
+    """Runs all contenders in turn, round by round, so that what disturbs one disturbs all.
+
+    One that has taken its time is not run again.
+    """
     for number in range(max(contender.rounds for contender in contenders)):
         for contender in contenders:
-            if number < contender.rounds and not contender.failure:
+            taken = sum(run.wall for run in contender.runs)
+            if number < contender.rounds and not contender.failure and taken < PATIENCE_SECONDS:
                 tell(f"{contender.name}: run {number + 1} of {contender.rounds}")
                 contender.run(folder)

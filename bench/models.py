@@ -1,4 +1,7 @@
-"""Builds the models that are measured, with TensorFlow: ``python -m bench.models BYTES FOLDER``."""
+"""Builds the models that are measured, with TensorFlow.
+
+``python -m bench.models BYTES FOLDER [VARIABLES]``; without a number of variables they have 64 MB each.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ _SMALL_WIDTH = 64
 _LAYER_BYTES = _WIDTH * _WIDTH * 4
 
 
-def save_dense(nbytes: int, folder: str) -> None:
+def save_dense(nbytes: int, folder: str, variables: int = 0) -> None:
     """Saves a chain of square matrix products with about as many bytes of weights as asked for."""
     width = _WIDTH if nbytes >= _LAYER_BYTES else _SMALL_WIDTH
     count = max(1, round(nbytes / _LAYER_BYTES))
+    if variables:
+        count, width = variables, round((nbytes / variables / 4) ** 0.5)
     model = tf.Module()
     model.weights = [tf.Variable(tf.random.uniform([width, width])) for _ in range(count)]
 
@@ -30,8 +35,8 @@ def save_dense(nbytes: int, folder: str) -> None:
 
 
 def main() -> None:
-    _, nbytes, folder = sys.argv
-    save_dense(int(nbytes), folder)
+    _, nbytes, folder, *variables = sys.argv
+    save_dense(int(nbytes), folder, *map(int, variables))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,29 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Row = dict[str, Any]
 
-# What is to be reached, by the start of a group's title and of a contender's name.
+
+class Table(NamedTuple):
+    """Figures of another kind than those of whole processes.
+
+    Args:
+        title: What they are about.
+        note: How to read them, a sentence.
+        rows: One line each, the same keys in all; the first value names the line.
+    """
+
+    title: str
+    note: str
+    rows: list[dict[str, str | int | float]]
+
+
+# What is to be reached, by a part of a group's title and of a contender's name.
 GOALS = {
-    ("weights", "freezeflow freeze"): "1.5 x cp, 120 MB",
+    ("GB, cold", "freezeflow freeze"): "1.5 x cp, 120 MB",
+    ("GB, cold", "freezeflow freeze --weights external"): "1.5 x cp, 120 MB",
     ("small model", "freezeflow freeze"): "0.25 s",
     ("large graphs", "wide, 100,000 nodes"): "5 s, 600 MB",
     ("nothing to do, one", "freezeflow run"): "0.12 s",
@@ -36,7 +52,7 @@ def machine() -> list[str]:
     return [
         f"{os.cpu_count()} cores, {cpu}; {memory:.0f} GiB of memory; Linux {platform.release()}",
         f"Python {platform.python_version()}, TensorFlow {version('tensorflow')}",
-        f"load average at the end (1, 5, 15 minutes): {load}",
+        f"load average at the beginning (1, 5, 15 minutes): {load}",
         f"freezeflow {version('freezeflow')} at commit {_commit()}",
     ]
 
@@ -48,8 +64,8 @@ def _commit() -> str:
 
 
 def goal(group: str, name: str) -> str:
-    for (start, contender), text in GOALS.items():
-        if group.startswith(start) and name == contender and not group.endswith("cold"):
+    for (part, contender), text in GOALS.items():
+        if part in group and name == contender:
             return text
     return ""
 
@@ -67,18 +83,23 @@ def figures(row: Row) -> list[str]:
     ]
 
 
-def print_table(rows: list[Row], serving: list[Row]) -> None:
-    print(f"{'':53}{'wall s':>9}{'ratio':>8}{'CPU s':>9}{'peak MB':>9}")
-    group = None
+def print_group(rows: list[Row]) -> None:
+    print(f"{rows[0]['group']:53}{'wall s':>9}{'ratio':>8}{'CPU s':>9}{'peak MB':>9}")
     for row in rows:
-        if row["group"] != group:
-            group = row["group"]
-            print(group)
         wall, ratio, cpu, peak, notes = figures(row)
         line = f"  {row['name']:51}{wall:>9}{ratio:>8}{cpu:>9}{peak:>9}  {notes}"
         print(line.rstrip())
-    for row in serving:
-        print("  ".join(f"{key} {value}" for key, value in row.items()))
+    sys.stdout.flush()
+
+
+def print_table(table: Table) -> None:
+    print(table.title)
+    for row in table.rows:
+        print("  " + "  ".join(f"{key} {_cell(value)}" for key, value in row.items()), flush=True)
+
+
+def _cell(value: str | int | float) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def page(data: dict[str, Any]) -> str:
@@ -106,15 +127,11 @@ def _lines(data: dict[str, Any]) -> Iterator[str]:
             yield "|---|---|---|---|---|---|---|"
         wall, ratio, cpu, peak, notes = figures(row)
         yield f"| {row['name']} | {wall} | {ratio} | {cpu} | {peak} | {row['runs']} | {notes} |"
-    if data["serving"]:
-        yield from ("", f"## Using a frozen graph of {data['scale_gb']:g} GB", "")
-        yield "Memory is the proportional share (Pss) of one process, and of two at once."
-        yield ""
-        yield "| weights | load s | first call s | one process MB | two processes MB |"
-        yield "|---|---|---|---|---|"
-        for row in data["serving"]:
-            cells = (row["load_s"], row["first_call_s"], row["one_mb"], row["two_mb"])
-            yield f"| {row['weights']} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |"
+    for title, note, rows in data["tables"]:
+        yield from ("", f"## {title[:1].upper()}{title[1:]}", "", note, "")
+        yield f"| {' | '.join(rows[0])} |"
+        yield "|" + "---|" * len(rows[0])
+        yield from (f"| {' | '.join(map(_cell, row.values()))} |" for row in rows)
 
 
 def plot(python: str, results: Path, target: Path) -> bool:
