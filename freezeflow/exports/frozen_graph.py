@@ -24,7 +24,8 @@ from freezeflow.graph.weights import as_mapped_files
 from freezeflow.graph.write import Piece, graph_def_pieces, materialise, size_of
 from freezeflow.messages import message_class
 from freezeflow.params import param
-from freezeflow.store.files import Written, publication, write_atomically
+from freezeflow.store.files import Written, publication, write_atomically, writing_failed
+from freezeflow.store.folder_lock import only_writer
 from freezeflow.values import TensorRef
 
 # As text a graph takes about four times the memory and the space; beyond this nobody reads it.
@@ -73,12 +74,14 @@ def write(request: ExportRequest) -> Export:
     limit = MAX_TEXT_BYTES if is_text else MAX_FILE_BYTES
     check_size(model, size_of(pieces), str(to), limit=limit, ways=_other_ways(is_text))
     content: Iterable[Piece] = [_text(pieces)] if is_text else pieces
-    with _weight_files(to, tensors) as weights, publication() as files:
-        written = files.write(to, content)
-        listed = {to.name: written, **weights}
-        data = manifest_bytes(model, listed, request.recipe_digest)
-        beside = files.write(manifest_path(to), [data])
-    _remove_other_weights(folder, tensors)
+    with _only_writer(folder, make=bool(tensors)) as is_ours:
+        with _weight_files(to, tensors) as weights, publication() as files:
+            written = files.write(to, content)
+            listed = {to.name: written, **weights}
+            data = manifest_bytes(model, listed, request.recipe_digest)
+            beside = files.write(manifest_path(to), [data])
+        if is_ours:
+            _remove_other_weights(folder, tensors)
     published = {to.name: written, manifest_path(to).name: beside, **weights}
     return Export(
         tuple(ExportedFile(to.parent / name, found) for name, found in published.items()),
@@ -89,6 +92,22 @@ def write(request: ExportRequest) -> Export:
 def weights_folder(graph: Path) -> Path:
     """Where the external weights of a graph file lie: ``a.weights`` for ``a.pb``."""
     return graph.with_name(graph.name.removesuffix(".pb") + ".weights")
+
+
+@contextlib.contextmanager
+def _only_writer(folder: Path, *, make: bool) -> Iterator[bool]:
+    """Waits for others who export to the same path: each removes weights that its graph does not name."""
+    made = [above for above in (folder, *folder.parents) if make and not above.exists()]
+    try:
+        with only_writer(folder, make=make) as is_ours:
+            yield is_ours
+    except OSError as error:
+        raise writing_failed(error, folder) from error
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):  # there is something in it
+                path.rmdir()
+        raise
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from freezeflow.graph import attrs
+from freezeflow.graph.constants import const
 from freezeflow.graph.graph import Graph, Node
 from freezeflow.graph.model import Model
 from freezeflow.values import DType, TensorRef
@@ -95,12 +96,51 @@ def as_mapped_files(
     return dataclasses.replace(model, graph=graph), files
 
 
+def mapped_files(graph: Graph) -> Iterator[str]:
+    """The paths of the files whose contents a graph maps into memory; some may come twice."""
+    for nodes in _bodies(graph):
+        yield from (file_mapped_by(node) for node in nodes.values() if node.op == "ImmutableConst")
+
+
+def file_mapped_by(node: Node) -> str:
+    """The path that an ImmutableConst names."""
+    return attrs.to_bytes(node.attrs["memory_region_name"]).decode(errors="replace")
+
+
+def from_mapped_files(graph: Graph, tensor_of: Callable[[Node], TensorRef | None]) -> Graph:
+    """The graph with mapped files as constants again: the reverse of `as_mapped_files`.
+
+    Args:
+        graph: The graph.
+        tensor_of: The tensor that a node maps; None for one that stays as it is.
+    """
+
+    def read(nodes: Mapping[str, Node]) -> dict[str, Node]:
+        return {name: _read(node) for name, node in nodes.items()}
+
+    def _read(node: Node) -> Node:
+        tensor = tensor_of(node) if node.op == "ImmutableConst" else None
+        if tensor is None:
+            return node
+        made = const(node.name, tensor.dtype, tensor.shape, tensor)
+        return made._replace(inputs=node.inputs, device=node.device)
+
+    functions = {
+        name: dataclasses.replace(function, nodes=read(function.nodes))
+        for name, function in graph.functions.items()
+    }
+    return dataclasses.replace(graph, nodes=read(graph.nodes), functions=functions)
+
+
+def _bodies(graph: Graph) -> list[Mapping[str, Node]]:
+    return [graph.nodes, *(function.nodes for function in graph.functions.values())]
+
+
 def largest_constants(graph: Graph) -> Iterator[tuple[str, int]]:
     """Name and bytes of each out-of-line constant, functions included, the largest first."""
-    bodies = [graph.nodes, *(function.nodes for function in graph.functions.values())]
     sizes = [
         (node.tensor.nbytes, name)
-        for nodes in bodies
+        for nodes in _bodies(graph)
         for name, node in nodes.items()
         if node.tensor is not None
     ]

@@ -16,10 +16,12 @@ from freezeflow.graph.model import Model
 from freezeflow.graph.restore import SavedTensor, follow_assignments
 from freezeflow.graph.variables import HANDLES
 from freezeflow.sources.graph_file import parse_file
+from freezeflow.sources.mapped_weights import mapped_weight_files, with_mapped_weights
 from freezeflow.sources.meta_graph import Saved, fill
 from freezeflow.sources.other_weights import averaged_keys, matching_keys
 from freezeflow.sources.signatures import ends_of
 from freezeflow.sources.tensor_names import SIGNATURE, signature_of_names
+from freezeflow.store.background import unchecked
 from freezeflow.values import ModelSource
 
 
@@ -31,7 +33,7 @@ def load_frozen_graph(source: ModelSource, context: Context) -> Model:
             checkpoint that was named lacks a variable.
     """
     parsed = parse_file(source.path, "GraphDef")
-    graph = parsed.reader(parsed.message).graph()
+    graph = with_mapped_weights(parsed.reader(parsed.message).graph(), source.path.parent)
     named = signature_of_names(graph, source.inputs, source.outputs, str(source.path))
     graph, signatures = cut_at_inputs(graph, {SIGNATURE: named})
     model = Model(
@@ -78,5 +80,8 @@ def _name(node: Node) -> str:
 
 
 def frozen_graph_files(source: ModelSource) -> tuple[Path, ...]:
-    """The graph's own file."""
-    return (source.path,)
+    """The graph's own file, and those of the weights beside it that it maps."""
+    with unchecked():
+        parsed = parse_file(source.path, "GraphDef")
+    graph = parsed.reader(parsed.message).graph()
+    return (source.path, *mapped_weight_files(graph, source.path.parent))

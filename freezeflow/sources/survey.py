@@ -10,6 +10,7 @@ from freezeflow.errors import ModelRefused
 from freezeflow.graph.graph import Graph
 from freezeflow.sources.checkpoint import meta_graph_file
 from freezeflow.sources.graph_file import ParsedFile, parse_file
+from freezeflow.sources.mapped_weights import with_mapped_weights
 from freezeflow.sources.saved_model import choose_meta_graph, graph_file
 from freezeflow.sources.signatures import INTERNAL_SIGNATURES, read_signature
 from freezeflow.sources.trainable import trainable_handles
@@ -82,7 +83,7 @@ def _meta_graph(parsed: ParsedFile, message: Any) -> Survey:
 
 def _frozen_graph(source: ModelSource) -> Survey:
     parsed = parse_file(source.path, "GraphDef")
-    graph = parsed.reader(parsed.message).graph()
+    graph = with_mapped_weights(parsed.reader(parsed.message).graph(), source.path.parent)
     return Survey(graph=graph, signatures={}, checkpoint=source.weights)
 
 

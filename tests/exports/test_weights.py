@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +235,50 @@ def test_weights_of_the_graph_before_go(tmp_path):
     assert len(left) == len(NUMBERS) + 1
     frozen_graph.write(asked(canonical(dense(tmp_path / "in2")), out, params=frozen_graph.Params()))
     assert [path.name for path in (tmp_path / "m.weights").iterdir()] == ["notes.txt"]
+
+
+def test_two_exports_to_one_path_take_turns(tmp_path, monkeypatch):
+    """Neither removes what the other is about to name."""
+    out = tmp_path / "out" / "m.pb"
+    manifest_bytes = frozen_graph.manifest_bytes
+    written, go_on = threading.Event(), threading.Event()
+
+    def waiting(*given):
+        if not written.is_set():
+            written.set()
+            assert go_on.wait(30)
+        return manifest_bytes(*given)
+
+    monkeypatch.setattr(frozen_graph, "manifest_bytes", waiting)
+    (tmp_path / "in2").mkdir()
+    models = dense(tmp_path / "in"), one_of_each_dtype(tmp_path / "in2")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(external, models[0], out)
+        assert written.wait(30)
+        second = pool.submit(external, models[1], out)
+        # It has made nothing while the first one has not published what it has made.
+        assert not wait([second], 0.3).done
+        assert len(list(out.with_name("m.weights").iterdir())) == 1
+        go_on.set()
+        first.result(), second.result()
+    assert {path.name for path in out.parent.iterdir()} == {"m.pb", "m.manifest.json", "m.weights"}
+    freezeflow.load_graph(out, verify=True)
+
+
+def test_many_exports_to_one_path(tmp_path):
+    """Whoever comes last, its graph finds its weights, and no others lie there."""
+    out = tmp_path / "m.pb"
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(40):
+            (tmp_path / f"in{number}").mkdir()
+            inside = tmp_path / f"in{number}"
+            if number % 3 == 2:
+                request = asked(canonical(dense(inside)), out, params=frozen_graph.Params())
+                pool.submit(frozen_graph.write, request)
+            else:
+                model = dense(inside) if number % 3 else one_of_each_dtype(inside)
+                pool.submit(external, model, out)
+    freezeflow.load_graph(out, verify=True)
 
 
 def test_a_failure_leaves_graph_and_weights_as_they_were(tmp_path, monkeypatch):
