@@ -26,7 +26,7 @@ def test_a_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nu
         shutil.rmtree(folder / "build", ignore_errors=True)
         for step in run(plan, stores[-1]).steps:
             if step.error is not None:
-                assert "this is a bug" not in step.error.hint
+                assert "This is a bug" not in step.error.hint
                 raise step.error
 
     def check(survived: bool) -> None:
