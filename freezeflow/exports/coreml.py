@@ -30,7 +30,7 @@ class Params(OneSignature):
 
 PROFILE = Profile(
     target="Core ML",
-    # The converter tells; it is asked before anything is written.
+    # coremltools' registry tells, which `tf.to_coreml` asks.
     ops=None,
     control_flow=FUNCTIONAL,
     unrolls="all",
@@ -53,7 +53,7 @@ def write(request: ExportRequest) -> Export:
     # coremltools insists on the ending.
     package = made.folder / "model.mlpackage"
     half = params.precision == "float16"
-    facts = request.context.confined(to_coreml, made.model, made.nodes, half, package)
+    facts = request.context.confined(to_coreml, made.model, PROFILE, made.nodes, half, package)
     told = {
         "format": FORMAT.name,
         "precision": params.precision,

@@ -40,6 +40,18 @@ class GraphForm:
     )
 
 
+def form_problems(params: GraphForm) -> list[tuple[str, str]]:
+    """A release that there never was."""
+    if params.target is None:
+        return []
+    from freezeflow.graph.targets import releases
+
+    if params.target in releases():
+        return []
+    known = ", ".join(releases())
+    return [("target", f"{params.target!r} is no release of TensorFlow; known are {known}")]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportRequest:
     """What is to be written.

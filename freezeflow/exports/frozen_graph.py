@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 from freezeflow.errors import ModelRefused
-from freezeflow.exports.format import Export, ExportedFile, ExportFormat, ExportRequest, GraphForm
+from freezeflow.exports.format import (
+    Export,
+    ExportedFile,
+    ExportFormat,
+    ExportRequest,
+    GraphForm,
+    form_problems,
+)
 from freezeflow.exports.limits import MAX_FILE_BYTES, check_self_contained, check_size
 from freezeflow.exports.manifest import manifest_bytes, manifest_path
 from freezeflow.exports.registry import FORMATS
@@ -174,6 +181,7 @@ FORMAT = ExportFormat(
     summary="One GraphDef file (.pb, or .pbtxt as text) with a manifest beside it.",
     write=write,
     params=Params,
+    problems=form_problems,
     suffixes=(".pb", ".pbtxt"),
     streams=True,
 )

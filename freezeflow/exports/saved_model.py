@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from freezeflow.exports.folders import published_folder
-from freezeflow.exports.format import Export, ExportedFile, ExportFormat, ExportRequest, GraphForm
+from freezeflow.exports.format import (
+    Export,
+    ExportedFile,
+    ExportFormat,
+    ExportRequest,
+    GraphForm,
+    form_problems,
+)
 from freezeflow.exports.limits import MAX_FILE_BYTES, check_size
 from freezeflow.exports.manifest import manifest_bytes, tensor_name
 from freezeflow.exports.saver import Saver, with_saver, write_variables
@@ -222,5 +229,6 @@ FORMAT = ExportFormat(
     summary="A SavedModel folder, for whatever loads SavedModels.",
     write=write,
     params=Params,
+    problems=form_problems,
     streams=True,
 )

@@ -43,7 +43,7 @@ class Params(OneSignature, Checked):
 
 PROFILE = Profile(
     target="StableHLO",
-    # The converter tells; it is asked before anything is written.
+    # XLA tells, whose kernels `tf.xla_ops` lists.
     ops=None,
     control_flow=FUNCTIONAL,
     unrolls="lists",
@@ -82,7 +82,7 @@ def write(request: ExportRequest) -> Export:
     folder = saved_model_folder(request, made.model)
     main = request.to.name
     facts = request.context.confined(
-        to_stablehlo, made.model, folder, params.stablehlo, made.folder / main
+        to_stablehlo, made.model, PROFILE, folder, params.stablehlo, made.folder / main
     )
     names = Names(
         {key: f"argument {place}" for place, key in enumerate(made.signature.inputs)},

@@ -35,7 +35,7 @@ class Params(OneSignature, Checked):
 
 PROFILE = Profile(
     target="XLA",
-    # The compiler tells; it is asked before anything is written.
+    # XLA tells, whose kernels `tf.xla_ops` lists.
     ops=None,
     control_flow=FUNCTIONAL,
     unrolls="lists",
@@ -62,7 +62,14 @@ def write(request: ExportRequest) -> Export:
     made = single(request, PROFILE)
     folder = saved_model_folder(request, made.model)
     facts = request.context.confined(
-        to_xla_aot, made.model, folder, params.cpp_class, params.triple, params.cpu, made.folder
+        to_xla_aot,
+        made.model,
+        PROFILE,
+        folder,
+        params.cpp_class,
+        params.triple,
+        params.cpu,
+        made.folder,
     )
     names = Names(
         {key: f"arg{place}" for place, key in enumerate(made.signature.inputs)},

@@ -65,25 +65,11 @@ def problems(params: Params) -> list[tuple[str, str]]:
     missing = found.missing(params)
     if missing:
         return [("format", missing)]
-    mistakes = [*found.problems(params), *_target_problems(params)]
+    mistakes = list(found.problems(params))
     if found.suffixes and not params.to.endswith(found.suffixes):
         endings = " or ".join(found.suffixes)
         mistakes.append(("to", f"a {found.name} ends in {endings}, not as {params.to!r}"))
     return mistakes
-
-
-def _target_problems(params: Params) -> list[tuple[str, str]]:
-    """A release that there never was."""
-    target = getattr(params, "target", None)
-    if target is None:
-        return []
-    from freezeflow.graph.targets import releases
-
-    if target in releases():
-        return []
-    return [
-        ("target", f"{target!r} is no release of TensorFlow; known are {', '.join(releases())}")
-    ]
 
 
 def demands(params: Params) -> Demands:

@@ -5,6 +5,7 @@ Core ML itself runs on Apple's systems only: elsewhere what can be looked at is 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import uuid
 from pathlib import Path
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 from freezeflow.errors import RuntimeRefused
 from freezeflow.graph.model import Model
+from freezeflow.graph.profile import Profile, look
 from freezeflow.runtimes.runtime import Names
 from freezeflow.tf.converting import converter, graph_def_of
 from freezeflow.values import Json, Shape
@@ -27,11 +29,12 @@ _HINT = (
 _NAMESPACE = uuid.UUID("8ae3e8d4-7d1c-5b0e-9d57-f3c1d9f0a6b1")
 
 
-def to_coreml(model: Model, nodes: Names, half: bool, to: Path) -> Json:
+def to_coreml(model: Model, profile: Profile, nodes: Names, half: bool, to: Path) -> Json:
     """Writes the package, an ML program.
 
     Args:
         model: A frozen model with one signature.
+        profile: What Core ML takes; the ops are those of coremltools' own registry.
         nodes: Its inputs and outputs, which keep their names.
         half: Compute and keep weights in half precision.
         to: The package, a folder.
@@ -41,7 +44,10 @@ def to_coreml(model: Model, nodes: Names, half: bool, to: Path) -> Json:
         RuntimeRefused: The package does not have the structure that it should have.
     """
     import coremltools
+    import coremltools.converters.mil.frontend.tensorflow2.ops  # fills the registry
+    from coremltools.converters.mil.frontend.tensorflow.tf_op_registry import _TF_OPS_REGISTRY
 
+    look(model, dataclasses.replace(profile, ops={*_TF_OPS_REGISTRY, *model.graph.functions}))
     ((_, signature),) = model.signatures.items()
     graph_def = graph_def_of(model)
     wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])

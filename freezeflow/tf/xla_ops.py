@@ -1,0 +1,27 @@
+"""Which ops XLA compiles for the processor, as the installed TensorFlow itself tells."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+from tensorflow.python.framework import kernels
+
+from freezeflow.graph.model import Model
+from freezeflow.graph.profile import Profile, look
+
+_DEVICE = "XLA_CPU_JIT"
+
+_HELP = "`fold` before the export, or a signature without them, may leave them out."
+
+
+def look_at_ops(model: Model, profile: Profile) -> None:
+    """Lets a model pass whose ops XLA has kernels for.
+
+    Raises:
+        ModelRefused: It has others; the message names ops and nodes.
+    """
+    # TensorFlow registers the kernels when something is compiled for the first time.
+    tf.function(lambda x: x + 1, jit_compile=True)(tf.constant(1))
+    found = {k.op for k in kernels.get_all_registered_kernels().kernel if k.device_type == _DEVICE}
+    look(model, dataclasses.replace(profile, ops=found | {*model.graph.functions}))
