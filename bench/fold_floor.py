@@ -10,13 +10,16 @@ thread and Grappler off, by the share of elements whose bits are others.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +108,13 @@ class Side:
     """One graph in a session of its own."""
 
     def __init__(
-        self, path: Path, signature: dict[str, Any], *, optimised: bool, threads: int = 0
+        self,
+        path: Path,
+        signature: dict[str, Any],
+        *,
+        optimised: bool,
+        threads: int = 0,
+        before_softmax: bool = False,
     ) -> None:
         import tensorflow as tf
 
@@ -122,7 +131,9 @@ class Side:
         if not optimised:
             config.graph_options.rewrite_options.disable_meta_optimizer = True
         session = v1.Session(graph=graph, config=config)
-        fetches = [end["tensor"] for end in signature["outputs"].values()]
+        fetches = [graph.get_tensor_by_name(end["tensor"]) for end in signature["outputs"].values()]
+        if before_softmax:
+            fetches = [_without_softmax(tensor) for tensor in fetches]
         feeds = [end["tensor"] for end in signature["inputs"].values()]
         self._call = session.make_callable(fetches, feeds)
         self.times: list[float] = []
@@ -132,6 +143,13 @@ class Side:
         found: list[Any] = self._call(*values)
         self.times.append((time.perf_counter() - start) * 1000)
         return found
+
+
+def _without_softmax(tensor: Any) -> Any:
+    """What a last Softmax is given."""
+    while tensor.op.type in ("Identity", "Softmax"):
+        tensor = tensor.op.inputs[0]
+    return tensor
 
 
 def seeded(signature: dict[str, Any]) -> list[Any]:
@@ -152,15 +170,15 @@ def seeded(signature: dict[str, Any]) -> list[Any]:
     return values
 
 
-def differing(
-    paths: dict[str, Path], signature: dict[str, Any], values: list[Any]
-) -> dict[str, float]:
+def differing(paths: dict[str, Path], signature: dict[str, Any]) -> dict[str, float]:
     """For each graph, the share of output elements whose bits are not those of the frozen graph's.
 
-    With one thread and Grappler off, so that what differs comes from the graphs alone.
+    With one thread and Grappler off, so that what differs comes from the graphs alone; before a last
+    Softmax, which in an untrained network rounds every difference away.
     """
+    values = seeded(signature)
     answers = {
-        name: Side(path, signature, optimised=False, threads=1)(values)
+        name: Side(path, signature, optimised=False, threads=1, before_softmax=True)(values)
         for name, path in paths.items()
     }
     return {name: _differing(answers["frozen"], found) for name, found in answers.items()}
@@ -199,7 +217,7 @@ def measure(paths: dict[str, Path], frozen: Path, rounds: int) -> list[Row]:
         for side in sides.values():
             side(values)
     reference = answers["frozen", False]
-    shares = differing(paths, signature, values)
+    shares = differing(paths, signature)
     for name, path in paths.items():
         side = sides[name, False]
         found = answers[name, False]
@@ -220,18 +238,27 @@ def measure(paths: dict[str, Path], frozen: Path, rounds: int) -> list[Row]:
 # ---------------------------------------------------------------- the table
 
 
-def one_model(name: str, folder: Path, rounds: int, batch_norms: bool) -> list[Row]:
+def make_graphs(name: str, folder: Path, paths: dict[str, Path]) -> float:
+    """Builds the graphs of a model; seconds that the fold took."""
     model = Path(name)
     if name in NAMES:
         model = folder / "model"
         child("bench.fold_models", name, str(model))
-    paths = {kind: folder / f"{kind}.pb" for kind in ("frozen", "grappler", "folded")}
     freeze(model, paths["frozen"])
-    seconds = freeze(model, paths["folded"], ("fold", {}))
-    if batch_norms:
-        paths["batch norms"] = folder / "batch_norms.pb"
+    if "batch norms" in paths:
         freeze(model, paths["batch norms"], ("fold", {"batch_norms": True}))
     child("bench.fold_floor", "--grappler", str(paths["frozen"]), str(paths["grappler"]))
+    seconds = freeze(model, paths["folded"], ("fold", {}))
+    if name in NAMES:
+        shutil.rmtree(model)
+    return seconds
+
+
+def one_model(name: str, folder: Path, rounds: int, batch_norms: bool) -> list[Row]:
+    kinds = ("frozen", "grappler", "folded", *(("batch norms",) if batch_norms else ()))
+    paths = {kind: folder / f"{kind.replace(' ', '_')}.pb" for kind in kinds}
+    there = all(path.exists() for path in paths.values())
+    seconds = None if there else make_graphs(name, folder, paths)
     rows_file = folder / "rows.json"
     child(
         "bench.fold_floor",
@@ -241,7 +268,7 @@ def one_model(name: str, folder: Path, rounds: int, batch_norms: bool) -> list[R
     rows: list[Row] = json.loads(rows_file.read_text())
     for row in rows:
         row["model"] = name
-        if row["graph"] == "folded":
+        if row["graph"] == "folded" and seconds is not None:
             row["fold_seconds"] = round(seconds, 2)
     return rows
 
@@ -270,6 +297,18 @@ def print_rows(rows: list[Row]) -> None:
         print(f"{Path(row['model']).name:24.24} {row['graph']:12}{figures}", flush=True)
 
 
+@contextlib.contextmanager
+def work_folder(options: argparse.Namespace, name: str) -> Iterator[Path]:
+    """Where the graphs of a model are: a folder that stays, or one that does not."""
+    if options.keep:
+        folder: Path = options.keep / name.replace("/", "_")
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="fold-", dir=options.folder) as made:
+        yield Path(made)
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--grappler"]:
         grappler(Path(sys.argv[2]), Path(sys.argv[3]))
@@ -284,6 +323,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30, help="calls of each graph; 0: only count")
     parser.add_argument("--batch-norms", action="store_true", help="a row with batch norms folded")
     parser.add_argument("--folder", type=Path, help="where models are built; removed afterwards")
+    parser.add_argument(
+        "--keep", type=Path, help="where graphs stay, and are found the next time, to measure again"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
     print(
@@ -292,8 +334,8 @@ def main() -> None:
     )
     rows: list[Row] = []
     for name in options.models:
-        with tempfile.TemporaryDirectory(prefix="fold-", dir=options.folder) as folder:
-            found = one_model(name, Path(folder), options.rounds, options.batch_norms)
+        with work_folder(options, name) as folder:
+            found = one_model(name, folder, options.rounds, options.batch_norms)
         print_rows(found)
         rows += found
     if options.json:

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.fold_floor import Row, differing, freeze, grappler, seeded, signatures
+from bench.fold_floor import Row, differing, freeze, grappler, signatures
 from freezeflow.errors import FreezeflowError
 
 GRAPHS = ("frozen", "grappler", "folded")
@@ -38,7 +38,7 @@ def one_model(model: Path, folder: Path) -> list[Row]:
         rows.append({"graph": name, "nodes": nodes, "bytes": paths[name].stat().st_size})
     signature = next(iter(signatures(paths["frozen"]).values()))
     try:
-        found = differing(paths, signature, seeded(signature))
+        found = differing(paths, signature)
     except (tf.errors.OpError, TypeError, ValueError):
         return rows  # what cannot be called with seeded numbers is counted all the same
     for row in rows:
