@@ -109,9 +109,9 @@ class Body:
     def forward(self, node: Node, sources: Sequence[str]) -> bool:
         """Takes out a node whose outputs are these tensors; False where it has to stay.
 
-        It stays where its name is known outside, where it asks for a device, where it waits for
-        something, where it reads a reference, and where something waits for it and that could not as
-        well wait for its sources.
+        It stays where its name is known outside, where it asks for another device than its sources,
+        where it waits for something, where it reads a reference, and where something waits for it and
+        that could not as well wait for its sources.
         """
         if not self._may_go(node, sources):
             return False
@@ -164,7 +164,7 @@ class Body:
         return name
 
     def _may_go(self, node: Node, sources: Sequence[str]) -> bool:
-        if node.name in self.known or node.device:
+        if node.name in self.known or not all(self._is_placed(node, t) for t in sources):
             return False
         if any(tensor.startswith("^") for tensor in node.inputs):
             return False
@@ -173,6 +173,11 @@ class Body:
         if node.name in self.awaited:
             return all(map(self.can_be_awaited, sources))
         return True
+
+    def _is_placed(self, node: Node, tensor: str) -> bool:
+        """Whether a tensor is where a node asks to run, if it asks."""
+        source = self.source(tensor)
+        return not node.device or (source is not None and source.device == node.device)
 
     def _is_reference(self, tensor: str) -> bool:
         """Whether a tensor may be a reference to a TF1 variable: reading one takes a copy in time."""

@@ -103,6 +103,15 @@ def test_an_identity_that_does_something_stays(kept):
     assert "a" in nodes
 
 
+def test_an_identity_on_the_device_of_its_source_goes():
+    device = {"device": "/device:CPU:0"}
+    nodes = simplified(
+        placeholder("x"), unary("a", "Neg", "x", **device), unary("b", "Identity", "a", **device),
+        unary("y", "Relu", "b"),
+    )  # fmt: skip
+    assert "b" not in nodes
+
+
 def test_a_reader_of_a_reference_stays():
     nodes = simplified(
         node("v", "VariableV2", dtype=FLOAT, shape=attrs.of_shape(())),
