@@ -37,7 +37,8 @@ def clean(
         FreezeflowError: Something cannot be deleted.
     """
     if roots is not None:
-        keys = {task.key for task in look_up(roots, store, None) if task.action is not None}
+        # Also of steps that failed: what they left to explain themselves stays, too.
+        keys = {task.key for task in look_up(roots, store, None)}
         rules = dataclasses.replace(rules, keep={*keys, *(rules.keep or ())})
     plans = plans_of_no_recipe(store.folder / "plans")
     collected = gc(store, rules, tensors_of=tensor_digests, dry_run=dry_run)

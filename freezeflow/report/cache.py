@@ -94,22 +94,25 @@ def render_cleaned(cleaned: Cleaned, *, dry_run: bool) -> str:
     parts = [count(len(gone.actions), "result"), count(len(gone.blobs), "blob")]
     if gone.logs:
         parts.append(count(len(gone.logs), "log"))
+    if gone.failures:
+        parts.append(count(len(gone.failures), "failed step's evidence", "failed steps' evidence"))
     if cleaned.plans:
         parts.append(count(len(cleaned.plans), "kept plan"))
     verb = "would go" if dry_run else "deleted"
     what = f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"{what} {verb}, {size(gone.blob_bytes)}"
+    return f"{what} {verb}, {size(gone.nbytes)}"
 
 
 def cleaned_to_json(cleaned: Cleaned, *, dry_run: bool) -> Json:
-    """``freezeflow.gc/1``: how much of each; bytes are those of the blobs."""
+    """``freezeflow.gc/1``: how much of each; bytes are those of blobs and of what failed steps left."""
     gone = cleaned.collected
     return {
         "format": "freezeflow.gc/1",
         "dry_run": dry_run,
         "actions": len(gone.actions),
         "blobs": len(gone.blobs),
-        "bytes": gone.blob_bytes,
+        "bytes": gone.nbytes,
         "logs": len(gone.logs),
+        "failures": len(gone.failures),
         "plans": len(cleaned.plans),
     }

@@ -40,11 +40,13 @@ class Rules:
     """What goes. Without any rule only what nothing needs.
 
     Args:
-        keep: Keys of actions that stay whatever the other rules say; if there are no others, all other
-            actions go. None for no such.
-        everything: All actions go.
-        max_age_days: Actions not used for so long go, and logs and reports of bugs as old.
-        max_bytes: While the blobs have more bytes, the action that was not used for longest goes.
+        keep: Keys of steps whose actions, and what they left when they failed, stay whatever the other
+            rules say; if there are no others, all others go. None for no such.
+        everything: All actions go, and all that failed steps left.
+        max_age_days: Actions not used for so long go; so does what failed steps left, and logs and reports
+            of bugs, as old.
+        max_bytes: While the blobs and what failed steps left have more bytes, the oldest of the latter
+            goes, then the action that was not used for longest.
     """
 
     keep: Collection[Digest] | None = None
@@ -67,16 +69,18 @@ class Collected:
         actions: Keys of actions.
         blobs: Blobs, with their bytes.
         logs: Logs of failed steps and reports of bugs.
+        failures: Folders that failed steps left to explain themselves, with their bytes.
     """
 
     actions: frozenset[Digest]
     blobs: Mapping[Digest, int]
     logs: frozenset[Path]
+    failures: Mapping[Path, int]
 
     @property
-    def blob_bytes(self) -> int:
-        """How much space the blobs take."""
-        return sum(self.blobs.values())
+    def nbytes(self) -> int:
+        """How much space the blobs and the folders take."""
+        return sum(self.blobs.values()) + sum(self.failures.values())
 
 
 def gc(
@@ -100,8 +104,11 @@ def gc(
     """
     with store.alone() as running:
         sizes = blob_sizes(store)
+        failures = _old_failures(store, sizes, rules, running.oldest_ns)
+        kept_bytes = sum(failure.nbytes for failure in store.failures.all())
+        kept_bytes -= sum(failures.values())
         with store.index.transaction():
-            stay, go = _sort_out(store, sizes, rules, running.oldest_ns)
+            stay, go = _sort_out(store, sizes, rules, running.oldest_ns, kept_bytes)
             if not dry_run:
                 # With those that only the index still knows.
                 store.actions.forget({*go, *store.actions.last_used()} - set(stay))
@@ -112,15 +119,51 @@ def gc(
             store.tensors.forget_gone()
             for path in logs:
                 path.unlink(missing_ok=True)
+            for path in failures:
+                store.failures.forget(path.name)
         return Collected(
             actions=frozenset(go),
             blobs={digest: sizes[digest] for digest in gone},
             logs=frozenset(logs),
+            failures=failures,
         )
 
 
-def _sort_out(
+def _old_failures(
     store: Store, sizes: Mapping[Digest, int], rules: Rules, oldest_run_ns: int | None
+) -> dict[Path, int]:
+    """What failed steps left and goes: by the rules, and where the recipe is gone."""
+    now = time.time_ns()
+    kept = {key.hex for key in rules.keep or ()}
+    found = store.failures.all()
+    may_go = [
+        failure
+        for failure in found
+        if failure.key not in kept
+        and (oldest_run_ns is None or failure.modified_ns < oldest_run_ns)
+    ]
+    gone = {
+        failure.path: failure.nbytes
+        for failure in may_go
+        if rules.all_others
+        or _is_old(failure.modified_ns, now, rules)
+        or not os.path.exists(failure.recipe)
+    }
+    if rules.max_bytes is not None:
+        total = sum(sizes.values()) + sum(f.nbytes for f in found if f.path not in gone)
+        for failure in may_go:
+            if total > rules.max_bytes and failure.path not in gone:
+                gone[failure.path] = failure.nbytes
+                total -= failure.nbytes
+    return gone
+
+
+def _sort_out(
+    store: Store,
+    sizes: Mapping[Digest, int],
+    rules: Rules,
+    oldest_run_ns: int | None,
+    other_bytes: int,
 ) -> tuple[dict[Digest, Outputs], list[Digest]]:
     """Outputs of the actions that stay, and the keys of those that go."""
     now = time.time_ns()
@@ -141,7 +184,8 @@ def _sort_out(
     for key in go:
         del stay[key]
     if rules.max_bytes is not None:
-        go += _shrink(stay, [key for key in may_go if key in stay], sizes, rules.max_bytes)
+        room = max(rules.max_bytes - other_bytes, 0)
+        go += _shrink(stay, [key for key in may_go if key in stay], sizes, room)
     return stay, go
 
 

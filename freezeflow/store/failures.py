@@ -5,12 +5,32 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 from pathlib import Path
+from typing import NamedTuple
 
 from freezeflow.store.files import remove_tree, write_atomically, writing_failed
 from freezeflow.values import Digest
 
 _ABOUT = "step.json"
+
+
+class Failure(NamedTuple):
+    """What a failed step left.
+
+    Args:
+        path: The folder.
+        recipe: The recipe file.
+        key: The key of the step.
+        nbytes: What its files take.
+        modified_ns: When it was left.
+    """
+
+    path: Path
+    recipe: str
+    key: str
+    nbytes: int
+    modified_ns: int
 
 
 class Failures:
@@ -54,6 +74,20 @@ class Failures:
             if json.loads((path / _ABOUT).read_text())["key"] == key.hex:
                 return path
         return None
+
+    def all(self) -> list[Failure]:
+        """All that is there, the oldest first; a folder that does not say what it is counts, too."""
+        found = []
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            about: dict[str, str] = {}
+            with contextlib.suppress(OSError, ValueError):
+                about = json.loads((path / _ABOUT).read_text())
+            with contextlib.suppress(OSError):  # a run has just replaced it
+                files = [each.lstat() for each in path.rglob("*")]
+                nbytes = sum(status.st_size for status in files if stat.S_ISREG(status.st_mode))
+                recipe, key = about.get("recipe", ""), about.get("key", "")
+                found.append(Failure(path, recipe, key, nbytes, path.stat().st_mtime_ns))
+        return sorted(found, key=lambda failure: (failure.modified_ns, failure.path))
 
     def forget(self, name: str) -> None:
         """Removes the evidence of a step, if there is some."""

@@ -61,7 +61,7 @@ def left(store: Store) -> set[str]:
 
 def test_without_a_rule_only_loose_blobs_go(store: Store) -> None:
     loose = store.blobs.put(b"nobody needs me")
-    expected = Collected(actions=frozenset(), blobs={loose: 15}, logs=frozenset())
+    expected = Collected(actions=frozenset(), blobs={loose: 15}, logs=frozenset(), failures={})
     assert collect(store, dry_run=True) == expected
     assert store.blobs.path(loose).exists()
     assert collect(store) == expected
@@ -80,9 +80,9 @@ def test_each_rule(store: Store, rule: str) -> None:
     }
     before = upkeep.info(store).blob_bytes
     gone = collect(store, **rules[rule])
-    assert (len(gone.actions), len(gone.blobs), gone.blob_bytes) == (1, 2, len("graph arecord a"))
+    assert (len(gone.actions), len(gone.blobs), gone.nbytes) == (1, 2, len("graph arecord a"))
     assert left(store) == {"b", "c"}
-    assert upkeep.info(store).blob_bytes == before - gone.blob_bytes
+    assert upkeep.info(store).blob_bytes == before - gone.nbytes
     assert upkeep.verify(store) == []
 
 
@@ -248,3 +248,47 @@ def test_a_killed_run_holds_up_nobody(store: Store) -> None:
     assert len(list((store.folder / "running").iterdir())) == 2
     assert len(collect(store, everything=True).actions) == 3
     assert list((store.folder / "running").iterdir()) == []
+
+
+# ---------------------------------------------------------------- what failed steps left
+
+
+def leave_failure(store: Store, name: str, recipe: Path, digest: Digest, days: float = 0) -> Path:
+    evidence = store.folder / f"evidence-{name}"
+    evidence.mkdir()
+    (evidence / "inputs.tfrecord").write_bytes(bytes(1000))
+    path = store.failures.keep(name, evidence, recipe=str(recipe), step="validate", key=digest)
+    then = time.time_ns() - int(days * DAY_NS)
+    os.utime(path, ns=(then, then))
+    return path
+
+
+def test_what_failed_steps_left_goes_by_the_rules(store: Store, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.touch()
+    young, old = Digest.of(b"young"), Digest.of(b"old")
+    paths = {
+        "young": leave_failure(store, "young", recipe, young),
+        "old": leave_failure(store, "old", recipe, old, days=10),
+        "orphan": leave_failure(store, "orphan", tmp_path / "gone.yaml", Digest.of(b"orphan")),
+    }
+
+    def going(**rules: Any) -> set[str]:
+        """What a dry run says would go; it deletes nothing."""
+        said = collect(store, dry_run=True, **rules)
+        assert all(path.is_dir() for path in paths.values())
+        assert said.nbytes >= 1000 * len(said.failures)
+        return {path.name for path in said.failures}
+
+    assert going() == {"orphan"}
+    assert going(max_age_days=5) == {"old", "orphan"}
+    assert going(everything=True) == {"young", "old", "orphan"}
+    assert going(keep={young}) == {"old", "orphan"}
+    assert going(keep={old}, max_age_days=5) == {"orphan"}
+    blobs = sum(upkeep.blob_sizes(store).values())
+    assert going(max_bytes=blobs + 1500) == {"old", "orphan"}
+    assert left(store) == set(NAMES)
+    assert collect(store, dry_run=True, max_bytes=blobs + 1500).actions == frozenset()
+    done = collect(store, max_age_days=5)
+    assert {path.name for path in done.failures} == {"old", "orphan"}
+    assert [path.name for path in store.failures.folder.iterdir()] == ["young"]
