@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import stat
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,9 +35,9 @@ from freezeflow.store.hashing import (
     check_whole,
     disjoint,
     hash_location,
-    reading_failed,
     scan,
 )
+from freezeflow.store.stand_ins import unreadable
 from freezeflow.values import Digest, DType, Location, TensorRef
 
 # Longer strings have their length in eight bytes, where lengths are summed up.
@@ -115,7 +116,7 @@ def open_shard(path: Path, needed: Mapping[Stored, str]) -> Iterator[Shard]:
         needed: What will be read of it, and the key that needs it.
 
     Raises:
-        ModelRefused: It is missing, or too short.
+        ModelRefused: It is missing, cannot be read, or is too short.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -126,9 +127,11 @@ def open_shard(path: Path, needed: Mapping[Stored, str]) -> Iterator[Shard]:
             hint="A checkpoint is its .index and all its .data files; copy them together.",
         ) from None
     except OSError as error:
-        raise reading_failed(error, path) from error
+        raise unreadable(error, path) from None
     try:
         status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise damaged("this is no regular file", path)
         for stored, key in needed.items():
             if stored.length < 0 or stored.offset + stored.length > status.st_size:
                 raise damaged(

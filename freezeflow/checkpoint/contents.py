@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from freezeflow.checkpoint.coding import Malformed
 from freezeflow.checkpoint.slices import Box, parse_spec, whole
 from freezeflow.errors import ModelRefused
+from freezeflow.store.stand_ins import stand_in
 from freezeflow.values import DType, TensorRef
 
 # A value of more bytes stays out of line, as a reference to where its bytes lie.
@@ -172,8 +173,8 @@ def no_such_key(key: str, known: Iterable[str], where: Path) -> ModelRefused:
 
 
 def damaged(message: str, where: Path) -> ModelRefused:
-    """The refusal of a file that contradicts itself."""
-    return ModelRefused(
+    """The refusal of a file that contradicts itself, or is another one altogether."""
+    return stand_in(where) or ModelRefused(
         message,
         where=str(where),
         hint="The file is damaged or incomplete; copy or write the checkpoint again.",

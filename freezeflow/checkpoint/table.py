@@ -21,7 +21,7 @@ import crc32c
 
 from freezeflow.checkpoint.coding import Malformed, masked, read_varint
 from freezeflow.checkpoint.contents import damaged
-from freezeflow.store.hashing import reading_failed
+from freezeflow.store.stand_ins import unreadable
 
 _FOOTER_BYTES = 48
 _MAGIC = 0xDB4775248B80FB57
@@ -57,8 +57,7 @@ class Table:
         largest_block: Bytes of the largest block that is accepted, after decompression.
 
     Raises:
-        ModelRefused: It is no table, or a block is damaged.
-        FreezeflowError: The file cannot be read.
+        ModelRefused: It cannot be read, is no table, or a block is damaged.
     """
 
     def __init__(self, path: Path, *, largest_block: int = _LARGEST_BLOCK) -> None:
@@ -67,7 +66,7 @@ class Table:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise reading_failed(error, path) from error
+            raise unreadable(error, path) from None
         try:
             self._size = os.fstat(self._descriptor).st_size
             self._ends, self._handles = self._read_index()
@@ -156,7 +155,7 @@ class Table:
         try:
             data = os.pread(self._descriptor, length, offset)
         except OSError as error:
-            raise reading_failed(error, self._path) from error
+            raise unreadable(error, self._path) from None
         if len(data) < length:
             raise damaged("the file is cut short", self._path)
         return data

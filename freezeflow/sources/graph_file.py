@@ -19,6 +19,7 @@ from freezeflow.graph.read import GraphReader
 from freezeflow.messages import message_class, raw_class
 from freezeflow.store.background import PendingDigest, present
 from freezeflow.store.hashing import hash_file, hash_ranges
+from freezeflow.store.stand_ins import stand_in
 from freezeflow.values import Digest, DType, Location, TensorRef
 
 _DAMAGED = "The file is damaged or cut short; copy or write it again."
@@ -58,7 +59,8 @@ def parse_file(path: Path, kind: str) -> ParsedFile:
     except OSError as error:
         raise ModelRefused(f"cannot be read: {error.strerror}", where=str(path)) from None
     except (wire.Truncated, DecodeError, text_format.ParseError, UnicodeDecodeError, ValueError):
-        raise ModelRefused(f"this is no {kind}", where=str(path), hint=_DAMAGED) from None
+        found = stand_in(path)
+        raise found or ModelRefused(f"this is no {kind}", where=str(path), hint=_DAMAGED) from None
 
 
 def _parse_binary(path: Path, kind: str) -> ParsedFile:

@@ -31,7 +31,8 @@ from freezeflow.sources.graph_file import ParsedFile, tensor_of_file
 from freezeflow.sources.object_graph import captured_variables
 from freezeflow.sources.other_weights import averaged_keys, matching_keys
 from freezeflow.sources.signatures import INIT_SIGNATURE, ends_of, signatures_of
-from freezeflow.values import DType, ModelSource
+from freezeflow.store.stand_ins import pointer, unreadable
+from freezeflow.values import DType, ModelSource, TensorRef
 
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _TABLE_INITIALIZERS = "table_initializer"
@@ -229,6 +230,24 @@ def _check_dtype(handle: Node, saved: SavedTensor, dtype: DType, prefix: Path) -
         )
 
 
+def _lies_in(path: Path, folder: Path) -> bool:
+    try:
+        return folder.resolve() in path.resolve().parents
+    except (OSError, RuntimeError):  # a loop of links
+        return False
+
+
+def _content(path: Path) -> TensorRef:
+    refused = pointer(path)
+    if refused is not None:
+        raise refused
+    try:
+        with open(path, "rb"):
+            return tensor_of_file(path)
+    except OSError as error:
+        raise unreadable(error, path) from None
+
+
 def _asset_definitions(meta_graph: Any) -> list[Any]:
     """TF2 lists the assets in the meta graph, TF1 in a collection."""
     definitions = list(meta_graph.asset_file_def)
@@ -253,11 +272,11 @@ def read_assets(meta_graph: Any, graph: Graph, folder: Path) -> tuple[Asset, ...
         if tensor not in graph.nodes:
             continue
         path = folder / definition.filename
-        if folder.resolve() not in path.resolve().parents or not path.is_file():
+        if not _lies_in(path, folder) or not path.is_file():
             raise ModelRefused(
                 f"asset {definition.filename!r} is missing",
                 where=str(folder),
                 hint="Copy the whole SavedModel folder.",
             )
-        found.append(Asset(name=definition.filename, tensor=tensor, content=tensor_of_file(path)))
+        found.append(Asset(name=definition.filename, tensor=tensor, content=_content(path)))
     return tuple(sorted(found, key=lambda asset: (asset.name, asset.tensor)))

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from freezeflow.errors import ModelRefused
+from freezeflow.store.stand_ins import stand_in
 
 _MISSING = re.compile(r"(Could not locate|Unknown) [^.\n]{0,80}'[^'\n]{1,100}'")
 
@@ -72,6 +73,9 @@ def _resources(model: Any) -> list[Any]:
 
 def _check_file(path: Path) -> None:
     """Tells damaged files and files without an architecture from those that Keras can load."""
+    refused = stand_in(path)
+    if refused is not None:
+        raise refused
     if path.suffix == ".keras":
         if not zipfile.is_zipfile(path):
             raise ModelRefused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from freezeflow.graph.verify import check
 from freezeflow.graph.write import graph_def_bytes
 from freezeflow.stages import freeze, load, strip
 from freezeflow.stages.stage import StageInput
+
+_NOBODY = 65534
 
 STAGES = (
     (load.STAGE, load.Params()),
@@ -73,3 +76,20 @@ def damaged(data, rng):
         end = min(len(data), place + rng.randrange(1, 64))
         data[place:end] = bytes(end - place)
     return bytes(data)
+
+
+def closed_to_us(path):
+    """Takes away the right to read a file; gives back what undoes it.
+
+    Root may read everything, so it steps down meanwhile.
+    """
+    mode, user = path.stat().st_mode, os.geteuid()
+    path.chmod(0)
+    if user == 0:
+        os.seteuid(_NOBODY)
+
+    def undo():
+        os.seteuid(user)
+        path.chmod(mode)
+
+    return undo
