@@ -18,6 +18,9 @@ from freezeflow.graph import attrs as attr_values
 from freezeflow.graph.ops import ArgDef, OpDef, arg_types, standard_op
 from freezeflow.values import DType, TensorRef
 
+# Up to this producer version a scalar `shape` attribute meant that nothing is known.
+SCALAR_MEANS_UNKNOWN = 23
+
 
 class Node(NamedTuple):
     """One node.

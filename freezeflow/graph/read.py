@@ -26,6 +26,7 @@ from freezeflow.graph.graph import (
     join,
     node_of,
 )
+from freezeflow.graph.targets import newest_version
 from freezeflow.messages import raw_class
 from freezeflow.values import Digest, DType, Location, TensorRef
 
@@ -91,6 +92,13 @@ class GraphReader:
         nodes = self.nodes if roots is None else self._reached(roots)
         functions = self._reached_functions(nodes.values())
         versions = self._message.versions
+        if versions.min_consumer and versions.min_consumer > newest_version():
+            raise ModelRefused(
+                f"the graph asks for readers of version {versions.min_consumer} or later; the newest"
+                f" TensorFlow that is known here is of version {newest_version()}",
+                where=self._where,
+                hint="Look for a newer freezeflow, or write the model with an older TensorFlow.",
+            )
         return Graph(
             nodes=nodes,
             functions=functions,

@@ -27,6 +27,11 @@ def releases() -> tuple[str, ...]:
     return tuple(_history()["releases"])
 
 
+def newest_version() -> int:
+    """The GraphDef version of the newest release that is known here."""
+    return max(map(int, _history()["releases"].values()))
+
+
 def for_release(model: Model, release: str) -> Model:
     """The model as an older release reads it.
 

@@ -20,7 +20,7 @@ from freezeflow.graph import attrs, walk
 from freezeflow.graph.anonymous_tables import with_shared_tables
 from freezeflow.graph.constants import const
 from freezeflow.graph.cut import cut_at_inputs
-from freezeflow.graph.graph import Graph, Node, node_of
+from freezeflow.graph.graph import SCALAR_MEANS_UNKNOWN, Graph, Node, node_of
 from freezeflow.graph.model import Asset, Model
 from freezeflow.graph.restore import SavedTensor, follow_restore
 from freezeflow.graph.variables import HANDLES
@@ -32,7 +32,7 @@ from freezeflow.sources.object_graph import captured_variables
 from freezeflow.sources.other_weights import averaged_keys, matching_keys
 from freezeflow.sources.signatures import INIT_SIGNATURE, ends_of, signatures_of
 from freezeflow.store.stand_ins import pointer, unreadable
-from freezeflow.values import DType, ModelSource, TensorRef
+from freezeflow.values import ModelSource, Shape, TensorRef
 
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _TABLE_INITIALIZERS = "table_initializer"
@@ -107,7 +107,8 @@ def with_values(
         context: Takes values that have to be put together.
 
     Raises:
-        ModelRefused: The graph is not valid; a value is missing, damaged or of another dtype.
+        ModelRefused: The graph is not valid; a value is missing, damaged, or of another
+            dtype or shape.
     """
     # What follows takes a graph at its word.
     check(Model(graph=whole, signatures=model.signatures, init=model.init), stage="load")
@@ -182,14 +183,14 @@ def fill(model: Model, saved: Saved, context: Context) -> Model:
         context: Takes values that have to be put together.
 
     Raises:
-        ModelRefused: A value is missing, damaged or of another dtype.
+        ModelRefused: A value is missing, damaged, or of another dtype or shape.
     """
     in_tables = [tensor for pair in saved.tables.values() for tensor in pair]
     wanted = [Request(*tensor) for tensor in (*saved.variables.values(), *in_tables)]
     values = saved.checkpoint.fetch(wanted, context.put_tensor)
     variables = {}
     for (handle, tensor), value in zip(saved.variables.items(), values, strict=False):
-        _check_dtype(model.graph.nodes[handle], tensor, value.dtype, saved.prefix)
+        _check_fits(model.graph, model.graph.nodes[handle], tensor, value, saved.prefix)
         variables[handle] = const(handle, value.dtype, value.shape, value.content)
     filled = dataclasses.replace(model, variables=variables)
     contents = iter(values[len(saved.variables) :])
@@ -219,15 +220,34 @@ def _with_table(model: Model, table: str, keys: Value, values: Value) -> Model:
     return dataclasses.replace(model, graph=graph, init=(*model.init, node.name))
 
 
-def _check_dtype(handle: Node, saved: SavedTensor, dtype: DType, prefix: Path) -> None:
-    expected = attrs.to_type(handle.attrs["dtype"])
-    if dtype is not expected:
-        raise ModelRefused(
-            f"variable {handle.name!r} is {expected.tf_name}, the checkpoint holds {dtype.tf_name}"
-            f" under {saved.key!r}",
-            where=str(prefix),
-            hint="Graph and checkpoint do not belong together.",
-        )
+def _check_fits(graph: Graph, handle: Node, saved: SavedTensor, value: Value, prefix: Path) -> None:
+    """Refuses a value of another dtype or shape than its variable declares."""
+    dtype, shape = attrs.to_type(handle.attrs["dtype"]), _declared_shape(graph, handle)
+    if value.dtype is dtype and _agree(shape, value.shape):
+        return
+    raise ModelRefused(
+        f"variable {handle.name!r} is {dtype.tf_name}{_text(shape)},"
+        f" the checkpoint holds {value.dtype.tf_name}{_text(value.shape)} under {saved.key!r}",
+        where=str(prefix),
+        hint="Graph and checkpoint do not belong together.",
+    )
+
+
+def _declared_shape(graph: Graph, handle: Node) -> Shape:
+    shape = attrs.to_shape(handle.attrs["shape"]) if "shape" in handle.attrs else None
+    scalar_may_be_any = handle.op == "Variable" or graph.producer <= SCALAR_MEANS_UNKNOWN
+    return None if shape == () and scalar_may_be_any else shape
+
+
+def _agree(declared: Shape, stored: tuple[int, ...]) -> bool:
+    return declared is None or (
+        len(declared) == len(stored)
+        and all(d in (None, s) for d, s in zip(declared, stored, strict=True))
+    )
+
+
+def _text(shape: Shape) -> str:
+    return "" if shape is None else str([*shape]).replace("None", "?")
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from freezeflow.graph import attrs
-from freezeflow.graph.graph import Node, data_inputs
+from freezeflow.graph.graph import SCALAR_MEANS_UNKNOWN, Node, data_inputs
 from freezeflow.graph.shape_rules.known import (
     Known,
     Rule,
     as_input,
 )
 from freezeflow.graph.shapes import Dim, Dims, named
-
-# Up to this producer version a scalar `shape` attribute meant that nothing is known.
-_SCALAR_MEANS_UNKNOWN = 23
 
 
 def _constant(known: Known, node: Node) -> Sequence[Dims]:
@@ -28,7 +25,7 @@ def _constant(known: Known, node: Node) -> Sequence[Dims]:
 
 def _placeholder(known: Known, node: Node) -> Sequence[Dims]:
     shape = attrs.to_shape(node.attrs["shape"]) if "shape" in node.attrs else None
-    if shape == () and known.body.graph.producer <= _SCALAR_MEANS_UNKNOWN:
+    if shape == () and known.body.graph.producer <= SCALAR_MEANS_UNKNOWN:
         return (None,)
     return (named(node.name, shape),)
 
