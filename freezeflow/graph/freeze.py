@@ -28,6 +28,7 @@ from freezeflow.graph.graph import ControlResult, Function, Graph, Node, node_of
 from freezeflow.graph.handles import READS, Handle
 from freezeflow.graph.initial import initial_values
 from freezeflow.graph.model import Model
+from freezeflow.graph.shared_names import identity
 from freezeflow.graph.specialise import Specialiser
 from freezeflow.graph.variables import HANDLES, IGNORED, PYTHON_CALLS, RESOURCE_HANDLE, WRITES
 from freezeflow.values import DType
@@ -224,7 +225,7 @@ class _Freezer(Specialiser):
 
         In a function's body a node's name says nothing: what it shares with the main graph does.
         """
-        shared = self._names.get(_identity(node), ())
+        shared = self._names.get(identity(node), ())
         if self._is_main(node):
             mine = self._values.get(node.name)
             same = [name for name in shared if _same_value(mine, self._values.get(name))]
@@ -234,10 +235,16 @@ class _Freezer(Specialiser):
     def kept_values(self, nodes: Mapping[str, Node]) -> dict[str, Node]:
         """The value of each handle of a variable that stays, by the handle's name.
 
+        A body's handle, inlined, that shares a variable of the main graph by name has no value beside.
+
         Raises:
             ModelRefused: One has none, and its shape is not known.
         """
-        handles = [node for node in nodes.values() if node.op in HANDLES]
+        handles = [
+            node
+            for node in nodes.values()
+            if node.op in HANDLES and (node.name in self._values or node.name == self._name(node))
+        ]
         return {node.name: self._values.get(node.name) or _zeros(node) for node in handles}
 
     def body_of(
@@ -282,19 +289,12 @@ def _is_on_variables(op: str) -> bool:
     return op in HANDLES or op in READS or op in IGNORED or bool(WRITES.match(op))
 
 
-def _identity(node: Node) -> tuple[bytes, bytes]:
-    """What makes two handle nodes the same variable: container, and shared name or else own name."""
-    shared = attrs.to_bytes(node.attrs["shared_name"]) if "shared_name" in node.attrs else b""
-    container = attrs.to_bytes(node.attrs["container"]) if "container" in node.attrs else b""
-    return container, shared or node.name.encode()
-
-
 def _names_by_identity(model: Model) -> dict[tuple[bytes, bytes], list[str]]:
     """The handles of the main graph that are one variable by their names, those with a value first."""
     names: dict[tuple[bytes, bytes], list[str]] = {}
     for name, node in sorted(model.graph.nodes.items()):
         if node.op in HANDLES:
-            names.setdefault(_identity(node), []).append(name)
+            names.setdefault(identity(node), []).append(name)
     return {
         key: sorted(same, key=lambda n: n not in model.variables) for key, same in names.items()
     }

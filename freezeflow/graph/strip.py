@@ -32,6 +32,7 @@ from freezeflow.graph.model import Model
 from freezeflow.graph.node_types import NodeTypes
 from freezeflow.graph.rewrites.body import Body
 from freezeflow.graph.rewrites.passing import passes_on
+from freezeflow.graph.shared_names import sharing_names
 from freezeflow.graph.walk import prune, reached_nodes, without_unused
 
 # Debugging ops that hand their first input on unchanged, and the attribute with its dtype.
@@ -71,6 +72,8 @@ def strip(model: Model, *, remove: Collection[str] = (), drop_identities: bool =
         drop_identities: Take out Identity nodes where that is exactly the same.
     """
     ends = ends_of(model)
+    if model.variables:
+        ends |= sharing_names(model.graph, ends) & model.variables.keys()
     outputs = [s.tensor for sig in model.signatures.values() for s in sig.outputs.values()]
     graph = _pruned(model.graph, ends, outputs)
     removed: Counter[str] = Counter()

@@ -23,6 +23,7 @@ from freezeflow.graph.cut import cut_at_inputs
 from freezeflow.graph.graph import SCALAR_MEANS_UNKNOWN, Graph, Node, node_of
 from freezeflow.graph.model import Asset, Model
 from freezeflow.graph.restore import SavedTensor, follow_restore
+from freezeflow.graph.shared_names import sharing_names
 from freezeflow.graph.variables import HANDLES
 from freezeflow.graph.verify import check
 from freezeflow.messages import message_class
@@ -69,7 +70,8 @@ def read_model(
     whole = with_shared_tables(reader.graph([*roots, *fills]), fills)
     whole, signatures = cut_at_inputs(whole, signatures)
     whole = with_defaults(whole, meta_graph, signatures)
-    graph = walk.prune(whole, [*map(node_of, ends_of(signatures)), *init])
+    ends = [*map(node_of, ends_of(signatures)), *init]
+    graph = walk.prune(whole, [*ends, *sharing_names(whole, ends)])
     model = Model(
         graph=graph,
         signatures=signatures,
