@@ -176,12 +176,14 @@ _SPARSE_AND_RAGGED = """
     SparseToSparseSetOperation
 """
 _TEXT_AND_EXAMPLES = """
-    AsString DecodeBase64 DecodeCSV DecodeCompressed DecodeJSONExample DecodePaddedRaw DecodeRaw EncodeBase64
-    Fingerprint ParseExample ParseExampleV2 ParseSequenceExample ParseSequenceExampleV2 ParseSingleExample
-    ParseSingleSequenceExample ParseTensor ReduceJoin RegexFullMatch RegexReplace SerializeTensor
-    StaticRegexFullMatch StaticRegexReplace StringFormat StringNGrams StringSplit StringSplitV2
-    StringToHashBucket StringToHashBucketStrong StringToNumber UnicodeDecode UnicodeDecodeWithOffsets
-    UnicodeEncode UnicodeScript UnicodeTranscode UnsortedSegmentJoin
+    AsString AudioSummaryV2 DecodeBase64 DecodeCSV DecodeCompressed DecodeJSONExample DecodePaddedRaw
+    DecodeRaw EncodeBase64 Fingerprint HistogramSummary ImageSummary MergeSummary ParseExample
+    ParseExampleV2 ParseSequenceExample ParseSequenceExampleV2 ParseSingleExample
+    ParseSingleSequenceExample ParseTensor ReduceJoin RegexFullMatch RegexReplace ScalarSummary
+    SerializeTensor StaticRegexFullMatch StaticRegexReplace StringFormat StringNGrams StringSplit
+    StringSplitV2 StringToHashBucket StringToHashBucketStrong StringToNumber TensorSummary TensorSummaryV2
+    UnicodeDecode UnicodeDecodeWithOffsets UnicodeEncode UnicodeScript UnicodeTranscode
+    UnsortedSegmentJoin
 """
 _IMAGES_AND_SOUND = """
     AdjustContrast AdjustContrastv2 AdjustHue AdjustSaturation AudioSpectrogram CombinedNonMaxSuppression
@@ -195,11 +197,17 @@ _IMAGES_AND_SOUND = """
 """
 # In-memory pipelines only: no data set that reads or writes files, and none that serves or caches.
 _DATA_SETS = """
-    AnonymousIteratorV2 AnonymousIteratorV3 BatchDataset BatchDatasetV2 ConcatenateDataset
-    DatasetCardinality DatasetToSingleElement DeleteIterator FilterDataset FinalizeDataset FlatMapDataset
-    GetOptions IteratorGetNext IteratorGetNextAsOptional IteratorGetNextSync MakeIterator MapDataset
-    ModelDataset OptionsDataset PaddedBatchDatasetV2 ParallelMapDatasetV2 PrefetchDataset RangeDataset
-    ReduceDataset RepeatDataset ShardDataset SkipDataset TakeDataset TensorDataset TensorSliceDataset
+    AnonymousIteratorV2 AnonymousIteratorV3 AssertCardinalityDataset BatchDataset BatchDatasetV2
+    ConcatenateDataset DatasetCardinality DatasetToSingleElement DeleteIterator DenseToSparseBatchDataset
+    DirectedInterleaveDataset FilterDataset FinalizeDataset FlatMapDataset GetOptions
+    GroupByReducerDataset GroupByWindowDataset IgnoreErrorsDataset InterleaveDataset IteratorGetNext
+    IteratorGetNextAsOptional IteratorGetNextSync MakeIterator MapAndBatchDataset MapDataset ModelDataset
+    OptionalFromValue OptionalGetValue OptionalHasValue OptionalNone OptionsDataset PaddedBatchDataset
+    PaddedBatchDatasetV2 ParallelBatchDataset ParallelFilterDataset ParallelInterleaveDatasetV2
+    ParallelInterleaveDatasetV3 ParallelInterleaveDatasetV4 ParallelMapDataset ParallelMapDatasetV2
+    PrefetchDataset RangeDataset RebatchDataset RebatchDatasetV2 ReduceDataset RepeatDataset
+    RewriteDataset ScanDataset ShardDataset SkipDataset SlidingWindowDataset SparseTensorSliceDataset
+    TakeDataset TakeWhileDataset TensorDataset TensorSliceDataset UnbatchDataset UniqueDataset
     UnwrapDatasetVariant WindowDataset WindowOp WrapDatasetVariant ZipDataset
 """
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from freezeflow.graph import attrs, walk
 from freezeflow.graph.graph import Node, join, node_of, split
 from freezeflow.graph.model import Model
-from freezeflow.values import Signature, TensorSpec
+from freezeflow.values import Shape, Signature, TensorSpec
 
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
+
+_LAST_WITHOUT_SCALARS = 21
 
 _INVALID = re.compile(r"[^A-Za-z0-9_.\-/]")
 
@@ -66,7 +68,7 @@ class _Naming:
             values = {"dtype": attrs.of_type(spec.dtype), "shape": attrs.of_shape(spec.shape)}
             self._nodes[spec.tensor] = Node(spec.tensor, "Placeholder", (), values)
         else:
-            self._nodes[spec.tensor] = _with_shape(node, spec)
+            self._nodes[spec.tensor] = _with_shape(node, spec, self._model.graph.producer)
 
     def _output(self, wanted: str, spec: TensorSpec) -> str:
         name, index = split(spec.tensor)
@@ -163,11 +165,22 @@ def _moved(ends: Mapping[str, TensorSpec], moved: Callable[[str], str]) -> dict[
     return {key: dataclasses.replace(spec, tensor=moved(spec.tensor)) for key, spec in ends.items()}
 
 
-def _with_shape(node: Node, spec: TensorSpec) -> Node:
+def placeholder_shape(node: Node, producer: int) -> Shape:
+    """The shape that a placeholder says.
+
+    Args:
+        node: The placeholder.
+        producer: The graph's; up to version 21 (TensorFlow 1.0) an empty shape stood for an unknown
+            one, see the shape function of ``Placeholder`` in upstream ``core/ops/array_ops.cc``.
+    """
+    shape = attrs.to_shape(node.attrs["shape"]) if "shape" in node.attrs else None
+    return None if shape == () and producer <= _LAST_WITHOUT_SCALARS else shape
+
+
+def _with_shape(node: Node, spec: TensorSpec, producer: int) -> Node:
     """A placeholder with the signature's shape, which may be better known than its own."""
-    own = attrs.to_shape(node.attrs["shape"]) if "shape" in node.attrs else None
-    # Before TensorFlow 1.0 an empty shape stood for an unknown one.
-    if own or spec.shape is None or node.op == "PlaceholderWithDefault":
+    own = placeholder_shape(node, producer)
+    if own is not None or spec.shape is None or node.op == "PlaceholderWithDefault":
         return node
     return node._replace(attrs={**node.attrs, "shape": attrs.of_shape(spec.shape)})
 

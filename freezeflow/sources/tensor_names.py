@@ -6,9 +6,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from freezeflow.errors import ModelRefused
-from freezeflow.graph import attrs
 from freezeflow.graph.graph import Graph, Node, join, node_of, output_types, split
-from freezeflow.graph.rename import PLACEHOLDERS
+from freezeflow.graph.rename import PLACEHOLDERS, placeholder_shape
 from freezeflow.graph.variables import HANDLES
 from freezeflow.graph.walk import consumers, reached_nodes
 from freezeflow.values import DType, Shape, Signature, TensorSpec
@@ -122,7 +121,7 @@ def _spec(graph: Graph, tensor: str, where: str) -> TensorSpec:
             where=where,
             hint="Choose a tensor of a standard op, or save the model as a SavedModel.",
         )
-    return TensorSpec(tensor, types[index], _shape(node))
+    return TensorSpec(tensor, types[index], _shape(node, graph.producer))
 
 
 def _types(graph: Graph, node: Node, where: str) -> tuple[DType, ...] | None:
@@ -136,8 +135,5 @@ def _types(graph: Graph, node: Node, where: str) -> tuple[DType, ...] | None:
         ) from None
 
 
-def _shape(node: Node) -> Shape:
-    if node.op not in PLACEHOLDERS or "shape" not in node.attrs:
-        return None
-    # Before TensorFlow 1.0 an empty shape stood for an unknown one.
-    return attrs.to_shape(node.attrs["shape"]) or None
+def _shape(node: Node, producer: int) -> Shape:
+    return placeholder_shape(node, producer) if node.op in PLACEHOLDERS else None

@@ -131,3 +131,26 @@ def test_a_refusal_names_op_node_and_what_to_do():
 def test_custom_ops_have_to_be_allowed():
     with pytest.raises(ModelRefused, match="MyCompanyOp"):
         check_runnable([Use("x", "MyCompanyOp", {})], ())
+
+
+@pytest.mark.parametrize(
+    "op",
+    ["InterleaveDataset", "ScanDataset", "RewriteDataset", "UnbatchDataset", "ScalarSummary"],
+)
+def test_pipelines_in_memory_and_summaries_may_run(op):
+    check_runnable([Use("node", op, {})], ())
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        "TextLineDataset",
+        "CacheDatasetV2",
+        "SaveDatasetV2",
+        "GeneratorDataset",
+        "WriteScalarSummary",
+    ],
+)
+def test_pipelines_that_reach_out_may_not(op):
+    with pytest.raises(ModelRefused, match=op):
+        check_runnable([Use("node", op, {})], ())

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from freezeflow.graph.rename import name_ends
+from freezeflow.graph.rename import name_ends, placeholder_shape
 from freezeflow.graph.verify import verify
 from freezeflow.values import DType, Signature
 from tests.graphs import graph, model, node, placeholder, spec
@@ -137,3 +137,11 @@ def test_an_init_node_keeps_its_meaning():
     result = named(made)
     assert result.init == ("y_1",)
     assert result.graph.nodes["y_1"].op == "NoOp"
+
+
+@pytest.mark.parametrize(
+    ("shape", "producer", "means"),
+    [((), 21, None), ((), 22, ()), ((), 1882, ()), ((2, None), 21, (2, None)), (None, 1882, None)],
+)
+def test_the_shape_of_a_scalar_placeholder(shape, producer, means):
+    assert placeholder_shape(placeholder("x", F, shape), producer) == means
