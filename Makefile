@@ -50,7 +50,7 @@ slow: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
 
 bench: $(VENV)/.test-ready
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench --json $(VENV)/bench.json
 
 docs: $(VENV)/.demo-ready
 	$(BIN)/python -m tools.make_reference
