@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from collections.abc import Iterator
 
 from freezeflow.values import Digest
 
@@ -38,8 +39,32 @@ def _first_processor() -> dict[str, str]:
 def available_bytes() -> int:
     """How much memory may still be taken, on this machine and in this control group."""
     free = field("/proc/meminfo", "MemAvailable")
-    group = _number("/sys/fs/cgroup/memory.max") - _number("/sys/fs/cgroup/memory.current")
-    return min(free, group) if group > 0 else free
+    return min([free, *(left for left in _left_in_groups() if left > 0)])
+
+
+def out_of_memory_kills() -> int:
+    """How many processes the kernel has ended since it started, because there was no memory."""
+    with contextlib.suppress(OSError), open("/proc/vmstat") as file:
+        for line in file:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _left_in_groups() -> Iterator[int]:
+    """What is left of each limit of this process's control groups (of versions 1 and 2)."""
+    with contextlib.suppress(OSError), open("/proc/self/cgroup") as file:
+        for line in file:
+            number, controllers, path = line.rstrip("\n").split(":", 2)
+            if number == "0":
+                root, most, now = "", "memory.max", "memory.current"
+            elif "memory" in controllers.split(","):
+                root, most, now = "/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            else:
+                continue
+            # In a container the group's own path is not there, and the root is the group.
+            for folder in {f"/sys/fs/cgroup{root}{path}".rstrip("/"), f"/sys/fs/cgroup{root}"}:
+                yield _number(f"{folder}/{most}") - _number(f"{folder}/{now}")
 
 
 def field(path: str, name: str) -> int:

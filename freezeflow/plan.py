@@ -12,7 +12,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ FORMAT = "freezeflow.plan/3"
 _HOUSE = os.path.dirname(os.path.abspath(__file__))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One stage of one recipe, with all that its key is made of but the contents.
 
@@ -51,6 +51,9 @@ class Step:
         reads_files: It reads what the steps that it needs have published.
         reads_source: Its result depends on the source itself, too.
         tools: Package to version, for the key.
+        recipe_digest: Digest of what the recipe says about its files: the model, the step, and the steps
+            that it needs, directly or through others, but for other exports, which hand their model
+            on as it is. Empty for a step that is no export.
     """
 
     id: str
@@ -69,9 +72,10 @@ class Step:
     tools: Mapping[str, str]
     confines_itself: bool = False
     reads_files: bool = False
+    recipe_digest: str = ""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a recipe comes to for one model: its steps in an order in which they can run.
 
@@ -109,15 +113,17 @@ def make_plan(recipe: Recipe) -> Plan:
         name=recipe.name,
         digest=recipe.digest,
         bases=recipe.bases,
-        steps=tuple(_step(recipe, items[name]) for name in order),
+        steps=tuple(_step(recipe, items[name], networkx.ancestors(graph, name)) for name in order),
     )
 
 
-def _step(recipe: Recipe, item: StageItem) -> Step:
+def _step(recipe: Recipe, item: StageItem, before: Collection[str]) -> Step:
     from freezeflow.params import params_to_json, paths_in, unkeyed
+    from freezeflow.spec.recipe import digest_of_stages
     from freezeflow.stages.registry import stage_named
 
     stage = stage_named(item.stage)
+    is_export = stage.role == "export"
     params = params_to_json(item.params)
     paths = paths_in(type(item.params), params)
     base = recipe.path.parent
@@ -148,7 +154,16 @@ def _step(recipe: Recipe, item: StageItem) -> Step:
         },
         confines_itself=demands.confines_itself,
         reads_files=demands.reads_files,
+        recipe_digest=digest_of_stages(recipe, _shaping(recipe, item, before)) if is_export else "",
     )
+
+
+def _shaping(recipe: Recipe, item: StageItem, before: Collection[str]) -> set[str]:
+    """The stages on which the files of an export depend."""
+    from freezeflow.stages.registry import stage_named
+
+    needed = (each for each in recipe.stages if each.id in before)
+    return {item.id, *(each.id for each in needed if stage_named(each.stage).role != "export")}
 
 
 def _absolute(base: Path, path: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -304,20 +304,37 @@ def run(
         return result
 
 
-def forecast(plans: Sequence[Plan], *, cache_dir: AnyPath | None = None) -> tuple[Forecast, ...]:
+def forecast(
+    plans: Sequence[Plan],
+    *,
+    cache_dir: AnyPath | None = None,
+    on_warning: Callable[[str], None] | None = None,
+) -> tuple[Forecast, ...]:
     """What `run` would do with each step, and why: which field of its key changed, from what to what.
 
     Args:
         plans: Plans, from `load_plans`.
         cache_dir: The cache's folder; None for what the settings say.
+        on_warning: Told what is wrong with the shared cache, where there is one: it is asked what it
+            has, and nothing is brought from it.
 
     Raises:
         FreezeflowError: The cache cannot be read, or a file that a step reads is missing.
     """
     from freezeflow.engine.forecast import forecast_plans
 
+    remote = load_settings(*_folders(plans)).remote
     with open_store(cache_dir, *_folders(plans)) as store:
-        return forecast_plans(plans, store)
+        if not remote.url:
+            return forecast_plans(plans, store)
+        from freezeflow.engine.shared import SharedCache
+
+        options = dataclasses.replace(remote, push=False)
+        shared = SharedCache(options, store, on_warning or (lambda message: None))
+        try:
+            return forecast_plans(plans, store, shared)
+        finally:
+            shared.close()
 
 
 def cached_log(plan: Plan, step: str, *, cache_dir: AnyPath | None = None) -> str:

@@ -14,6 +14,10 @@ from freezeflow.errors import RecipeError
 from freezeflow.report.forecast import forecast_to_json, render_forecasts
 
 
+def _warn(message: str) -> None:
+    click.echo(f"warning: {message}", err=True)
+
+
 @click.command
 @click.argument("recipes", nargs=-1, required=True, type=click.Path(), metavar="RECIPE...")
 @choosing_options
@@ -31,7 +35,7 @@ def command(
         tell(*batch.mistakes, as_json=as_json)
         return RecipeError.exit_code
     plans = api.choose(batch.plans, **choice._asdict())
-    forecasts = api.forecast(plans)
+    forecasts = api.forecast(plans, on_warning=_warn)
     if as_json:
         click.echo(json.dumps(forecast_to_json(plans, forecasts)))
     else:

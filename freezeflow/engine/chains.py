@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from freezeflow.engine.chain_orders import ChainResult, chain_order
 from freezeflow.engine.chain_worker import run_chain
+from freezeflow.engine.choosing import source_bytes
 from freezeflow.engine.events import (
     CacheShared,
     OnEvent,
@@ -28,6 +29,7 @@ from freezeflow.engine.events import (
     ignore,
 )
 from freezeflow.engine.interruption import interruptible
+from freezeflow.engine.memory import first_estimate
 from freezeflow.engine.options import RunOptions
 from freezeflow.engine.pools import Needs, Pool, open_pool
 from freezeflow.engine.results import RunResult, StepRef, StepResult
@@ -185,8 +187,10 @@ class _PoolRun:
 
     def _take(self, plan: Plan, future: Future[Any]) -> None:
         error = _error(future)
-        if isinstance(error, CancelledError):
+        if isinstance(error, CancelledError) and self._stopping:
             self._skip(plan)
+        elif isinstance(error, CancelledError):
+            self._blame(plan, _given_up(self._address))
         elif error is not None:
             self._blame(plan, error)
         else:
@@ -247,12 +251,30 @@ def _needs(plans: Sequence[Plan], options: RunOptions) -> Needs:
             # Some are not packages, such as an export format's own version.
             tools = step.tools.items()
             versions.update({n: v for n, v in tools if v == (version_of(n) or "absent")})
-    return Needs(versions=versions, mem_limit=options.mem_limit)
+    return Needs(versions=versions, mem_limit=options.mem_limit, largest=_largest(plans))
+
+
+def _largest(plans: Sequence[Plan]) -> tuple[str, int]:
+    """The model that will probably take most memory, and how much."""
+    found = ("", 0)
+    for plan in plans:
+        source = plan.steps[0].source
+        in_tensorflow = any(step.in_tensorflow for step in plan.steps)
+        wanted = first_estimate(source_bytes(source), in_tensorflow=in_tensorflow)
+        found = max(found, (plan.name, wanted), key=lambda each: each[1])
+    return found
 
 
 def _error(future: Future[Any]) -> BaseException | None:
     """What a finished future raised; a `CancelledError` where it was cancelled."""
     return CancelledError() if future.cancelled() else future.exception()
+
+
+def _given_up(address: str) -> StageFailed:
+    return StageFailed(
+        f"the pool {address} has given up its work: its scheduler is gone",
+        hint="What was finished is cached; run again when it is there.",
+    )
 
 
 def _worker_lost(error: BaseException) -> StageFailed:

@@ -138,7 +138,7 @@ def in_shard(plans: Sequence[Plan], shard: Shard) -> tuple[Plan, ...]:
     for plan in plans:
         for step in plan.steps:
             if step.source not in sizes:
-                sizes[step.source] = _size(step.source)
+                sizes[step.source] = source_bytes(step.source)
     weights = {
         (plan.recipe.name, plan.name, str(plan.recipe)): _weight(plan, sizes) for plan in plans
     }
@@ -166,7 +166,8 @@ def _weight(plan: Plan, sizes: Mapping[ModelSource, int]) -> int:
     return _STEP_BYTES * len(plan.steps) + sum(sizes[source] for source in sources)
 
 
-def _size(source: ModelSource) -> int:
+def source_bytes(source: ModelSource) -> int:
+    """How large a model's files are together; 0 where they cannot be found."""
     from freezeflow.sources.registry import source_files
 
     try:

@@ -131,6 +131,13 @@ class DaskPool:
                 f" {max(limits) / 1e9:.3g} GB",
                 "Ask for less (--mem-limit), or start larger workers (--memory-limit).",
             )
+        name, wanted = needs.largest
+        if all(limits) and max(limits) < wanted:
+            raise self._failed(
+                f"{name} will probably take {wanted / 1e9:.3g} GB of memory, and no worker has more than"
+                f" {max(limits) / 1e9:.3g} GB",
+                "Start larger workers (--memory-limit), or leave the model out (--select).",
+            )
 
     def _failed(self, message: str, hint: str) -> PoolFailed:
         return PoolFailed(message, where=self._address, hint=hint)

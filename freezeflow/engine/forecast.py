@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from freezeflow.engine.keys import Change, KeyInput, Preimage, changes, preimages
 from freezeflow.engine.looking_up import cached
@@ -15,6 +15,13 @@ from freezeflow.store.actions import Outputs, key_of
 from freezeflow.store.store import Store
 from freezeflow.values import Digest
 
+if TYPE_CHECKING:
+    from freezeflow.engine.shared import SharedCache
+
+_SHARED = "the shared cache has its result"
+
+State = Literal["cached", "remote", "run", "depends"]
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
@@ -23,8 +30,8 @@ class Forecast:
     Args:
         ref: Which step.
         stage: Its stage.
-        state: ``cached``; ``run``; ``depends``: it runs unless what it needs, which runs first,
-            gives the same as last time.
+        state: ``cached``; ``remote``: its result comes from the shared cache; ``run``; ``depends``:
+            it runs unless what it needs, which runs first, gives the same as last time.
         reason: Why it would run, in words; empty for a cached step.
         changes: The fields of its key that differ from the last time it had a result.
         key: Its key; None where it depends.
@@ -32,7 +39,7 @@ class Forecast:
 
     ref: StepRef
     stage: str
-    state: Literal["cached", "run", "depends"]
+    state: State
     reason: str = ""
     changes: tuple[Change, ...] = ()
     key: Digest | None = None
@@ -43,13 +50,20 @@ def forecast(plan: Plan, store: Store) -> tuple[Forecast, ...]:
     return forecast_plans([plan], store)
 
 
-def forecast_plans(plans: Sequence[Plan], store: Store) -> tuple[Forecast, ...]:
+def forecast_plans(
+    plans: Sequence[Plan], store: Store, shared: SharedCache | None = None
+) -> tuple[Forecast, ...]:
     """What `run` would do with each step of some plans, in their order.
+
+    Args:
+        plans: The plans.
+        store: The local cache.
+        shared: The shared one, which is asked what it has; nothing is brought from it.
 
     Raises:
         FreezeflowError: The store cannot be read, or a file that a step reads is missing.
     """
-    forecaster = _Forecaster(plans, store)
+    forecaster = _Forecaster(plans, store, shared)
     longest = max((len(plan.steps) for plan in plans), default=0)
     for number in range(longest):
         forecaster.look(number)
@@ -63,10 +77,11 @@ class _Forecaster:
         found: For each plan what is known of its steps so far.
     """
 
-    def __init__(self, plans: Sequence[Plan], store: Store) -> None:
+    def __init__(self, plans: Sequence[Plan], store: Store, shared: SharedCache | None) -> None:
         self.found: list[list[Forecast]] = [[] for _ in plans]
         self._plans = plans
         self._store = store
+        self._shared = shared
         self._noted = store.actions.noted({str(plan.recipe) for plan in plans})
         # For each plan what those of its steps give that are cached.
         self._given: list[dict[str, Outputs]] = [{} for _ in plans]
@@ -92,12 +107,18 @@ class _Forecaster:
         looked = cached(
             [(key, step) for key, (_, step) in zip(keys, steps, strict=True)], self._store
         )
+        missed = [key for key, (action, _) in zip(keys, looked, strict=True) if action is None]
+        there = self._shared.entries(missed) if self._shared and missed else {}
         for (place, step), preimage, key, (action, reason) in zip(
             steps, found, keys, looked, strict=True
         ):
             if action is not None:
                 self._given[place][step.id] = action.outputs
                 self._add(place, step, state="cached", key=key)
+                continue
+            if key in there:
+                self._models[place][step.id] = there[key].outputs.model
+                self._add(place, step, state="remote", reason=_SHARED, key=key)
                 continue
             before = None if reason else self._last(place, step)
             why = reason or ("it has not run before" if before is None else "its key changed")
@@ -128,7 +149,7 @@ class _Forecaster:
             if differs is None:
                 self._add(place, step, state="run", reason="it has not run before")
             else:
-                state: Literal["run", "depends"] = "run" if differs else "depends"
+                state: State = "run" if differs else "depends"
                 self._add(place, step, state=state, reason=why, changes=differs)
 
     def _add(
@@ -136,7 +157,7 @@ class _Forecaster:
         place: int,
         step: Step,
         *,
-        state: Literal["cached", "run", "depends"],
+        state: State,
         reason: str = "",
         changes: tuple[Change, ...] = (),
         key: Digest | None = None,

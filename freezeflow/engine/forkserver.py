@@ -79,8 +79,8 @@ class ForkServer:
         """Ends a process; it is then reported as killed."""
         self._send(f"KILL {name}\n")
 
-    def exits(self) -> list[tuple[str, int]]:
-        """Names and return codes of the processes that have ended; waits if none has.
+    def exits(self) -> list[tuple[str, int, int]]:
+        """Of processes that have ended name, return code and peak memory in bytes; waits if none has.
 
         Raises:
             ServerDied: There is no server any more.
@@ -93,7 +93,7 @@ class ForkServer:
         for line in lines:
             word, *rest = line.decode().split(" ")
             if word == "EXIT":
-                found.append((rest[0], int(rest[1])))
+                found.append((rest[0], int(rest[1]), int(rest[2])))
         return found
 
     def stop(self) -> None:
@@ -194,11 +194,11 @@ class _Server:
 
     def _report_exits(self) -> None:
         while self._names:
-            process, status = os.waitpid(-1, os.WNOHANG)
+            process, status, usage = os.wait4(-1, os.WNOHANG)
             if process == 0:
                 return
             code = os.waitstatus_to_exitcode(status)
-            self._reply(f"EXIT {self._names.pop(process)} {code}")
+            self._reply(f"EXIT {self._names.pop(process)} {code} {usage.ru_maxrss * 1024}")
 
     def _reply(self, line: str) -> None:
         os.write(self._replies, f"{line}\n".encode())

@@ -176,8 +176,8 @@ def _preimage(
         **({"needed_files": dict(item.files)} if step.reads_files else {}),
         "output_files": [os.path.relpath(path, step.base) for path in step.output_files],
         "tools": dict(step.tools),
-        # A manifest names the recipe.
-        "recipe": item.plan.digest if step.role == "export" else None,
+        # A manifest names the recipe, as far as it is about its file.
+        "recipe": step.recipe_digest or None,
     }
 
 

@@ -38,6 +38,11 @@ class Wanted(NamedTuple):
     attempts: int
 
 
+def first_estimate(model_bytes: int, *, in_tensorflow: bool) -> int:
+    """How many bytes a step will probably take of which nothing is known but its model's size."""
+    return _BASE_BYTES[in_tensorflow] + int(_FACTOR[in_tensorflow] * model_bytes)
+
+
 class Memory:
     """Shares out memory among the steps of a run.
 

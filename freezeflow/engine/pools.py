@@ -36,10 +36,12 @@ class Needs:
     Args:
         versions: Packages whose versions are part of keys, with those; freezeflow's own.
         mem_limit: Bytes of memory that a worker's steps may take together; None for what it has.
+        largest: The name of the model that will probably take most, and how many bytes of memory.
     """
 
     versions: dict[str, str]
     mem_limit: int | None
+    largest: tuple[str, int] = ("", 0)
 
 
 class Pool(Protocol):

@@ -17,6 +17,7 @@ from typing import Protocol
 from freezeflow.engine.forkserver import ForkServer, ServerDied
 from freezeflow.engine.orders import Ended, Report, Work
 from freezeflow.errors import StageFailed
+from freezeflow.machine import out_of_memory_kills
 from freezeflow.values import Digest
 
 _START = (
@@ -75,6 +76,7 @@ class _Clock:
     def __init__(self) -> None:
         self._deadlines: dict[str, float] = {}
         self._late: set[str] = set()
+        self._kills = out_of_memory_kills()
 
     def start(self, work: Work) -> None:
         if work.seconds is not None:
@@ -94,8 +96,14 @@ class _Clock:
             self._late.add(name)
         return late
 
-    def end(self, work: Work, code: int) -> Report:
-        """The report of work whose process has ended with a code, negative for a signal."""
+    def end(self, work: Work, code: int, peak: int = 0) -> Report:
+        """The report of work whose process has ended.
+
+        Args:
+            work: The work.
+            code: Its exit code, negative for a signal.
+            peak: The most memory that it had, in bytes; 0 where that is not known.
+        """
         self._deadlines.pop(work.name, None)
         if work.name in self._late:
             self._late.discard(work.name)
@@ -103,12 +111,23 @@ class _Clock:
             message = f"was ended after {work.seconds:g} seconds"
             return Report(failure=StageFailed(message, hint=hint), lost="timeout")
         if code < 0:
-            return Report(failure=killed(-code), lost="died")
+            return self._killed(-code, peak)
         report = Report.load(work.order.scratch)
         if report is None:
             failure = StageFailed(f"its process ended with code {code}", hint=_SEE_LOG)
             return Report(failure=failure, lost="died")
         return report
+
+    def _killed(self, number: int, peak: int) -> Report:
+        kills, self._kills = self._kills, out_of_memory_kills()
+        if number == signal.SIGKILL and self._kills > kills:
+            had = f", which had {peak / 1e6:,.0f} MB" if peak else ""
+            failure = StageFailed(
+                f"ran out of memory: the kernel ended its process{had}",
+                hint="run it where there is more, or fewer steps side by side (--jobs, --mem-limit)",
+            )
+            return Report(failure=failure, lost="memory", peak_rss_bytes=peak, own_peak_bytes=peak)
+        return Report(failure=killed(number), lost="died", peak_rss_bytes=peak)
 
     def clear(self) -> None:
         self._deadlines.clear()
@@ -165,7 +184,10 @@ class Processes:
             exits = self._server.exits() if readable else []
         except ServerDied as error:
             return self._all_lost(error)
-        return [Ended(name, self._clock.end(self._running.pop(name), code)) for name, code in exits]
+        return [
+            Ended(name, self._clock.end(self._running.pop(name), code, peak))
+            for name, code, peak in exits
+        ]
 
     def adopt(self, name: str, digest: Digest) -> None:
         """Nothing to do: models pass through the store."""
@@ -242,7 +264,7 @@ class Residents:
             code = each.end_of_work()
             if code is None:
                 continue
-            ended.append(Ended(work.name, self._clock.end(work, code)))
+            ended.append(Ended(work.name, self._clock.end(work, code, each.peak)))
             if each.is_over:
                 self._all.remove(each)
                 each.stop()
@@ -271,6 +293,8 @@ class _Resident:
         self.work: Work | None = None
         self.models: list[Digest] = []
         self.is_over = False
+        # The most memory that it had, in bytes, once it has ended.
+        self.peak = 0
         self._steps = 0
         life, self._life = os.pipe()
         with open(output, "ab") as file:
@@ -314,12 +338,20 @@ class _Resident:
         if os.read(self.fileno(), _PIPE_BYTES):
             return 0
         self.is_over = True
-        return self._process.wait()
+        return self._wait()
+
+    def _wait(self) -> int:
+        """Waits for its end; its exit code, negative for a signal."""
+        if self._process.returncode is None:
+            _, status, usage = os.wait4(self._process.pid, 0)
+            self._process.returncode = os.waitstatus_to_exitcode(status)
+            self.peak = usage.ru_maxrss * 1024
+        return self._process.returncode
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._wait()
 
     def stop(self) -> None:
         self.kill()

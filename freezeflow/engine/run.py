@@ -110,6 +110,11 @@ class _Run:
         self._tasks = make_tasks(plans, options.only)
         self._schedule = Schedule({task: task.needs for task in self._tasks})
         self._queue = Queue()
+        # Of each plan that is not over its tasks, and how many of them are not.
+        self._by_plan: dict[tuple[Path, str], list[Task]] = {}
+        for task in self._tasks:
+            self._by_plan.setdefault(task.ref[:2], []).append(task)
+        self._open = Counter(task.ref[:2] for task in self._tasks)
         self._running: dict[str, Task] = {}
         # Which action each step used last, once that is asked.
         self._noted: Mapping[tuple[str, str], Digest] | None = None
@@ -342,7 +347,7 @@ class _Run:
             params=step.params,
             source=step.source,
             base=step.base,
-            recipe_digest=task.plan.digest,
+            recipe_digest=step.recipe_digest or None,
             scratch=scratch,
             model=model,
             limits=limits if step.in_tensorflow else None,
@@ -491,6 +496,12 @@ class _Run:
 
     def _end(self, task: Task, result: StepResult) -> None:
         task.result = result
+        # Of thousands of steps only what is told of them stays in memory.
+        task.preimage = {}
+        self._open[task.ref[:2]] -= 1
+        if not self._open[task.ref[:2]]:
+            for done in self._by_plan.pop(task.ref[:2]):
+                done.action = None
         self._tell(StepEnded(result=result))
 
     def _keep_evidence(self, task: Task, evidence: Path | None) -> Path | None:

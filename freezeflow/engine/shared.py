@@ -97,6 +97,7 @@ class SharedCache:
         self._told: set[str] = set()
         self._transport: Transport | None = None
         self._uploads: list[Future[bool]] = []
+        self._pushed: list[Digest] = []
         self._objects: dict[str, Future[bool]] = {}
         self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -171,7 +172,13 @@ class SharedCache:
         """
         if self._transport is None:
             return []
-        folders = [entries_folder(signer) for signer in self._trusted or ("",)]
+        signers = self._trusted or ("",)
+        if not self._transport.lists:
+            from freezeflow.store.remote.lists import read_lists
+
+            found = [read_lists(self._transport, signer, self._trusted)[0] for signer in signers]
+            return sorted(set().union(*found))
+        folders = [entries_folder(signer) for signer in signers]
         paths = [path for folder in folders for path in self._transport.names(folder)]
         return sorted({key for path in paths if (key := key_in_path(path))})
 
@@ -263,6 +270,7 @@ class SharedCache:
         path = entry_path(entry.key, self._own_key)
         data = encode_entry(entry, self._options.signing_key)
         job = partial(self._push, path, data, objects, entry.key in self._refused)
+        self._pushed.append(entry.key)
         self._uploads.append(self._transport.start(job))
         return True
 
@@ -271,9 +279,18 @@ class SharedCache:
         for upload in self._uploads:
             self.traffic.pushed += self._attempt(partial(_result, upload), False)
         self._uploads.clear()
+        self._attempt(self._name_pushed, None)
         self.traffic.pushed_bytes = sum(
             self._sizes[path] for path, upload in self._objects.items() if _was_written(upload)
         )
+
+    def _name_pushed(self, transport: Transport) -> None:
+        """What was pushed, or was there, is named for those who ask for everything."""
+        if self._pushed and not transport.lists:
+            from freezeflow.store.remote.lists import add_to_lists
+
+            add_to_lists(transport, self._pushed, self._own_key, self._options.signing_key)
+        self._pushed.clear()
 
     def close(self) -> None:
         """Gives up what is still on its way."""

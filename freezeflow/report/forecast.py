@@ -13,7 +13,12 @@ from freezeflow.values import Json
 
 FORMAT = "freezeflow.forecast/2"
 
-_STATES = {"cached": ("cached", "dim"), "run": ("runs", "green"), "depends": ("maybe", "yellow")}
+_STATES = {
+    "cached": ("cached", "dim"),
+    "remote": ("remote", "cyan"),
+    "run": ("runs", "green"),
+    "depends": ("maybe", "yellow"),
+}
 
 # With more plans than this, those in which nothing would run are not shown.
 _FEW_PLANS = 3
@@ -36,10 +41,12 @@ def render_forecasts(
             parts.append(_plan(plan, found, color))
     running = sum(found.state == "run" for found in forecasts)
     unsure = sum(found.state == "depends" for found in forecasts)
-    if not running:
+    remote = sum(found.state == "remote" for found in forecasts)
+    if not running and not remote:
         parts.append(f"Nothing to do: {count(len(forecasts), 'step is', 'steps are')} cached.")
     else:
-        more = f", {unsure} if what they need has changed" if unsure else ""
+        more = f", {remote} would come from the shared cache" if remote else ""
+        more += f", {unsure} if what they need has changed" if unsure else ""
         parts.append(f"{running} of {count(len(forecasts), 'step')} would run{more}.")
     return "\n\n".join(parts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -240,7 +240,7 @@ class _Reading:
         return Recipe(
             path=self._where,
             name=name,
-            digest=_digest(name, chain.source, items, self._where.parent),
+            digest=_digest(chain.source, items, self._where.parent, name),
             source=chain.source,
             stages=items,
             bases=tuple(map(Path, self._notes.looked.texts)),
@@ -262,7 +262,18 @@ def _few(problems: Sequence[Problem]) -> Iterator[Problem]:
         yield last._replace(hint=f"{last.hint} {more}".strip())
 
 
-def _digest(name: str, source: ModelSource, items: tuple[StageItem, ...], base: Path) -> str:
+def digest_of_stages(recipe: Recipe, ids: Collection[str]) -> str:
+    """Digest of what a recipe says about its model and some of its stages.
+
+    Neither the recipe's name nor what it says about other stages is in it.
+    """
+    items = tuple(item for item in recipe.stages if item.id in ids)
+    return _digest(recipe.source, items, recipe.path.parent)
+
+
+def _digest(
+    source: ModelSource, items: tuple[StageItem, ...], base: Path, name: str | None = None
+) -> str:
     def relative(path: str | None) -> str | None:
         return None if path is None else os.path.relpath(path, base)
 

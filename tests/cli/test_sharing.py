@@ -60,6 +60,27 @@ def test_pull_everything(cli: Cli, folder: Path, other: dict[str, str]) -> None:
     assert "Nothing to do" in cli("run", "small.yaml", **other).stdout
 
 
+def test_plan_tells_what_would_come(cli: Cli, folder: Path, other: dict[str, str]) -> None:
+    shared = str(folder / "shared")
+    remote = {"FREEZEFLOW_REMOTE_URL": shared}
+    assert cli("run", "small.yaml", **remote, FREEZEFLOW_REMOTE_PUSH="1").returncode == 0
+    shutil.rmtree(folder / "build")
+    done = cli("plan", "small.yaml", "--json", **other, **remote)
+    steps = json.loads(done.stdout)["plans"][0]["steps"]
+    assert [step["state"] for step in steps] == ["remote"] * 4
+    assert not (folder / "build").exists()
+    assert "0 of 4 steps would run, 4 would come from the shared cache." in (
+        cli("plan", "small.yaml", **other, **remote).stdout
+    )
+    info = json.loads(cli("cache", "info", "--json", **other).stdout)
+    assert (info["actions"], info["blobs"]) == (0, 0)
+    down = {"FREEZEFLOW_REMOTE_URL": "http://127.0.0.1:1/x", "FREEZEFLOW_REMOTE_TIMEOUT": "0.5"}
+    done = cli("plan", "small.yaml", **other, **down)
+    assert done.returncode == 0
+    assert "4 of 4 steps would run." in done.stdout
+    assert done.stderr.count("going on without it") == 1
+
+
 def test_keys(cli: Cli, folder: Path, other: dict[str, str]) -> None:
     keys = json.loads(cli("cache", "new-key", "--json").stdout)
     signing = {"FREEZEFLOW_REMOTE_SIGNING_KEY": keys["secret"], "FREEZEFLOW_REMOTE_PUSH": "1"}

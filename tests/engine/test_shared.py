@@ -28,8 +28,8 @@ from freezeflow.store.remote.signing import new_key_pair
 from freezeflow.store.store import Store
 from freezeflow.values import Digest
 from tests.engine.builders import CHANGE, EXPORT, LOAD, WEIGHT_BYTES, make_source, plan, runs, step
-from tests.store.remote.conftest import s3, url, webdav  # noqa: F401
-from tests.store.remote.servers import bad_server, free_port
+from tests.store.remote.conftest import AZURE, azure, gcs, place_on, s3, url, webdav  # noqa: F401
+from tests.store.remote.servers import bad_server, free_port, spoiling_proxy
 
 
 @dataclasses.dataclass
@@ -295,6 +295,55 @@ def test_nothing_that_it_does_matters(
     assert second.result == first.result
     assert 1 <= len(second.warnings) <= 2
     assert server.url in second.warnings[0]
+
+
+def flipped(data: bytes) -> bytes:
+    """Another byte near the end of each large piece."""
+    return data if len(data) < 1000 else data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+
+
+def cut(data: bytes) -> bytes | None:
+    return data if len(data) < 1000 else None
+
+
+@pytest.mark.parametrize("kind", ["s3", "gcs", AZURE])
+@pytest.mark.parametrize("spoil", [flipped, cut])
+def test_what_happens_on_the_way_does_not_matter(
+    machine: MakeMachine,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: str,
+    spoil: Callable[[bytes], bytes | None],
+) -> None:
+    """On each service, through a proxy that changes or cuts off what it answers."""
+    endpoint = request.getfixturevalue(kind)
+    address = place_on(kind, endpoint, monkeypatch, tmp_path)
+    first, second, third = (machine(name) for name in ("first", "second", "third"))
+    first.run(writable(address))
+    with spoiling_proxy(endpoint, spoil) as spoiled:
+        place_on(kind, spoiled, monkeypatch, tmp_path)
+        assert "export" in second.run(readable(address, timeout=0.5))
+    assert second.result == first.result
+    assert 1 <= len(second.warnings) <= 2
+    place_on(kind, endpoint, monkeypatch, tmp_path)
+    assert third.run(readable(address)) == {}
+
+
+def test_everything_comes_from_a_server_that_lists_nothing(
+    machine: MakeMachine, tmp_path: Path
+) -> None:
+    ours = new_key_pair()
+    first, second = machine("first"), machine("second")
+    with bad_server(tmp_path / "shared") as server:
+        remote = writable(server.url, signing_key=ours.secret)
+        first.run(remote)
+        first.run(remote, fold=True)
+        shared = SharedCache(remote, second.store, second.warnings.append)
+        assert pull(None, second.store, shared).fetched == 5
+        shared.close()
+    assert upkeep.verify(second.store) == []
+    assert second.warnings == []
 
 
 def test_one_that_is_down_costs_one_warning(machine: MakeMachine) -> None:

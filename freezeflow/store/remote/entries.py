@@ -82,8 +82,16 @@ class NotAccepted(Exception):
 
 def entry_path(key: Digest, public_key: str = "") -> str:
     """Where an entry lies; those of each signer lie apart, so that none stands in another's way."""
-    signer = Digest.of(public_key.encode()).hex[:16] if public_key else "unsigned"
-    return f"{_ROOT}/entries/{signer}/{key.hex[:2]}/{key.hex[2:]}.json"
+    return f"{_ROOT}/entries/{_signer(public_key)}/{key.hex[:2]}/{key.hex[2:]}.json"
+
+
+def list_path(number: int, public_key: str = "") -> str:
+    """Where a signer's list with a number lies."""
+    return f"{_ROOT}/lists/{_signer(public_key)}/{number}.json"
+
+
+def _signer(public_key: str) -> str:
+    return Digest.of(public_key.encode()).hex[:16] if public_key else "unsigned"
 
 
 def entries_folder(public_key: str = "") -> str:
@@ -119,11 +127,7 @@ def encode_entry(entry: Entry, signing_key: str = "") -> bytes:
             "weights": [[w.digest.hex, w.nbytes, w.file, w.offset] for w in entry.weights],
         }
     )
-    lines = [payload, Digest.of(payload).hex.encode()]
-    if signing_key:
-        words = ["ed25519", public_key_of(signing_key), sign(signing_key, payload)]
-        lines.append(" ".join(words).encode())
-    return b"\n".join(lines) + b"\n"
+    return seal(payload, signing_key)
 
 
 def decode_entry(data: bytes, key: Digest, trusted_keys: Collection[str] = ()) -> Entry:
@@ -137,12 +141,7 @@ def decode_entry(data: bytes, key: Digest, trusted_keys: Collection[str] = ()) -
     Raises:
         NotAccepted: It is damaged, of another format, of another key, or not signed as it must be.
     """
-    payload, _, rest = data.partition(b"\n")
-    check, _, signature = rest.partition(b"\n")
-    if check != Digest.of(payload).hex.encode() or not _SIGNATURE.fullmatch(signature):
-        raise NotAccepted("is damaged")
-    if trusted_keys:
-        _check_signature(payload, signature.decode().split(), trusted_keys)
+    payload = unseal(data, trusted_keys)
     try:
         entry = _entry(json.loads(payload))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -150,6 +149,30 @@ def decode_entry(data: bytes, key: Digest, trusted_keys: Collection[str] = ()) -
     if entry.key != key:
         raise NotAccepted("belongs to another step")
     return entry
+
+
+def seal(payload: bytes, signing_key: str = "") -> bytes:
+    """A line with its digest and, where there is a key, its signature."""
+    lines = [payload, Digest.of(payload).hex.encode()]
+    if signing_key:
+        words = ["ed25519", public_key_of(signing_key), sign(signing_key, payload)]
+        lines.append(" ".join(words).encode())
+    return b"\n".join(lines) + b"\n"
+
+
+def unseal(data: bytes, trusted_keys: Collection[str]) -> bytes:
+    """The line that was sealed.
+
+    Raises:
+        NotAccepted: It is damaged, or not signed as it must be.
+    """
+    payload, _, rest = data.partition(b"\n")
+    check, _, signature = rest.partition(b"\n")
+    if check != Digest.of(payload).hex.encode() or not _SIGNATURE.fullmatch(signature):
+        raise NotAccepted("is damaged")
+    if trusted_keys:
+        _check_signature(payload, signature.decode().split(), trusted_keys)
+    return payload
 
 
 def may_publish(path: str, outputs: Sequence[str]) -> bool:

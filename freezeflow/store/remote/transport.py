@@ -134,6 +134,11 @@ class Transport:
         )
         return {each: data for each, data in zip(wanted, got, strict=True) if data is not None}
 
+    @property
+    def lists(self) -> bool:
+        """Whether the store can list what it holds; a server for HTTP need not."""
+        return not self._is_http
+
     def names(self, folder: str) -> list[str]:
         """The paths of all objects below a folder."""
         return self._exchange(partial(_names, folder=folder), _LISTING_BYTES)
@@ -384,7 +389,13 @@ def _client(options: RemoteOptions, seconds: float, create: bool) -> dict[str, o
 
 
 # Where variables of the services name servers of one's own.
-_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
+_ENDPOINTS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT",
+    "AZURE_STORAGE_ENDPOINT",
+    "GOOGLE_BASE_URL",
+)
 
 
 def _retries(options: RemoteOptions) -> dict[str, object]:

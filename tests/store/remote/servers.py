@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
+import hmac
 import os
 import shutil
 import socket
@@ -11,15 +14,24 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_REGION": "us-east-1",
+}
+
+# The account that Azurite has: https://learn.microsoft.com/azure/storage/common/storage-use-azurite
+AZURE_ENVIRONMENT = {
+    "AZURE_STORAGE_ACCOUNT_NAME": "devstoreaccount1",
+    "AZURE_STORAGE_ACCOUNT_KEY": "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/"
+    "KBHBeksoGMGw==",
 }
 
 _DAV_MODULE = Path("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so")
@@ -46,6 +58,73 @@ def s3_server(log: Path) -> Iterator[str]:
 def make_bucket(endpoint: str, name: str) -> None:
     request = urllib.request.Request(f"{endpoint}/{name}", method="PUT")
     urllib.request.urlopen(request).close()
+
+
+def has_azurite() -> bool:
+    return shutil.which("azurite-blob") is not None
+
+
+@contextlib.contextmanager
+def azurite(log: Path) -> Iterator[str]:
+    """Microsoft's emulator of Azure's blob storage; the address of its account."""
+    port = free_port()
+    words = ["azurite-blob", "--silent", "--skipApiVersionCheck", "--inMemoryPersistence"]
+    command = [*words, "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+    with open(log, "wb") as out, _process(command, out, dict(os.environ)):
+        _wait_for(port)
+        yield f"http://127.0.0.1:{port}/{AZURE_ENVIRONMENT['AZURE_STORAGE_ACCOUNT_NAME']}"
+
+
+def make_container(endpoint: str, name: str) -> None:
+    """Azure's Create Container, with a shared key."""
+    account = AZURE_ENVIRONMENT["AZURE_STORAGE_ACCOUNT_NAME"]
+    key = base64.b64decode(AZURE_ENVIRONMENT["AZURE_STORAGE_ACCOUNT_KEY"])
+    headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+    lines = ["PUT", *[""] * 11, *(f"{name}:{value}" for name, value in headers.items())]
+    signed = "\n".join([*lines, f"/{account}/{account}/{name}", "restype:container"])
+    signature = base64.b64encode(hmac.new(key, signed.encode(), hashlib.sha256).digest()).decode()
+    request = urllib.request.Request(
+        f"{endpoint}/{name}?restype=container",
+        method="PUT",
+        headers={**headers, "Authorization": f"SharedKey {account}:{signature}"},
+    )
+    urllib.request.urlopen(request).close()
+
+
+@contextlib.contextmanager
+def spoiling_proxy(endpoint: str, spoil: Callable[[bytes], bytes | None]) -> Iterator[str]:
+    """Stands before a server and changes what that answers; its address.
+
+    Args:
+        endpoint: The server's address.
+        spoil: Given a piece of an answer, returns what goes on in its place; None hangs up.
+    """
+    parts = urlsplit(endpoint)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(
+            target=_pass_on, args=(listener, (parts.hostname, parts.port), spoil), daemon=True
+        ).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}{parts.path}"
+
+
+def _pass_on(listener: socket.socket, target: Any, spoil: Callable[[bytes], bytes | None]) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            caller, _ = listener.accept()
+            server = socket.create_connection(target)
+            ways = ((caller, server, lambda data: data), (server, caller, spoil))
+            for way in ways:
+                threading.Thread(target=_pump, args=way, daemon=True).start()
+
+
+def _pump(source: socket.socket, sink: socket.socket, change: Callable[[bytes], Any]) -> None:
+    with contextlib.suppress(OSError):
+        while (data := source.recv(65536)) and (changed := change(data)) is not None:
+            sink.sendall(changed)
+    for end in (source, sink):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+        end.close()
 
 
 def has_nginx() -> bool:

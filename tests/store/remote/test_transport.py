@@ -20,6 +20,7 @@ from freezeflow.store.remote.transport import (
     location_pieces,
 )
 from freezeflow.values import Digest, Location
+from tests.store.remote.conftest import ATOMIC
 from tests.store.remote.servers import bad_server
 
 
@@ -100,7 +101,7 @@ def test_entries_are_created_once(transport: Transport, url: str) -> None:
     assert transport.read(["v1/entry"]) == {"v1/entry": b"third"}
 
 
-@pytest.mark.parametrize("url", ["folder", "s3"], indirect=True)
+@pytest.mark.parametrize("url", ATOMIC, indirect=True)
 def test_of_many_writers_one_creates(transport: Transport) -> None:
     def write(number: int) -> bool:
         return create(transport, "v1/contended", str(number).encode())
@@ -111,7 +112,7 @@ def test_of_many_writers_one_creates(transport: Transport) -> None:
     assert transport.read(["v1/contended"]) == {"v1/contended": str(won[0]).encode()}
 
 
-@pytest.mark.parametrize("url", ["folder", "s3"], indirect=True)
+@pytest.mark.parametrize("url", ATOMIC, indirect=True)
 def test_names(transport: Transport) -> None:
     assert transport.names("v1/entries") == []
     for name in ("v1/entries/b/1", "v1/entries/a/2", "v1/blobs/x"):
