@@ -15,6 +15,7 @@ from freezeflow.cli.wrap import Wishes
 from freezeflow.engine.options import Shard
 from freezeflow.errors import UsageError
 from freezeflow.plan import Plan, names_hint, selected
+from freezeflow.settings import kinds
 from freezeflow.values import Json
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -122,7 +123,9 @@ def setting_option(
         try:
             return kind(given, Path.cwd())
         except ValueError as error:
-            raise click.BadParameter(f"{given!r} {error}", ctx=ctx, param=option) from None
+            # What is wrong with an address may be a password in it.
+            what = "it" if kind is kinds.address else repr(given)
+            raise click.BadParameter(f"{what} {error}", ctx=ctx, param=option) from None
 
     return click.option(*names, metavar=metavar, callback=parsed, help=help)
 

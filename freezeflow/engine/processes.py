@@ -76,9 +76,11 @@ class _Clock:
     def __init__(self) -> None:
         self._deadlines: dict[str, float] = {}
         self._late: set[str] = set()
-        self._kills = out_of_memory_kills()
+        # How many processes the kernel had ended for want of memory when each piece of work began.
+        self._kills: dict[str, int] = {}
 
     def start(self, work: Work) -> None:
+        self._kills[work.name] = out_of_memory_kills()
         if work.seconds is not None:
             self._deadlines[work.name] = time.monotonic() + work.seconds
 
@@ -105,29 +107,19 @@ class _Clock:
             peak: The most memory that it had, in bytes; 0 where that is not known.
         """
         self._deadlines.pop(work.name, None)
+        kills = self._kills.pop(work.name, 0)
         if work.name in self._late:
             self._late.discard(work.name)
             hint = "Allow more time (--step-timeout), or make the step smaller."
             message = f"was ended after {work.seconds:g} seconds"
             return Report(failure=StageFailed(message, hint=hint), lost="timeout")
         if code < 0:
-            return self._killed(-code, peak)
+            return _killed_report(-code, peak, out_of_memory_kills() > kills)
         report = Report.load(work.order.scratch)
         if report is None:
             failure = StageFailed(f"its process ended with code {code}", hint=_SEE_LOG)
             return Report(failure=failure, lost="died")
         return report
-
-    def _killed(self, number: int, peak: int) -> Report:
-        kills, self._kills = self._kills, out_of_memory_kills()
-        if number == signal.SIGKILL and self._kills > kills:
-            had = f", which had {peak / 1e6:,.0f} MB" if peak else ""
-            failure = StageFailed(
-                f"ran out of memory: the kernel ended its process{had}",
-                hint="run it where there is more, or fewer steps side by side (--jobs, --mem-limit)",
-            )
-            return Report(failure=failure, lost="memory", peak_rss_bytes=peak, own_peak_bytes=peak)
-        return Report(failure=killed(number), lost="died", peak_rss_bytes=peak)
 
     def clear(self) -> None:
         self._deadlines.clear()
@@ -365,6 +357,22 @@ class _Resident:
         # One that has died is found by `end_of_work`.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(command).encode() + b"\n")
+
+
+# The kernel ends those that have much. Its count is of the whole machine: a smaller process, killed while
+# another one was ended for want of memory, was killed by somebody else.
+_MUCH_BYTES = 100_000_000
+
+
+def _killed_report(number: int, peak: int, kernel_has_killed: bool) -> Report:
+    """The report of a step whose process was killed by a signal, when it had so much memory at most."""
+    if number == signal.SIGKILL and kernel_has_killed and peak > _MUCH_BYTES:
+        failure = StageFailed(
+            f"ran out of memory: the kernel ended its process, which had {peak / 1e6:,.0f} MB",
+            hint="run it where there is more, or fewer steps side by side (--jobs, --mem-limit)",
+        )
+        return Report(failure=failure, lost="memory", peak_rss_bytes=peak, own_peak_bytes=peak)
+    return Report(failure=killed(number), lost="died", peak_rss_bytes=peak)
 
 
 _SEE_LOG = "the end of its log follows"

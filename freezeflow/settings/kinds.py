@@ -97,7 +97,7 @@ def address(given: Json, base: Path) -> str:
         return str(path(found, base)) if found else ""
     if "@" in rest.partition("/")[0]:
         raise ValueError("holds a user or a password, which come from the environment only")
-    if "?" in rest:
+    if "?" in rest or "#" in rest:
         raise ValueError(
             "holds a query, which may be a secret: these come from the environment only"
         )

@@ -150,7 +150,9 @@ def _from_file(file: SettingsFile) -> dict[str, Chosen]:
         try:
             value = setting.kind(given, file.path.parent)
         except ValueError as error:
-            problems.append(_problem(file, names, f"{setting.name} {error}", ""))
+            problem = _problem(file, names, f"{setting.name} {error}", "")
+            # What is wrong with an address may be a password in it.
+            problems.append(_hidden(problem) if setting.name == "remote.url" else problem)
             continue
         chosen[setting.name] = Chosen(value, f"{file.path}:{place_of(file, names).line}")
     if problems:
@@ -182,11 +184,16 @@ def _misplaced(file: SettingsFile, names: Names) -> Problem:
         setting = BY_NAME.get(".".join(names))
         variable = setting.variable if setting else "the variable that the service itself reads"
         hint = f"Take it out, and set it in the environment: {variable}."
-        return _problem(file, names, "a secret does not belong into a file", hint)
+        return _hidden(_problem(file, names, "a secret does not belong into a file", hint))
     known = [setting.name for setting in SETTINGS if not setting.secret]
     near = near_miss(".".join(names), [*known, *_TABLES])
     hint = f"Did you mean {near!r}?" if near else "`freezeflow config` shows all settings."
     return _problem(file, names, f"there is no setting {shown('.'.join(names))}", hint)
+
+
+def _hidden(problem: Problem) -> Problem:
+    """Without the file's line, which shows what must not be seen."""
+    return problem._replace(source_line="")
 
 
 def _problem(file: SettingsFile, names: Names, message: str, hint: str) -> Problem:

@@ -32,7 +32,10 @@ class Params:
     say: str = param("A line for its log.", default="")
     warn: str = param("A warning.", default="")
     seconds: float = param("How long it takes.", default=0.0)
-    fail: str = param("How it fails: refuse, bug, memory, kill, kill parent, exit.", default="")
+    fail: str = param(
+        "How it fails: refuse, bug, memory, kill, kill parent, exit, eat.", default=""
+    )
+    group: str = param("A control group whose process it becomes first.", default="")
     fail_first: int = param("It fails only the first so many times.", default=0)
     to: str = param("A file that it writes.", default="")
     rename: str = param("Renames the output.", default="")
@@ -49,6 +52,8 @@ def run(given: StageInput, params: Params, context: Context) -> Outcome:
         context.log(params.say)
     if params.warn:
         context.warn(params.warn)
+    if params.group:
+        (Path(params.group) / "cgroup.procs").write_text(str(os.getpid()))
     time.sleep(params.seconds)
     if not params.fail_first or _lines(context.base / params.count) <= params.fail_first:
         _fail(params.fail)
@@ -78,6 +83,8 @@ def _fail(how: str) -> None:
         os.kill(os.getpid(), 9)
     if how == "kill parent":
         os.kill(os.getppid(), 9)
+    if how == "eat":
+        assert b"x" * (2 << 30)
     if how == "exit":
         os._exit(7)
 

@@ -1,5 +1,8 @@
 """What the engine's tests share."""
 
+import contextlib
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +38,34 @@ def install_plugin(folder: Path) -> Path:
 def _forget_stages() -> None:
     registry.stage_modules.cache_clear()
     registry.stage_named.cache_clear()
+
+
+@pytest.fixture
+def memory_group() -> Iterator[Path]:
+    """A control group that may have 300 MB of memory; the kernel ends who takes more."""
+    group, limit = _new_group(f"freezeflow-test-{os.getpid()}")
+    try:
+        group.mkdir()
+        (group / limit).write_text("300000000")
+    except OSError as error:
+        pytest.skip(f"no control group with a limit of memory can be made here: {error}")
+    yield group
+    # Whoever was in it has ended, or is about to.
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+            return
+        time.sleep(0.05)
+
+
+def _new_group(name: str) -> tuple[Path, str]:
+    """Its folder, below this process's own, and its file with the limit; version 1 or 2."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            return Path(f"/sys/fs/cgroup/memory{path}", name), "memory.limit_in_bytes"
+    path = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2]
+    return Path(f"/sys/fs/cgroup{path}", name), "memory.max"
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from freezeflow.engine.events import Event, RunWarned, StepEnded, StepStarted, S
 from freezeflow.engine.memory import Memory, Wanted
 from freezeflow.engine.options import RunOptions
 from freezeflow.engine.run import run, run_plans
-from freezeflow.errors import StageFailed
+from freezeflow.errors import FreezeflowError, StageFailed
 from freezeflow.plan import Plan
 from freezeflow.store import upkeep
 from freezeflow.store.key_locks import KeyLocks
@@ -108,6 +109,63 @@ def test_a_step_whose_process_dies_is_tried_again(chains: Any, store: Store, fai
         "attempt 2 of 3",
         "attempt 3 of 3",
     ]
+
+
+def test_want_of_memory_costs_one_step_and_is_tried_again(
+    chains: Any, store: Store, memory_group: Path
+) -> None:
+    """A real kill by the kernel, in a control group with little memory."""
+    large = {"fail": "eat", "group": str(memory_group)}
+    heard: list[Event] = []
+    options = RunOptions(jobs=2, retries=1, keep_going=True)
+    plans = chains(4, m1=large, m2={**large, "fail_first": 1})
+    result = run_plans(plans, store, options, heard.append)
+    (failed,) = result.failures
+    assert failed.ref.recipe.parent.name == "m1"
+    assert "ran out of memory: the kernel ended its process" in failed.error.message  # type: ignore[union-attr]
+    assert counts(plans) == [ONCE, {"load": 1, "change": 2}, {**ONCE, "change": 2}, ONCE]
+    warnings = [event.message for event in heard if isinstance(event, StepWarned)]
+    assert [warning.rpartition("; ")[2] for warning in warnings] == ["attempt 2 of 2"] * 2
+    assert_clean(store)
+
+
+def test_a_full_disk_costs_what_was_to_be_written(
+    chains: Any, tmp_path: Path, small_disk: Path
+) -> None:
+    """The cache's disk fills up in the middle of a batch; with room the same run goes on."""
+    plans = chains(12)
+    store = Store.open(small_disk / "cache")
+    ballast = small_disk / "ballast"
+
+    def hear(event: Event) -> None:
+        if isinstance(event, StepEnded) and event.result.ref.recipe.parent.name == "m4":
+            with contextlib.suppress(OSError), ballast.open("wb") as file:
+                while file.write(bytes(1 << 12)):
+                    file.flush()
+
+    try:
+        result = run_plans(plans, store, RunOptions(jobs=2, keep_going=True), hear)
+        messages = [str(step.error) for step in result.failures]
+    except FreezeflowError as error:
+        messages = [str(error)]
+    assert messages
+    assert all("No space left" in message or "full" in message for message in messages), messages
+    ballast.unlink()
+    assert run_plans(plans, store, RunOptions(jobs=2)).ok
+    assert upkeep.verify(store) == []
+    store.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_so_often_and_no_more(chains: Any, store: Store) -> None:

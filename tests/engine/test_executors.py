@@ -157,6 +157,21 @@ def test_a_killed_process_takes_down_nothing_else(
     assert all_reports(processes, 1)["after"].failure is None
 
 
+def test_one_that_the_kernel_ends_for_want_of_memory(
+    processes: Executor, work: Callable[..., Work], memory_group: Path
+) -> None:
+    processes.start(work("large", fail="eat", group=str(memory_group)))
+    processes.start(work("other", say="hello"))
+    found = all_reports(processes, 2)
+    lost = found["large"]
+    assert isinstance(lost.failure, StageFailed)
+    said = "ran out of memory: the kernel ended its process, which had "
+    assert lost.failure.message.startswith(said)
+    assert lost.lost == "memory"
+    assert 200e6 < lost.own_peak_bytes < 400e6
+    assert found["other"].failure is None
+
+
 def test_a_process_that_ends_without_a_report(
     processes: Executor, work: Callable[..., Work]
 ) -> None:
