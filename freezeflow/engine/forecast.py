@@ -117,7 +117,7 @@ class _Forecaster:
                 self._add(place, step, state="cached", key=key)
                 continue
             if key in there:
-                self._models[place][step.id] = there[key].outputs.model
+                self._given[place][step.id] = there[key].outputs
                 self._add(place, step, state="remote", reason=_SHARED, key=key)
                 continue
             before = None if reason else self._last(place, step)
