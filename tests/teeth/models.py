@@ -161,60 +161,11 @@ class Words(_Seeded):
         }
 
 
-class Frames:
-    """TensorFlow 1: a recurrent cell in a loop of frames, its states in a tensor array, and a branch."""
-
-    def __init__(self, seed):
-        self._random = np.random.default_rng(seed)
-
-    def _weight(self, name, *shape):
-        start = self._random.standard_normal(shape).astype(np.float32) * np.float32(0.5)
-        return v1.get_variable(name, initializer=start, use_resource=True)
-
-    def save(self, folder):
-        was_on = v1.control_flow_v2_enabled()
-        v1.disable_control_flow_v2()
-        try:
-            self._save(folder)
-        finally:
-            if was_on:
-                v1.enable_control_flow_v2()
-
-    def _save(self, folder):
-        with tf.Graph().as_default(), v1.Session() as session:
-            x = v1.placeholder(tf.float32, [None, 4, 8], name="x")
-            outputs = self._call(x)
-            session.run(v1.global_variables_initializer())
-            v1.saved_model.simple_save(session, str(folder), {"x": x}, outputs)
-
-    def _call(self, x):
-        cell, state = self._weight("cell", 8, 8), self._weight("state", 8, 8)
-        bias, out = self._weight("bias", 8), self._weight("out", 8, 8)
-
-        def step(number, y, states):
-            now = tf.nn.bias_add(tf.gather(x, number, axis=1) @ cell + y @ state, bias)
-            y = tf.cond(number > 1, lambda: tf.tanh(now), lambda: tf.nn.softplus(now) * 0.5)
-            return number + 1, y, states.write(number, y - x[:, 0])
-
-        states = tf.TensorArray(tf.float32, 4)
-        start = [tf.constant(0), x[:, 0] * 0.5, states]
-        _, y, states = tf.while_loop(lambda n, *_: n < 4, step, start)
-        y = tf.nn.relu(y @ out)
-        return {
-            "y": tf.identity(y, name="y"),
-            "more": tf.identity(tf.maximum(y, 0.1) - 1.0, name="more"),
-            "states": tf.reduce_max(states.stack(), 0, name="states"),
-        }
-
-
-MODELS = (Convolutions, Dense, Attention, Loop, Mixed, Words, Frames)
+MODELS = (Convolutions, Dense, Attention, Loop, Mixed, Words)
 
 
 def save(make, seed, folder):
     """A SavedModel of a model; the path."""
     module = make(seed)
-    if hasattr(module, "save"):
-        module.save(folder)
-    else:
-        tf.saved_model.save(module, str(folder), signatures=module.call)
+    tf.saved_model.save(module, str(folder), signatures=module.call)
     return folder
