@@ -173,7 +173,8 @@ def seeded(signature: dict[str, Any]) -> list[Any]:
 def differing(paths: dict[str, Path], signature: dict[str, Any]) -> dict[str, float]:
     """For each graph, the share of output elements whose bits are not those of the frozen graph's.
 
-    With one thread and Grappler off, so that what differs comes from the graphs alone; before a last
+    To be called in a process of its own: the first session decides how many threads all have. With one
+    thread and Grappler off, so that what differs comes from the graphs alone; before a last
     Softmax, which in an untrained network rounds every difference away.
     """
     values = seeded(signature)
@@ -217,7 +218,6 @@ def measure(paths: dict[str, Path], frozen: Path, rounds: int) -> list[Row]:
         for side in sides.values():
             side(values)
     reference = answers["frozen", False]
-    shares = differing(paths, signature)
     for name, path in paths.items():
         side = sides[name, False]
         found = answers[name, False]
@@ -227,7 +227,6 @@ def measure(paths: dict[str, Path], frozen: Path, rounds: int) -> list[Row]:
         ]
         row: Row = {"graph": name, "nodes": side.nodes, "in_functions": side.in_functions}
         row |= {"bytes": path.stat().st_size, "max_difference": max(differences)}
-        row["differing"] = shares[name]
         for on, label in ((True, "ms_grappler_on"), (False, "ms_grappler_off")):
             if rounds:
                 row[label] = round(statistics.median(sides[name, on].times[1:]), 2)
@@ -266,8 +265,13 @@ def one_model(name: str, folder: Path, rounds: int, batch_norms: bool) -> list[R
         str(rows_file),
     )
     rows: list[Row] = json.loads(rows_file.read_text())
+    child(
+        "bench.fold_floor",
+        *("--differing", json.dumps({k: str(p) for k, p in paths.items()}), str(rows_file)),
+    )
+    shares = json.loads(rows_file.read_text())
     for row in rows:
-        row["model"] = name
+        row |= {"model": name, "differing": shares[row["graph"]]}
         if row["graph"] == "folded" and seconds is not None:
             row["fold_seconds"] = round(seconds, 2)
     return rows
@@ -312,6 +316,11 @@ def work_folder(options: argparse.Namespace, name: str) -> Iterator[Path]:
 def main() -> None:
     if sys.argv[1:2] == ["--grappler"]:
         grappler(Path(sys.argv[2]), Path(sys.argv[3]))
+        return
+    if sys.argv[1:2] == ["--differing"]:
+        paths = {kind: Path(path) for kind, path in json.loads(sys.argv[2]).items()}
+        shares = differing(paths, next(iter(signatures(paths["frozen"]).values())))
+        Path(sys.argv[3]).write_text(json.dumps(shares))
         return
     if sys.argv[1:2] == ["--measure"]:
         paths = {kind: Path(path) for kind, path in json.loads(sys.argv[2]).items()}
