@@ -76,13 +76,15 @@ def _has_converter() -> bool:
 def write(request: ExportRequest) -> Export:
     """Converts, checks and publishes; see `freezeflow.exports.converted`."""
     from freezeflow.tf.to_stablehlo import to_stablehlo
+    from freezeflow.tf.xla_ops import look_at_ops
 
     params: Params = request.params
     made = single(request, PROFILE)
+    request.context.confined(look_at_ops, made.model, PROFILE)
     folder = saved_model_folder(request, made.model)
     main = request.to.name
     facts = request.context.confined(
-        to_stablehlo, made.model, PROFILE, folder, params.stablehlo, made.folder / main
+        to_stablehlo, made.model, folder, params.stablehlo, made.folder / main
     )
     names = Names(
         {key: f"argument {place}" for place, key in enumerate(made.signature.inputs)},

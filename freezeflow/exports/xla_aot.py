@@ -57,14 +57,15 @@ def problems(params: Params) -> list[tuple[str, str]]:
 def write(request: ExportRequest) -> Export:
     """Compiles, checks and publishes; see `freezeflow.exports.converted`."""
     from freezeflow.tf.to_xla_aot import to_xla_aot
+    from freezeflow.tf.xla_ops import look_at_ops
 
     params: Params = request.params
     made = single(request, PROFILE)
+    request.context.confined(look_at_ops, made.model, PROFILE)
     folder = saved_model_folder(request, made.model)
     facts = request.context.confined(
         to_xla_aot,
         made.model,
-        PROFILE,
         folder,
         params.cpp_class,
         params.triple,

@@ -10,11 +10,9 @@ import tensorflow as tf
 
 from freezeflow.errors import RuntimeRefused, StageFailed
 from freezeflow.graph.model import Model
-from freezeflow.graph.profile import Profile
 from freezeflow.proof.saved_calls import load_calls, save_calls
 from freezeflow.runtimes.runtime import Subject
 from freezeflow.tf.converting import converter
-from freezeflow.tf.xla_ops import look_at_ops
 from freezeflow.values import Json
 
 _HINT = "A later `stablehlo` version knows more ops. The whole report is in the log of the step."
@@ -23,12 +21,11 @@ _HINT = "A later `stablehlo` version knows more ops. The whole report is in the 
 _CALL_VERSION = 9
 
 
-def to_stablehlo(model: Model, profile: Profile, folder: Path, version: str, to: Path) -> Json:
+def to_stablehlo(model: Model, folder: Path, version: str, to: Path) -> Json:
     """Writes the artifact; its arguments and results are in the order of the signature's keys.
 
     Args:
         model: A frozen model with one signature, its inputs of known shape.
-        profile: What StableHLO takes; the ops are those that XLA has.
         folder: The same as a SavedModel.
         version: The version of StableHLO that has to be able to read it.
         to: The file.
@@ -46,7 +43,6 @@ def to_stablehlo(model: Model, profile: Profile, folder: Path, version: str, to:
         message = f"TensorFlow {tf.__version__} has no converter for StableHLO"
         raise StageFailed(message, hint="TensorFlow 2.17 and later have it.") from None
 
-    look_at_ops(model, profile)
     ((name, _),) = model.signatures.items()
     with converter("TensorFlow's converter for StableHLO", model, _HINT):
         module = converting.savedmodel_to_stablehlo(

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from freezeflow.graph.model import Model
-from freezeflow.graph.profile import Profile
 from freezeflow.tf.converting import converter
-from freezeflow.tf.xla_ops import look_at_ops
 from freezeflow.values import Json
 
 _STEM = "model"
@@ -19,14 +17,11 @@ _STEM = "model"
 _METADATA = f"{_STEM}_metadata.o"
 
 
-def to_xla_aot(
-    model: Model, profile: Profile, folder: Path, cpp_class: str, target: str, cpu: str, to: Path
-) -> Json:
+def to_xla_aot(model: Model, folder: Path, cpp_class: str, target: str, cpu: str, to: Path) -> Json:
     """Writes ``model.h`` and the object files that go with it.
 
     Args:
         model: A frozen model with one signature, its inputs of known shape.
-        profile: What XLA takes; the ops are those that it has kernels for.
         folder: The same as a SavedModel.
         cpp_class: The class in the header, with its namespaces.
         target: LLVM's triple of the machine that it is for.
@@ -41,7 +36,6 @@ def to_xla_aot(
     """
     from tensorflow.python.tools import saved_model_aot_compile, saved_model_utils
 
-    look_at_ops(model, profile)
     ((name, _),) = model.signatures.items()
     meta_graph = saved_model_utils.get_meta_graph_def(str(folder), "serve")
     # The compiler writes its prefix into the header and the symbols: it must not be a path.

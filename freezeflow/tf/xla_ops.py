@@ -9,14 +9,18 @@ from tensorflow.python.framework import kernels
 
 from freezeflow.graph.model import Model
 from freezeflow.graph.profile import Profile, look
+from freezeflow.values import Json
 
 _DEVICE = "XLA_CPU_JIT"
 
 _HELP = "`fold` before the export, or a signature without them, may leave them out."
 
 
-def look_at_ops(model: Model, profile: Profile) -> None:
+def look_at_ops(model: Model, profile: Profile) -> Json:
     """Lets a model pass whose ops XLA has kernels for.
+
+    It is for a process of its own: once XLA has compiled for here and now, its ahead-of-time compiler
+    uses kernels that it cannot write down.
 
     Raises:
         ModelRefused: It has others; the message names ops and nodes.
@@ -25,3 +29,4 @@ def look_at_ops(model: Model, profile: Profile) -> None:
     tf.function(lambda x: x + 1, jit_compile=True)(tf.constant(1))
     found = {k.op for k in kernels.get_all_registered_kernels().kernel if k.device_type == _DEVICE}
     look(model, dataclasses.replace(profile, ops=found | {*model.graph.functions}))
+    return len(found)
