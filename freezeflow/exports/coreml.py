@@ -68,7 +68,7 @@ def write(request: ExportRequest) -> Export:
 
 FORMAT = ExportFormat(
     name="coreml",
-    version=2,
+    version=3,
     summary="A Core ML package, a folder, whose structure alone is checked; needs `freezeflow[coreml]`.",
     write=write,
     suffixes=(".mlpackage",),

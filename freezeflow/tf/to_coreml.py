@@ -25,6 +25,9 @@ _HINT = (
     " of the step."
 )
 
+# The model in a package; the weights lie beside it.
+_MODEL = "Data/com.apple.CoreML/model.mlmodel"
+
 # Names of entries in a package's manifest, which coremltools draws at random.
 _NAMESPACE = uuid.UUID("8ae3e8d4-7d1c-5b0e-9d57-f3c1d9f0a6b1")
 
@@ -71,6 +74,7 @@ def to_coreml(model: Model, profile: Profile, nodes: Names, half: bool, to: Path
         )
         made.save(str(to))
     _name_entries(to / "Manifest.json")
+    _order_maps(coremltools, to / _MODEL)
     return {"structure": _structure(coremltools, to, nodes)}
 
 
@@ -78,6 +82,12 @@ def _shape(coremltools: Any, shape: Shape) -> Any:
     if shape is None:
         return None
     return [coremltools.RangeDim(1, 64) if size is None else size for size in shape]
+
+
+def _order_maps(coremltools: Any, file: Path) -> None:
+    """Writes a message's maps in the order of their keys: they come in any."""
+    message = coremltools.proto.Model_pb2.Model.FromString(file.read_bytes())
+    file.write_bytes(message.SerializeToString(deterministic=True))
 
 
 def _name_entries(manifest: Path) -> None:
