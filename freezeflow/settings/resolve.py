@@ -128,8 +128,9 @@ def _from_environment() -> dict[str, Chosen]:
         try:
             value = setting.kind(given, Path.cwd())
         except ValueError as error:
-            shown = "its value" if setting.secret or "password" in str(error) else repr(given)
-            raise UsageError(f"{shown} {error}", where=setting.variable) from None
+            hidden = setting.secret or setting.name == "remote.url"
+            what = "its value" if hidden else repr(given)
+            raise UsageError(f"{what} {error}", where=setting.variable) from None
         chosen[setting.name] = Chosen(value, setting.variable)
     return chosen
 
