@@ -288,6 +288,7 @@ class _Resident:
         # The most memory that it had, in bytes, once it has ended.
         self.peak = 0
         self._steps = 0
+        self._given: str | None = None  # the work that gave the model it could keep
         life, self._life = os.pipe()
         with open(output, "ab") as file:
             self._process = subprocess.Popen(
@@ -309,14 +310,17 @@ class _Resident:
     def run(self, work: Work) -> None:
         self.work = work
         self._steps += 1
+        self._given = None
         digest = work.model_digest
         model = digest.hex if digest is not None and digest in self.models else None
         self._send({"run": work.name, "scratch": str(work.order.scratch), "model": model})
 
     def keep(self, name: str, digest: Digest) -> None:
-        """The model that some work gave has this digest, and stays in memory."""
+        """The model that some work gave has this digest, and stays in memory if it can."""
         from freezeflow.engine.resident import KEPT_MODELS
 
+        if name != self._given:
+            return
         self._send({"keep": name, "digest": digest.hex})
         self.models = [*(each for each in self.models if each != digest), digest][-KEPT_MODELS:]
 
@@ -327,7 +331,9 @@ class _Resident:
             return None
         self.work = None
         self.is_over = self._steps >= _STEPS
-        if os.read(self.fileno(), _PIPE_BYTES):
+        reply = os.read(self.fileno(), _PIPE_BYTES)
+        if reply:
+            self._given = json.loads(reply)["gives"]
             return 0
         self.is_over = True
         return self._wait()

@@ -3,11 +3,11 @@
 It reads a line of JSON for each command and writes one for each order that is done:
 
     to it      {"run": name, "scratch": folder, "model": digest or null}    {"keep": name, "digest": digest}
-    from it    {"done": name}
+    from it    {"done": name, "gives": name or null}
 
 Models stay in its memory between the steps of a chain: ``keep`` tells the digest of what an order
-gave, and an order for a model with that digest needs no files. When its input closes it ends, and when
-its owner is gone it ends at once, also in the middle of a step.
+gave, if it ``gives`` a model that can stay, and an order for a model with that digest needs no files.
+When its input closes it ends, and when its owner is gone it ends at once, also in the middle of a step.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ class Models:
         self._given.clear()
         if model is not None and not _uses(report, scratch):
             self._given[name] = model
+
+    def gives(self, name: str) -> bool:
+        """Whether some work gave a model that can be kept."""
+        return name in self._given
 
     def keep(self, name: str, digest: Digest) -> None:
         """The model that some work gave has this digest."""
@@ -92,7 +96,8 @@ def serve(owner: int) -> None:
             models.keep(command["keep"], Digest(command["digest"]))
             continue
         _perform(command, models)
-        os.write(replies, json.dumps({"done": command["run"]}).encode() + b"\n")
+        gives = command["run"] if models.gives(command["run"]) else None
+        os.write(replies, json.dumps({"done": command["run"], "gives": gives}).encode() + b"\n")
 
 
 def _end_with(owner: int) -> None:

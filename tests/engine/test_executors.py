@@ -254,6 +254,26 @@ def test_a_model_stays_in_the_memory_of_a_process(
     made.stop()
 
 
+def test_a_model_with_tensors_of_its_own_is_taken_from_the_store(
+    tmp_path: Path, work: Callable[..., Work]
+) -> None:
+    made = Residents(tmp_path / "residents.txt")
+    made.start(work("one"))
+    all_reports(made, 1)
+    digest = Digest("1" * 64)
+    made.adopt("one", digest)
+    two = work("two", fold=True)
+    change = dataclasses.replace(two.order, stage=CHANGE.name)
+    made.start(dataclasses.replace(two, order=change, model_digest=digest))
+    report = all_reports(made, 1)["two"]
+    assert report.model is not None
+    folded = Digest("2" * 64)
+    made.adopt("two", folded)
+    assert not made.holds(folded, in_tensorflow=False)
+    assert made.holds(digest, in_tensorflow=False)
+    made.stop()
+
+
 def test_a_dead_server_is_reported_for_all_its_work(
     tmp_path: Path, work: Callable[..., Work]
 ) -> None:
