@@ -117,8 +117,7 @@ class _Clock:
             return _killed_report(-code, peak, out_of_memory_kills() > kills)
         report = Report.load(work.order.scratch)
         if report is None:
-            failure = StageFailed(f"its process ended with code {code}", hint=_SEE_LOG)
-            return Report(failure=failure, lost="died")
+            return Report(failure=_died(code, work.order.scratch), lost="died")
         return report
 
     def clear(self) -> None:
@@ -382,6 +381,20 @@ def _killed_report(number: int, peak: int, kernel_has_killed: bool) -> Report:
 
 
 _SEE_LOG = "the end of its log follows"
+
+# A disk with less than this is full: no report fits on it.
+_LITTLE_BYTES = 64 * 1024
+
+
+def _died(code: int, scratch: Path) -> StageFailed:
+    """The failure of a step whose process ended without a report, which it could not write on a full disk."""
+    message = f"its process ended with code {code}"
+    disk = os.statvfs(scratch)
+    if disk.f_bavail * disk.f_frsize < _LITTLE_BYTES:
+        return StageFailed(
+            f"{message}: the disk of {scratch.parent} is full", hint="make room on it"
+        )
+    return StageFailed(message, hint=_SEE_LOG)
 
 
 def killed(number: int) -> StageFailed:

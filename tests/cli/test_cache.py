@@ -63,6 +63,7 @@ def test_gc(filled: Cli, folder: Path) -> None:
         "blobs": 0,
         "bytes": 0,
         "logs": 0,
+        "failures": 0,
         "plans": 0,
     }
     dry = filled("cache", "gc", "--all", "--dry-run")

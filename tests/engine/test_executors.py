@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -168,7 +169,9 @@ def test_one_that_the_kernel_ends_for_want_of_memory(
     said = "ran out of memory: the kernel ended its process, which had "
     assert lost.failure.message.startswith(said)
     assert lost.lost == "memory"
-    assert 200e6 < lost.own_peak_bytes < 400e6
+    # The kernel counts from before a process becomes another program: what this one had, too.
+    here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert 200e6 < lost.own_peak_bytes < max(400e6, 1.1 * here)
     assert found["other"].failure is None
 
 

@@ -47,7 +47,7 @@ def test_control_flow():
     assert "functional" in error.hint
     error = refusal(made(node("w", "While", "x")), control_flow=frozenset())
     assert "functional control flow: While (w)" in error.message
-    assert "Unroll" in error.hint
+    assert "(`unroll: N`)" in error.hint
     look(made(node("s", "Switch", "x", "x")), Profile(target="T", ops=None, control_flow=LOWERED))
 
 

@@ -6,7 +6,8 @@ from onnx import TensorProto, helper
 from freezeflow.errors import RuntimeRefused
 from freezeflow.proof.saved_calls import save_calls
 from freezeflow.runtimes.onnx_runtime import answer
-from freezeflow.runtimes.runtime import Names
+from freezeflow.runtimes.runtime import Names, Subject
+from freezeflow.values import Signature
 
 
 def saved_model(path, op, dtype, inputs=("x",)):
@@ -36,6 +37,11 @@ def saved_model(path, op, dtype, inputs=("x",)):
 def test_whatever_it_raises_is_a_refusal(tmp_path, op, dtype, call, text):
     saved_model(tmp_path / "m.onnx", op, dtype, tuple(call))
     save_calls(tmp_path / "calls", [call])
-    names = Names({key: key for key in call}, {"y": "y"})
+    subject = Subject(
+        file=tmp_path / "m.onnx",
+        names=Names({key: key for key in call}, {"y": "y"}),
+        signature_name="serving_default",
+        signature=Signature({}, {}),
+    )
     with pytest.raises(RuntimeRefused, match=f"ONNX Runtime: .*{text}"):
-        answer(tmp_path / "m.onnx", names, tmp_path / "calls", tmp_path / "answers")
+        answer(subject, tmp_path / "calls", tmp_path / "answers")
