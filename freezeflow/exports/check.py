@@ -74,7 +74,18 @@ class Checked:
     )
 
 
-def check_problems(params: Checked) -> list[tuple[str, str]]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckedOnRequest:
+    """The parameter of TensorFlow's own formats, which are written without TensorFlow."""
+
+    check: bool | Check = param(
+        "Load the file in TensorFlow and compare every signature with the original before it is"
+        " published; a mapping says how. The export then takes TensorFlow.",
+        default=False,
+    )
+
+
+def check_problems(params: Checked | CheckedOnRequest) -> list[tuple[str, str]]:
     """Mistakes in how a check is to be done."""
     check = params.check
     if isinstance(check, bool):
@@ -135,34 +146,65 @@ def trial_of(check: bool | Check, base: Path) -> Trial:
 
 
 def checked(
-    subject: Subject,
-    runtime: Runtime,
+    subjects: Sequence[Subject],
+    runtimes: Sequence[Runtime],
     trial: Trial,
     original: Callable[[], Original],
     context: Context,
-) -> dict[str, Json]:
-    """The verdict on a file that passed: ``runtime``, ``precision``, ``calls``, and by output the metrics.
+) -> list[dict[str, Json]]:
+    """The verdicts on a file that passed, runtime by runtime and signature by signature.
+
+    A verdict tells ``runtime``, ``precision``, ``signature``, ``calls``, and by output the metrics.
+
+    Args:
+        subjects: The file, once for each signature that it has.
+        runtimes: What runs it; all of them exact, or none.
+        trial: Calls and tolerance.
+        original: Reads the original.
+        context: What the step may use of the house.
 
     Raises:
         ValidationFailed: The runtime refuses the file or a call, or answers otherwise.
         StageFailed: The inputs do not fit, or the original answers none of them.
         ModelRefused: The original would run ops that are not known to be harmless.
     """
-    from freezeflow.proof.saved_calls import load_calls
     from freezeflow.tf.reference import Inquiry, Places, answer_original
 
     folder = Path(tempfile.mkdtemp(prefix="check-", dir=context.scratch))
-    places = Places.within(folder)
+    places: dict[str, Places] = {}
+    for number, subject in enumerate(subjects):
+        own = folder / str(number)
+        own.mkdir()
+        places[subject.signature_name] = Places.within(own)
     inquiry = Inquiry(
-        signature_name=subject.signature_name,
-        signature=subject.signature,
-        bound=subject.bound,
+        signatures={subject.signature_name: subject.signature for subject in subjects},
+        bound=subjects[0].bound,
         wanted=trial.wanted,
         allow_ops=trial.allow_ops,
+        exact=runtimes[0].exact,
     )
     asked = context.confined(answer_original, original, inquiry, places)
-    told = context.confined(runtime.answer, subject, places.calls, folder / "found")
-    answers = [load_calls(path) for path in (places.first, places.second, folder / "found")]
+    return [
+        _verdict(subject, runtime, trial, asked[name], places[name], context)
+        for runtime in runtimes
+        for name, subject in zip(places, subjects, strict=True)
+    ]
+
+
+def _verdict(
+    subject: Subject,
+    runtime: Runtime,
+    trial: Trial,
+    asked: Json,
+    places: Places,
+    context: Context,
+) -> dict[str, Json]:
+    """The verdict of a runtime on one signature."""
+    from freezeflow.proof.saved_calls import load_calls
+
+    found = places.calls.with_name(f"found_{runtime.name}")
+    told = context.confined(runtime.answer, subject, places.calls, found)
+    answers = [load_calls(path) for path in (places.first, places.second, found)]
     verdict: dict[str, Json] = {
         "format": FORMAT,
         "runtime": runtime.described(),
@@ -176,7 +218,10 @@ def checked(
     }
     if trial.labels is not None:
         verdict["accuracy"] = _accuracy(subject, trial, asked, places, answers)
-    context.log(f"{runtime.name}: within the tolerance in {verdict['calls']} calls")
+    context.log(
+        f"{runtime.name}: {subject.signature_name} is within the tolerance in"
+        f" {verdict['calls']} calls"
+    )
     return verdict
 
 

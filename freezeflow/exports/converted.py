@@ -172,7 +172,7 @@ def finished(
             options=options,
         )
         trial = trial_of(params.check, request.context.base)
-        verdict = checked(subject, runtime, trial, request.original, request.context)
+        (verdict,) = checked([subject], [runtime], trial, request.original, request.context)
     told = {
         "format": params.format,
         "main": main,

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from freezeflow.errors import ModelRefused
+from freezeflow.exports.check import CheckedOnRequest, check_problems
 from freezeflow.exports.format import (
     Export,
     ExportedFile,
@@ -23,6 +25,7 @@ from freezeflow.exports.format import (
     GraphForm,
     form_problems,
 )
+from freezeflow.exports.in_tensorflow import GRAPH, check_facts
 from freezeflow.exports.limits import MAX_FILE_BYTES, check_self_contained, check_size
 from freezeflow.exports.manifest import manifest_bytes, manifest_path
 from freezeflow.exports.registry import FORMATS
@@ -33,7 +36,7 @@ from freezeflow.messages import message_class
 from freezeflow.params import param
 from freezeflow.store.files import Written, publication, write_atomically, writing_failed
 from freezeflow.store.folder_lock import only_writer
-from freezeflow.values import TensorRef
+from freezeflow.values import Json, TensorRef
 
 # As text a graph takes about four times the memory and the space; beyond this nobody reads it.
 MAX_TEXT_BYTES = 64 * 1024 * 1024
@@ -43,7 +46,7 @@ _WEIGHTS_NAME = re.compile(r"[0-9a-f]{32}\.bin")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Params(GraphForm):
+class Params(GraphForm, CheckedOnRequest):
     """Parameters of the format."""
 
     weights: Literal["inline", "external"] = param(
@@ -58,10 +61,16 @@ class Params(GraphForm):
     )
 
 
+def problems(params: Params) -> list[tuple[str, str]]:
+    """Mistakes in the parameters."""
+    return [*form_problems(params), *check_problems(params)]
+
+
 def write(request: ExportRequest) -> Export:
     """Publishes the graph, its manifest, and the files of external weights: all or nothing.
 
     Raises:
+        ValidationFailed: A check was asked for, and it fails.
         ModelRefused: The model has variables or asset files, or is too large for one file.
         FreezeflowError: The files cannot be written.
     """
@@ -87,13 +96,25 @@ def write(request: ExportRequest) -> Export:
             listed = {to.name: written, **weights}
             data = manifest_bytes(model, listed, request.recipe_digest)
             beside = files.write(manifest_path(to), [data])
+            checks = _checks(request, model, files.beside(to))
         if is_ours:
             _remove_other_weights(folder, tensors)
     published = {to.name: written, manifest_path(to).name: beside, **weights}
     return Export(
         tuple(ExportedFile(to.parent / name, found) for name, found in published.items()),
-        {"weight_files": len(weights)} if weights else {},
+        {**({"weight_files": len(weights)} if weights else {}), **checks},
     )
+
+
+def _checks(request: ExportRequest, model: Model, written: Path) -> dict[str, Json]:
+    """Has TensorFlow load what was written, under its final name and with the weights beside it."""
+    if request.params.check is False:
+        return {}
+    folder = Path(tempfile.mkdtemp(prefix="exported-", dir=request.context.scratch))
+    file = folder / request.to.name
+    file.symlink_to(written)
+    weights_folder(file).symlink_to(weights_folder(request.to))
+    return check_facts(request, model, file, FORMAT.runtimes)
 
 
 def weights_folder(graph: Path) -> Path:
@@ -181,7 +202,8 @@ FORMAT = ExportFormat(
     summary="One GraphDef file (.pb, or .pbtxt as text) with a manifest beside it.",
     write=write,
     params=Params,
-    problems=form_problems,
+    problems=problems,
+    runtimes=(GRAPH,),
     suffixes=(".pb", ".pbtxt"),
     streams=True,
 )

@@ -26,6 +26,9 @@ FORMATS = {
 
 # A runtime as `validate` names it -> the format that it runs.
 RUNTIMES = {
+    "tensorflow": "frozen_graph",
+    "tf2_loader": "saved_model",
+    "tf1_loader": "saved_model",
     "onnxruntime": "onnx",
     "litert": "tflite",
     "openvino": "openvino",

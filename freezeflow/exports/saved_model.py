@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from freezeflow.exports.check import CheckedOnRequest, check_problems
 from freezeflow.exports.folders import published_folder
 from freezeflow.exports.format import (
     Export,
@@ -21,6 +22,7 @@ from freezeflow.exports.format import (
     GraphForm,
     form_problems,
 )
+from freezeflow.exports.in_tensorflow import TF1_LOADER, TF2_LOADER, check_facts
 from freezeflow.exports.limits import MAX_FILE_BYTES, check_size
 from freezeflow.exports.manifest import manifest_bytes, tensor_name
 from freezeflow.exports.saver import Saver, with_saver, write_variables
@@ -52,7 +54,7 @@ _INIT_NODE = "run_initializers"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Params(GraphForm):
+class Params(GraphForm, CheckedOnRequest):
     """Parameters of the format."""
 
     weights: Literal["inline", "checkpoint"] | None = param(
@@ -68,10 +70,16 @@ class Params(GraphForm):
     )
 
 
+def problems(params: Params) -> list[tuple[str, str]]:
+    """Mistakes in the parameters."""
+    return [*form_problems(params), *check_problems(params)]
+
+
 def write(request: ExportRequest) -> Export:
     """Publishes the folder, whole or not at all; a SavedModel that is there is replaced.
 
     Raises:
+        ValidationFailed: A check was asked for, and it fails.
         ModelRefused: The model is too large for its graph file, also without its weights.
         FreezeflowError: The folder cannot be written, or holds something else.
     """
@@ -92,8 +100,10 @@ def write(request: ExportRequest) -> Export:
             files[name] = write_atomically(folder / name, [whole_file(warmup)])
         manifest = manifest_bytes(model, files, request.recipe_digest)
         files[MANIFEST] = write_atomically(folder / MANIFEST, [manifest])
+        checks = check_facts(request, model, folder / "saved_model.pb", FORMAT.runtimes)
     published = (_published(to, name, written) for name, written in files.items())
-    return Export(tuple(published), {"variables": len(model.variables)} if model.variables else {})
+    variables = {"variables": len(model.variables)} if model.variables else {}
+    return Export(tuple(published), {**variables, **checks})
 
 
 def _fitting_warmup(request: ExportRequest) -> Path | None:
@@ -229,6 +239,7 @@ FORMAT = ExportFormat(
     summary="A SavedModel folder, for whatever loads SavedModels.",
     write=write,
     params=Params,
-    problems=form_problems,
+    problems=problems,
+    runtimes=(TF2_LOADER, TF1_LOADER),
     streams=True,
 )

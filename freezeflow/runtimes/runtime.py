@@ -54,6 +54,7 @@ class Subject:
         signature_name: The signature that it answers.
         signature: The same, with the shapes that the file takes.
         bound: Inputs that were bound, which the original gets beside the others.
+        init: Nodes that run once, in order, before the first call.
         precision: Of the file's numbers.
         options: What else its runtime has to know, by name.
     """
@@ -63,6 +64,7 @@ class Subject:
     signature_name: str
     signature: Signature
     bound: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict)
+    init: tuple[str, ...] = ()
     precision: Precision = FLOAT32
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -77,6 +79,8 @@ class Runtime:
             another; what it gives back goes into the verdict. Raises RuntimeRefused where it cannot.
         tools: Packages that it takes.
         narrowed: Dtypes that it does not have, to those that it gives in their place.
+        exact: It is TensorFlow itself and runs as the exact level does (one thread, no Grappler, no
+            oneDNN); what it is compared with does then, too.
         version: Tells its version, where no package does.
         missing: What there is to be installed beside packages, in words; empty if all is there.
     """
@@ -85,6 +89,7 @@ class Runtime:
     answer: Callable[[Subject, Path, Path], Mapping[str, Json]]
     tools: tuple[str, ...]
     narrowed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    exact: bool = False
     version: Callable[[], str] | None = None
     missing: Callable[[], str] = lambda: ""
 

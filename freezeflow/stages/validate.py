@@ -80,7 +80,18 @@ class Params:
         shorthand=True,
     )
     runtime: (
-        Literal["onnxruntime", "litert", "openvino", "tfjs", "tfjs_browser", "xla", "xla_aot"]
+        Literal[
+            "tensorflow",
+            "tf2_loader",
+            "tf1_loader",
+            "onnxruntime",
+            "litert",
+            "openvino",
+            "tfjs",
+            "tfjs_browser",
+            "xla",
+            "xla_aot",
+        ]
         | None
     ) = param(
         "Another runtime: it runs the file that an export among `needs` (by default the step before) has"
@@ -171,7 +182,7 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
 
 def _in_runtime(given: StageInput, params: Params, context: Context) -> Outcome:
     """Compares a file that an export has published with the original, as another runtime answers it."""
-    from freezeflow.exports.again import published_subject
+    from freezeflow.exports.again import published_subjects
     from freezeflow.exports.check import Trial as FileTrial
     from freezeflow.exports.check import checked
     from freezeflow.sources.original import original_of
@@ -179,7 +190,7 @@ def _in_runtime(given: StageInput, params: Params, context: Context) -> Outcome:
     assert given.model is not None
     assert params.runtime is not None
     chosen, runtime = runtime_named(params.runtime)
-    subject = published_subject({file.path: file.sha256 for file in given.files}, chosen.name)
+    subjects = published_subjects({file.path: file.sha256 for file in given.files}, chosen.name)
     trial = FileTrial(
         wanted=_wanted(params, given.source, context.base),
         atol=params.atol,
@@ -188,8 +199,10 @@ def _in_runtime(given: StageInput, params: Params, context: Context) -> Outcome:
         labels=params.labels,
         scores=params.scores,
     )
-    verdict = checked(subject, runtime, trial, lambda: original_of(given.source, context), context)
-    return Outcome(model=given.model, facts={"runtime_verdict": verdict})
+    verdicts = checked(
+        subjects, [runtime], trial, lambda: original_of(given.source, context), context
+    )
+    return Outcome(model=given.model, facts={"runtime_verdicts": verdicts})
 
 
 def _check_memory(model: Model, context: Context) -> None:

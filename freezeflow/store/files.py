@@ -150,6 +150,11 @@ class Publication:
         except OSError as error:
             raise writing_failed(error, target) from error
 
+    def beside(self, path: Path) -> Path:
+        """Where a written file lies until it takes its place."""
+        (part,) = [part for part in self._parts if part.target == Path(os.path.abspath(path))]
+        return part.path
+
     def discard(self) -> None:
         """Removes whatever has not taken its place, and folders that were made for it."""
         for part in self._parts:
@@ -188,7 +193,7 @@ class _Part:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self._descriptor, self._path = _open_beside(target)
+        self._descriptor, self.path = _open_beside(target)
         self._old: Path | None = None
         self._placed = False
 
@@ -220,7 +225,7 @@ class _Part:
     def take_place(self, *, keep_old: bool) -> None:
         if keep_old:
             self._old = _second_name(self.target)
-        os.replace(self._path, self.target)
+        os.replace(self.path, self.target)
         self._placed = True
 
     def give_back(self) -> None:
@@ -235,7 +240,7 @@ class _Part:
 
     def discard(self) -> None:
         """Closes the file and removes every name beside the final one."""
-        for leftover in (self._old, None if self._placed else self._path):
+        for leftover in (self._old, None if self._placed else self.path):
             if leftover is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(leftover)

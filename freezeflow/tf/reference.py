@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from freezeflow.graph.model import Scalar
 from freezeflow.graph.op_policy import check_runnable, uses_of
 from freezeflow.graph.original import Original
 from freezeflow.graph.walk import function_order
-from freezeflow.proof.calls import Wanted
-from freezeflow.proof.judge import Refusal
+from freezeflow.proof.calls import Call, Wanted
+from freezeflow.proof.judge import Answer, Refusal
 from freezeflow.proof.saved_calls import save_calls
 from freezeflow.tf.asking import ask
-from freezeflow.tf.sessions import served_config
+from freezeflow.tf.sessions import exact_config, served_config
 from freezeflow.tf.sides import original_side
 from freezeflow.values import Json, Signature
 
@@ -23,18 +23,18 @@ class Inquiry(NamedTuple):
     """Which calls the original is to answer.
 
     Args:
-        signature_name: Which signature.
-        signature: The same, with the shapes that are asked for.
+        signatures: Name to signature, with the shapes that are asked for.
         bound: Inputs with a fixed value, beside those of the signature.
         wanted: The calls.
         allow_ops: Ops that may run although they are not known to be harmless, with the reason.
+        exact: Whether it runs as the exact level does: one thread, without Grappler.
     """
 
-    signature_name: str
-    signature: Signature
+    signatures: Mapping[str, Signature]
     bound: Mapping[str, Scalar]
     wanted: Wanted
     allow_ops: Mapping[str, str]
+    exact: bool = False
 
 
 class Places(NamedTuple):
@@ -58,32 +58,55 @@ class Places(NamedTuple):
         return Places(*(folder / name for name in Places._fields))
 
 
-def answer_original(load: Callable[[], Original], inquiry: Inquiry, places: Places) -> Json:
+def answer_original(
+    load: Callable[[], Original], inquiry: Inquiry, places: Mapping[str, Places]
+) -> Json:
     """Saves the calls, and the original's answers to them, each time from a fresh session.
 
+    Args:
+        load: Reads the original.
+        inquiry: What it is asked.
+        places: Where the calls of each signature are saved.
+
     Returns:
-        ``origins`` and ``kinds`` of the calls that it answers, and how many it ``refused``.
+        For each signature, ``origins`` and ``kinds`` of the calls that it answers, and how many it
+        ``refused``.
 
     Raises:
         ModelRefused: It would run ops that are not known to be harmless.
-        StageFailed: The inputs do not fit, or it answers none of the calls.
+        StageFailed: The inputs do not fit, or it answers none of a signature's calls.
     """
     original = load()
     function_order(original.graph)
     check_runnable(uses_of(original.graph), original.graph.functions, inquiry.allow_ops)
-    side = original_side(original, inquiry.bound, exact=False)
-    signatures = {inquiry.signature_name: inquiry.signature}
-    asked = ask(original, side, signatures, inquiry.wanted, served_config())
-    requests, first = asked.calls, asked.answers
-    second = side.call(asked.requests, served_config())
-    answered = [n for n, answer in enumerate(first) if not isinstance(answer, Refusal)]
-    for path, found in ((places.first, first), (places.second, second)):
-        kept = (found[n] for n in answered)
-        save_calls(path, [a.message if isinstance(a, Refusal) else a for a in kept])
-    save_calls(places.calls, [requests[n].inputs for n in answered])
-    save_calls(places.beside, [requests[n].beside for n in answered])
+    side = original_side(original, inquiry.bound, exact=inquiry.exact)
+    config = exact_config() if inquiry.exact else served_config()
+    asked = ask(original, side, inquiry.signatures, inquiry.wanted, config)
+    second = side.call(asked.requests, config)
     return {
-        "origins": [f"{requests[n].kind}: {requests[n].origin}" for n in answered],
-        "kinds": [requests[n].kind for n in answered],
-        "refused": len(requests) - len(answered),
+        name: _saved(
+            [
+                trio
+                for trio in zip(asked.calls, asked.answers, second, strict=True)
+                if trio[0].signature == name
+            ],
+            found,
+        )
+        for name, found in places.items()
+    }
+
+
+def _saved(trios: Sequence[tuple[Call, Answer, Answer]], places: Places) -> Json:
+    """Saves what a signature was asked and what the original answered twice."""
+    answered = [trio for trio in trios if not isinstance(trio[1], Refusal)]
+    save_calls(places.calls, [call.inputs for call, _, _ in answered])
+    save_calls(places.beside, [call.beside for call, _, _ in answered])
+    first = [answer for _, answer, _ in answered]
+    second = [answer for _, _, answer in answered]
+    for path, found in ((places.first, first), (places.second, second)):
+        save_calls(path, [a.message if isinstance(a, Refusal) else a for a in found])
+    return {
+        "origins": [f"{call.kind}: {call.origin}" for call, _, _ in answered],
+        "kinds": [call.kind for call, _, _ in answered],
+        "refused": len(trios) - len(answered),
     }

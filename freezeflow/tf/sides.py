@@ -149,7 +149,7 @@ def original_side(original: Original, bound: Mapping[str, Scalar], *, exact: boo
     graph_def, op_list = _graph_def(original)
     pruned = _pruned(graph_def, original)
     if exact:
-        _configure_calls(pruned)
+        configure_calls(pruned)
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(pruned, name="", producer_op_list=op_list)
@@ -273,7 +273,7 @@ def _unplace(graph_def: Any) -> None:
         node.device = ""
 
 
-def _configure_calls(graph_def: Any) -> None:
+def configure_calls(graph_def: Any) -> None:
     """Has calls run as the session of the exact level does; without a word they would run as usual."""
     configuration = exact_config().SerializeToString()
     for node in _all_nodes(graph_def):
@@ -307,7 +307,7 @@ def result_side(model: Model, scratch: Path, *, exact: bool = False) -> Side:
     graph_def = v1.GraphDef.FromString(materialise(pieces))
     _unplace(graph_def)
     if exact:
-        _configure_calls(graph_def)
+        configure_calls(graph_def)
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(graph_def, name="")

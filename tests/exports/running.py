@@ -41,6 +41,7 @@ class Branches:
         jobs: How many steps run side by side.
         before: Stages between ``load`` and the exports.
         checks: Id to the id of an export and the parameters of a ``validate`` behind it.
+        signatures: Which of the model's signatures are taken; by default the usual one.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Branches:
         jobs=2,
         before=("freeze", "strip"),
         checks=None,
+        signatures=None,
     ):
         self.folder = folder
         (folder / "freezeflow.toml").touch()
@@ -62,7 +64,8 @@ class Branches:
             {"validate": params, "id": name, "needs": need}
             for name, (need, params) in (checks or {}).items()
         ]
-        data = {"version": 1, "model": {"saved_model": str(model)}, "stages": stages}
+        source = {"saved_model": str(model), **({"signatures": signatures} if signatures else {})}
+        data = {"version": 1, "model": source, "stages": stages}
         recipe = folder / "r.yaml"
         recipe.write_text(yaml.safe_dump(data, sort_keys=False))
         plan = make_plan(load_recipes(recipe).recipes[0])

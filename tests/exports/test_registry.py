@@ -102,6 +102,7 @@ def test_a_plugins_parameters_stand_beside_the_common_ones(plugins, tmp_path):
         "target": None,
         "weights": "inline",
         "external_from": 65536,
+        "check": False,
     }
     assert other.tools == {"format frozen_graph": "1"}
 

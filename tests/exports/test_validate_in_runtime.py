@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from freezeflow.errors import RecipeError, StageFailed, ValidationFailed
-from freezeflow.exports.again import published_subject
+from freezeflow.exports.again import published_subjects
 from freezeflow.exports.registry import RUNTIMES, runtime_named
 from freezeflow.spec.recipe import load_recipes
 
@@ -16,7 +16,7 @@ BEHIND_ANOTHER = """\
 
 
 def test_another_runtime_answers_as_the_original_does(ran):
-    verdict = ran.facts("validated")["runtime_verdict"]
+    verdict = ran.facts("validated")["runtime_verdicts"][0]
     assert verdict["runtime"].startswith("onnxruntime ")
     assert verdict["calls"] == 2
     assert verdict["precision"] == "float32"
@@ -32,17 +32,17 @@ def test_a_difference_fails_the_step(ran):
 
 def test_it_runs_the_very_file_of_the_export(ran):
     """Files of another precision and of another batch than an export has by default."""
-    verdict = ran.facts("validated-openvino")["runtime_verdict"]
+    verdict = ran.facts("validated-openvino")["runtime_verdicts"][0]
     assert verdict["precision"] == "float16"
     assert verdict["outputs"]["probabilities"]["max_abs"] > 0
-    assert ran.facts("validated-xla")["runtime_verdict"]["kinds"] == {"seeded": 4}
+    assert ran.facts("validated-xla")["runtime_verdicts"][0]["kinds"] == {"seeded": 4}
 
 
 def test_the_same_inputs_and_labels_as_any_validate(ran):
-    verdict = ran.facts("validated-labels")["runtime_verdict"]
+    verdict = ran.facts("validated-labels")["runtime_verdicts"][0]
     assert verdict["precision"] == "int8"
     assert set(verdict["kinds"]) == {"file"}
-    edges = ran.facts("validated-edges")["runtime_verdict"]
+    edges = ran.facts("validated-edges")["runtime_verdicts"][0]
     assert edges["kinds"]["edge"] > 5
     found = verdict["accuracy"]
     assert found["labels"] == 64
@@ -56,12 +56,12 @@ def test_a_file_that_was_changed_is_not_checked(ran, tmp_path):
     for path, digest in files.items():
         shutil.copy(path, tmp_path)
         moved[tmp_path / path.name] = digest
-    assert published_subject(moved, "onnx").file == tmp_path / "m.onnx"
+    assert published_subjects(moved, "onnx")[0].file == tmp_path / "m.onnx"
     with pytest.raises(StageFailed, match="no step that it needs has exported tflite"):
-        published_subject(moved, "tflite")
+        published_subjects(moved, "tflite")
     (tmp_path / "m.onnx").write_bytes(b"other")
     with pytest.raises(StageFailed, match="is not what the export has written"):
-        published_subject(moved, "onnx")
+        published_subjects(moved, "onnx")
 
 
 def test_every_runtime_belongs_to_a_format():
