@@ -110,7 +110,7 @@ class ExportFormat:
             and ``to``. One named ``check`` says whether its runtime checks the export.
         extra: The extra of freezeflow that brings its packages: ``pip install 'freezeflow[EXTRA]'``.
         tools: Packages that writing takes; their versions belong to the key.
-        runtimes: What runs it; the first checks an export.
+        runtimes: What runs it; the first checks an export, of a SavedModel all do.
         in_tensorflow: Writing takes a process with TensorFlow, which the format confines.
         versions: Further versions that belong to the key, by name.
         problems: Further checks of its parameters: (parameter's name or "", message) for each mistake.
