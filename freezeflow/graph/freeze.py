@@ -33,6 +33,16 @@ from freezeflow.graph.specialise import Specialiser
 from freezeflow.graph.variables import HANDLES, IGNORED, PYTHON_CALLS, RESOURCE_HANDLE, WRITES
 from freezeflow.values import DType
 
+_WRITTEN = (
+    "Its value changes from call to call, so it is no constant. Freeze a signature that"
+    " does not write it, bind the input that switches training on (bind: {training: false}),"
+    " keep the variable in a SavedModel (written: keep), or drop the write (written: drop)."
+)
+_WRITTEN_BEFORE = (
+    "Its value is not that of the checkpoint, and not the same for every start, or not known without"
+    " running the model. Save the model without that initializer, keep the variable in a SavedModel"
+    " (written: keep), or drop the write (written: drop)."
+)
 _TABLE_WRITES = ("InitializeTable", "LookupTableImport", "LookupTableInsert")
 
 
@@ -73,7 +83,7 @@ def freeze_variables(model: Model, *, written: Written = "error") -> Frozen:
         attempt = _Attempt(model, kept)
         seen = attempt.seen_writes()
         if seen and written == "error":
-            raise _written(*seen[0])
+            raise attempt.refused(*seen[0])
         if not seen or written == "drop":
             return attempt.finished(seen)
         # A kept variable may be written from another one, whose writes are then seen as well.
@@ -117,9 +127,11 @@ class _Attempt:
         self._freezer = _Freezer(model, called, kept)
         self._scope = Scope(self._freezer, model.graph.nodes, {}, called)
         nodes = self._scope.run()
+        _check_outputs(model, self._scope.handles)
         needed = walk.reached_nodes(nodes, [*outputs, *kept])
         self._init = self._freezer.initializers(nodes, model.init, needed)
         self._nodes = self._freezer.cleaned(nodes, [*outputs, *inputs, *self._init, *kept])
+        self._initial_writes = self._unfollowed(walk.reached_nodes(model.graph.nodes, model.init))
         self._reads = [
             touch
             for name, touches in self._scope.reads.items()
@@ -128,13 +140,24 @@ class _Attempt:
         ]
 
     def seen_writes(self) -> list[tuple[str, Touch, Touch]]:
-        """Variable, write and read, for each write of a frozen variable that is still read."""
+        """Variable, write and read, for each write of a frozen variable that is still read.
+
+        A write is one of the call, or one of the initializers whose outcome is not known.
+        """
         read_by = {variable: read for read in self._reads for variable in read.variables}
         return [
             (variable, write, read_by[variable])
-            for write in self._scope.writes
+            for write in (*self._scope.writes, *self._initial_writes)
             for variable in write.variables
             if variable in read_by
+        ]
+
+    def _unfollowed(self, initializing: Container[str]) -> list[Touch]:
+        """Writes of the initializers that give a variable another value than the one it has here."""
+        return [
+            write
+            for write in self._scope.writes_elsewhere
+            if write.path[0] in initializing and not self._freezer.follows(write)
         ]
 
     def write_effects(self) -> tuple[WriteEffect, ...]:
@@ -144,6 +167,17 @@ class _Attempt:
             WriteEffect(variable, write.op, write.path, read_by.get(variable, ()))
             for write in self._scope.writes
             for variable in write.variables
+        )
+
+    def refused(self, variable: str, write: Touch, read: Touch) -> ModelRefused:
+        """What to raise for one of the writes that an output sees."""
+        initial = write in self._initial_writes
+        return ModelRefused(
+            f"variable {variable!r} is written by {write.op} while the"
+            f" {'initializer' if initial else 'signature'} runs,"
+            f" and read by {read.op} at {' > '.join(read.path)}",
+            where=" > ".join(write.path),
+            hint=_WRITTEN_BEFORE if initial else _WRITTEN,
         )
 
     def with_aliases(self, kept: set[str]) -> set[str]:
@@ -216,6 +250,10 @@ class _Freezer(Specialiser):
         value = self._values[own]
         shape = attrs.read_shape(attrs.message(value.attrs["value"]).tensor.tensor_shape)
         return value._replace(name=node.name), Handle(dtype, shape, (name,))
+
+    def follows(self, write: Touch) -> bool:
+        """Whether an initializer's write gives its variable the value that it has here."""
+        return len(write.path) == 1 and self._initial.keys() >= set(write.variables)
 
     def _is_main(self, node: Node) -> bool:
         return self.graph.nodes.get(node.name) is node
@@ -378,12 +416,16 @@ def _check_values(nodes: Mapping[str, Node], model: Model) -> None:
                 )
 
 
-def _written(variable: str, write: Touch, read: Touch) -> ModelRefused:
-    return ModelRefused(
-        f"variable {variable!r} is written by {write.op} while the signature runs,"
-        f" and read by {read.op} at {' > '.join(read.path)}",
-        where=" > ".join(write.path),
-        hint="Its value changes from call to call, so it is no constant. Freeze a signature that"
-        " does not write it, bind the input that switches training on (bind: {training: false}),"
-        " keep the variable in a SavedModel (written: keep), or drop the write (written: drop).",
-    )
+def _check_outputs(model: Model, handles: Mapping[str, Handle]) -> None:
+    """Refuses an output that is a variable itself; one that is a TF1 reference gives its value."""
+    for signature in model.signatures.values():
+        for key, spec in signature.outputs.items():
+            handle = handles.get(spec.tensor)
+            if handle is not None and not handle.is_ref:
+                raise ModelRefused(
+                    f"output {key!r} is the handle of variable {', '.join(handle.variables)},"
+                    " and a frozen graph has no variables",
+                    where=spec.tensor,
+                    hint="Return the variable's value (read_value()), or freeze a signature without"
+                    " this output.",
+                )

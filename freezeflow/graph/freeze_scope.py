@@ -98,7 +98,8 @@ class Scope:
         freezer: Gives constants and specialised functions.
         nodes: The nodes as they were.
         handles: Tensors that carry handles, by their old names; arguments come in here.
-        nodes_called: The nodes that run in a call; None for all. Writes elsewhere do not count.
+        nodes_called: The nodes that run in a call; None for all.
+        writes_elsewhere: Writes by nodes that do not.
     """
 
     freezer: Freezer
@@ -107,6 +108,7 @@ class Scope:
     nodes_called: set[str] | None = None
     reads: dict[str, list[Touch]] = dataclasses.field(default_factory=dict)
     writes: list[Touch] = dataclasses.field(default_factory=list)
+    writes_elsewhere: list[Touch] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._out: dict[str, Node] = {}
@@ -124,13 +126,8 @@ class Scope:
         for name in order:
             self._rewrite(self.nodes[name])
         while self._widen_loops(given):
-            self.handles, self.reads, self.writes, self._out, self._moved = (
-                dict(given),
-                {},
-                [],
-                {},
-                {},
-            )
+            self.handles, self.reads, self._out, self._moved = dict(given), {}, {}, {}
+            self.writes, self.writes_elsewhere = [], []
             for name in order:
                 self._rewrite(self.nodes[name])
         return {name: self._settled(node) for name, node in self._out.items()}
@@ -210,6 +207,13 @@ class Scope:
 
     def _read_plainly(self, node: Node, given: Mapping[int, Handle]) -> None:
         """An op that takes a TF1 variable where it wants a value."""
+        definition = self.freezer.graph.op_def(node.op)
+        if definition is not None and any(
+            arg.is_ref
+            for arg, _, index in _places(definition.inputs, node, definition)
+            if index in given
+        ):
+            raise self._unknown(node, given)
         values = {
             key: attrs.of_type(attrs.to_type(data)) if attrs.kind(data) == "type" else data
             for key, data in node.attrs.items()
@@ -220,8 +224,7 @@ class Scope:
 
     def _write(self, node: Node, given: Mapping[int, Handle]) -> None:
         variables = given[min(given)].variables
-        if self.nodes_called is None or node.name in self.nodes_called:
-            self.writes.append(Touch(variables, node.op, (node.name,)))
+        self._writes_of(node).append(Touch(variables, node.op, (node.name,)))
         definition = self.freezer.graph.op_def(node.op)
         if definition is None or not definition.outputs:
             return
@@ -311,8 +314,12 @@ class Scope:
         self._return(node, definition, values, returned)
 
     def _note_writes(self, node: Node, made: Sequence[Specialised]) -> None:
-        if self.nodes_called is None or node.name in self.nodes_called:
-            self.writes += [w.inside(node.name) for m in made for w in m.writes[:_MAX_TOUCHES]]
+        writes = self._writes_of(node)
+        writes += [w.inside(node.name) for m in made for w in m.writes[:_MAX_TOUCHES]]
+
+    def _writes_of(self, node: Node) -> list[Touch]:
+        called = self.nodes_called is None or node.name in self.nodes_called
+        return self.writes if called else self.writes_elsewhere
 
     def _specialise(
         self, node: Node, definition: ops.OpDef, use: FunctionUse, given: Mapping[int, Handle]

@@ -7,11 +7,11 @@ tensor that it is given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from freezeflow.graph.graph import Graph, Node, data_inputs, node_of
 from freezeflow.graph.model import Model
-from freezeflow.graph.variables import HANDLES
+from freezeflow.graph.variables import HANDLES, WRITES
 from freezeflow.graph.walk import reached_nodes
 
 _ASSIGNS = frozenset({"Assign", "AssignVariableOp"})
@@ -23,32 +23,38 @@ _STEADY = HANDLES | {"ReadVariableOp", "GuaranteeConst"}
 def initial_values(model: Model) -> dict[str, str]:
     """Handle node to the tensor that the initialiser assigns to it.
 
-    A variable that is assigned a value that differs from run to run (a random one), or that depends
-    on its own value before, is left out.
+    A variable is left out that is written more than once, or is assigned a value that differs from
+    run to run (a random one), that depends on its own value before, or on that of a saved variable
+    which the initialiser writes, too: it may be read before or after.
     """
     nodes = model.graph.nodes
-    values: dict[str, str] = {}
+    writes: dict[str, list[Node]] = {}
     for name in sorted(reached_nodes(nodes, model.init)):
-        node = nodes[name]
-        if node.op not in _ASSIGNS:
+        if WRITES.match(nodes[name].op):
+            variable = _variable(nodes, next(data_inputs(nodes[name])))
+            if variable is not None:
+                writes.setdefault(variable, []).append(nodes[name])
+    values: dict[str, str] = {}
+    for variable, (node, *others) in writes.items():
+        if others or node.op not in _ASSIGNS:
             continue
-        handle, value = list(data_inputs(node))[:2]
-        variable = _variable(nodes, handle)
-        if variable is not None and _is_steady(model.graph, value, variable):
+        value = list(data_inputs(node))[1]
+        moving = {variable, *(writes.keys() & model.variables.keys())}
+        if _is_steady(model.graph, value, moving):
             values[variable] = value
     return values
 
 
 def _variable(nodes: Mapping[str, Node], tensor: str) -> str | None:
     name = node_of(tensor)
-    while name in nodes and nodes[name].op == "Identity":
+    while name in nodes and (nodes[name].op == "Identity" or WRITES.match(nodes[name].op)):
         name = node_of(nodes[name].inputs[0])
     return name if name in nodes and nodes[name].op in HANDLES else None
 
 
-def _is_steady(graph: Graph, tensor: str, variable: str) -> bool:
+def _is_steady(graph: Graph, tensor: str, moving: Collection[str]) -> bool:
     reached = reached_nodes(graph.nodes, [tensor])
-    if variable in reached:
+    if not reached.isdisjoint(moving):
         return False
     for name in reached:
         op = graph.nodes[name].op

@@ -159,6 +159,26 @@ def test_what_changes_in_tf1(make, resource, tmp_path):
     assert_same_answers(tmp_path / "model", kept, "tf1")
 
 
+@pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
+def test_an_initializer_that_changes_what_is_saved(resource, tmp_path):
+    """Each start adds to the checkpoint's value, which so is not the one that answers."""
+    path = tmp_path / "model"
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = tf1_models.placeholder()
+        w = variable("w", 3, resource=resource)
+        session.run(v1.global_variables_initializer())
+        init = tf.group(v1.assign_add(w, [1.0, 2.0, 3.0]))
+        v1.saved_model.simple_save(session, str(path), {"x": x}, {"y": x * w}, legacy_init_op=init)
+        saved = session.run(x * w, {x: FEEDS["x"]})
+    with pytest.raises(ModelRefused, match="while the initializer runs"):
+        harness.freeze_model(harness.saved_model(path), tmp_path)
+    kept, variables = exported(harness.saved_model(path), tmp_path)
+    assert variables == {"w"}
+    assert_same_answers(path, kept, "tf1")
+    dropped = harness.freeze_model(harness.saved_model(path), tmp_path, written="drop")
+    harness.assert_same({"y": saved}, harness.run_frozen(dropped, "serving_default", FEEDS))
+
+
 @pytest.fixture
 def counting(tmp_path):
     model, serve = tf2_models.build(

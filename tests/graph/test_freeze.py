@@ -310,3 +310,28 @@ def test_an_initialiser_gives_a_value():
     result = frozen(made).model
     assert result.graph.nodes["v"].inputs == ("start",)
     assert result.init == ()
+
+
+@pytest.mark.parametrize("op", ["AssignVariableOp", "AssignAddVariableOp"])
+def test_an_initialiser_changes_a_saved_variable(op):
+    """To what it gives is known only for a constant that is assigned; nobody may see the old value."""
+    made = of_nodes(
+        handle("v"), node("r", "RandomUniform", "p", T=DType.INT32, dtype=F),
+        node("init", op, "v", "r", dtype=F), read("y", "v"), init=("init",),
+    )  # fmt: skip
+    with pytest.raises(ModelRefused, match="while the initializer runs"):
+        freeze_variables(made)
+    assert freeze_variables(made, written="drop").seen_writes
+
+
+def test_a_handle_as_an_output():
+    made = of_nodes(handle("v"), node("y", "Identity", "v", T=DType.RESOURCE))
+    with pytest.raises(ModelRefused, match="output 'y' is the handle of variable v"):
+        freeze_variables(made)
+
+
+def test_an_op_that_takes_a_reference_and_is_not_known():
+    ref = node("v", "VariableV2", dtype=F, shape=attrs.of_shape(()))
+    select = node("y", "RefSelect", "p", "v", T=F, N=attrs.of_int(1))
+    with pytest.raises(ModelRefused, match="RefSelect takes variable v itself"):
+        freeze_variables(of_nodes(ref, select))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from freezeflow.graph import attrs
@@ -49,3 +51,23 @@ def test_an_assignment_that_no_init_op_runs():
 )
 def test_what_differs_from_run_to_run(value):
     assert values(const("shape", [], DType.INT32), value, assign("c")) == {}
+
+
+def test_a_variable_that_is_written_twice():
+    add = node("add", "AssignAddVariableOp", "v", "c", dtype=F)
+    assert values(const("c", 1.0), add, assign("c"), init=("init", "add")) == {}
+
+
+def test_a_value_from_a_saved_variable_that_the_initialiser_writes_too():
+    nodes = [
+        node("v", "VarHandleOp", dtype=F, shape=attrs.of_shape(())),
+        node("u", "VarHandleOp", dtype=F, shape=attrs.of_shape(())),
+        const("c", 1.0),
+        node("first", "AssignVariableOp", "u", "c", dtype=F),
+        node("r", "ReadVariableOp", "u", dtype=F),
+        assign("r"),
+    ]
+    local = model(graph(*nodes), {}, {}, init=("first", "init"))
+    assert initial_values(local) == {"u": "c", "v": "r"}
+    saved = dataclasses.replace(local, variables={"u": const("u", 2.0)})
+    assert initial_values(saved) == {"u": "c"}
