@@ -13,13 +13,9 @@ from freezeflow.exports.check import Checked, check_problems
 from freezeflow.exports.converted import OneSignature, finished, single
 from freezeflow.exports.format import Export, ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, Profile
-from freezeflow.graph.storage import model_tensors
 from freezeflow.params import param
 from freezeflow.runtimes.onnx_runtime import RUNTIME
 from freezeflow.runtimes.runtime import FLOAT32
-
-# Below what a protobuf message can hold, with room for what the converter adds.
-_INLINE_BYTES = 1_500_000_000
 
 TOOLS = ("tf2onnx", "onnx")
 
@@ -51,9 +47,7 @@ def write(request: ExportRequest) -> Export:
 
     params: Params = request.params
     made = single(request, PROFILE)
-    nbytes = sum({t.digest: t.nbytes for t in model_tensors(made.model)}.values())
-    external = params.external_data == "always" or nbytes > _INLINE_BYTES
-    main = request.to.name
+    main, external = request.to.name, params.external_data
     facts = request.context.confined(
         to_onnx, made.model, made.nodes, PROFILE, made.folder / main, params.opset, external
     )
@@ -65,13 +59,13 @@ def write(request: ExportRequest) -> Export:
         names=made.keys,
         precision=FLOAT32,
         tools=TOOLS,
-        facts={**facts, "external_data": external},
+        facts=facts,
     )
 
 
 FORMAT = ExportFormat(
     name="onnx",
-    version=2,
+    version=3,
     summary="ONNX, for ONNX Runtime and whatever else reads it; needs `freezeflow[onnx]`.",
     write=write,
     suffixes=(".onnx",),

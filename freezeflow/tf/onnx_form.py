@@ -14,12 +14,12 @@ from typing import Any
 from freezeflow.values import Digest
 
 
-def canonical(proto: Any, contents: Mapping[str, bytes]) -> None:
+def canonical(proto: Any, contents: Mapping[str, str]) -> None:
     """Brings a model into canonical form, in place.
 
     Args:
         proto: The ModelProto.
-        contents: The bytes of tensors outside of it, by location.
+        contents: What tells the bytes of tensors outside of it apart, by location.
     """
     _Form(proto.graph, contents, {}, {}).apply()
     entries = sorted(proto.opset_import, key=lambda entry: entry.domain)
@@ -42,7 +42,7 @@ class _Form:
     def __init__(
         self,
         graph: Any,
-        contents: Mapping[str, bytes],
+        contents: Mapping[str, str],
         known: Mapping[str, str],
         names: Mapping[str, str],
     ) -> None:
@@ -74,17 +74,15 @@ class _Form:
     # ------------------------------------------------------------ what is what
 
     def _of_tensor(self, tensor: Any) -> str:
-        data = b""
+        outside = ""
         for entry in tensor.external_data:
             if entry.key == "location":
-                data = self._contents[entry.value]
+                outside = self._contents[entry.value]
         copy = type(tensor)()
         copy.CopyFrom(tensor)
         copy.name = ""
         del copy.external_data[:]
-        return _digest(
-            [Digest.of(copy.SerializeToString(deterministic=True)).hex, Digest.of(data).hex]
-        )
+        return _digest([Digest.of(copy.SerializeToString(deterministic=True)).hex, outside])
 
     def _of_node(self, node: Any) -> str:
         inputs = [self._known.get(name, "") for name in node.input]
@@ -111,7 +109,7 @@ class _Form:
         makers = {name: place for place, node in enumerate(nodes) for name in node.output}
         missing, users = [], [[] for _ in nodes]  # type: ignore[var-annotated]
         for place, node in enumerate(nodes):
-            needs = {makers[name] for name in _taken(node) if name in makers} - {place}
+            needs = {makers[name] for name in names_taken(node) if name in makers} - {place}
             missing.append(len(needs))
             for need in needs:
                 users[need].append(place)
@@ -137,7 +135,7 @@ class _Form:
         taken = {*self._names.values()}
         constants = {tensor.name for tensor in graph.initializer}
         for node in ordered:
-            for name in _taken(node):
+            for name in names_taken(node):
                 if name in constants and name not in self._names:
                     self._names[name] = _free("constant", taken)
             for name in node.output:
@@ -178,13 +176,13 @@ def _graphs(node: Any) -> Iterator[Any]:
         yield from attribute.graphs
 
 
-def _taken(node: Any) -> Iterator[str]:
+def names_taken(node: Any) -> Iterator[str]:
     """Names that a node takes, those inside its graphs, too."""
     yield from node.input
     for graph in _graphs(node):
         yield from (value.name for value in graph.output)
         for inner in graph.node:
-            yield from _taken(inner)
+            yield from names_taken(inner)
 
 
 def _sort(values: Any) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph.model import Model
 from freezeflow.graph.profile import Profile, look
+from freezeflow.graph.storage import model_tensors
 from freezeflow.runtimes.runtime import Names
 from freezeflow.tf.converting import converter, graph_def_of
 from freezeflow.tf.onnx_form import canonical
+from freezeflow.tf.onnx_weights import Weight, move_out, put_back, with_stand_ins
 from freezeflow.values import Json
 
 # What tf2onnx's rewriters take in groups (dropout, loops with tensor lists), not node by node.
@@ -34,6 +37,12 @@ _REWRITTEN = frozenset(
     ]
 )
 
+# Below what a protobuf message can hold, with room for what the converter adds.
+_MESSAGE_BYTES = 1_500_000_000
+
+# Before the names of what stands for weights.
+_STAND_IN = "freezeflow_weight/"
+
 _HELPS = {
     "StringSplitV2": "Do the text processing before the model: export a signature that takes ids.",
     "ParseExampleV2": "Export a signature that takes tensors in place of serialised examples.",
@@ -41,7 +50,12 @@ _HELPS = {
 
 
 def to_onnx(
-    model: Model, nodes: Names, profile: Profile, to: Path, opset: int, external: bool
+    model: Model,
+    nodes: Names,
+    profile: Profile,
+    to: Path,
+    opset: int,
+    external: Literal["auto", "always"],
 ) -> Json:
     """Writes ``to`` and, with external data, ``to.data`` beside it.
 
@@ -51,10 +65,10 @@ def to_onnx(
         profile: What ONNX takes; the ops are those of tf2onnx's table for the opset.
         to: The file.
         opset: Version of ONNX's operator set.
-        external: Weights in a file of their own.
+        external: Weights in a file of their own where they are too many for one message, or always.
 
     Returns:
-        Facts: ``opset``, ``onnx_nodes``.
+        Facts: ``opset``, ``onnx_nodes``, ``onnx``, ``external_data``.
 
     Raises:
         ModelRefused: ONNX or its converter does not take the model.
@@ -64,50 +78,87 @@ def to_onnx(
 
     table = tf2onnx.handler.tf_op.create_mapping(opset, None)
     look(model, dataclasses.replace(profile, ops={*table, *_REWRITTEN}, helps=_HELPS))
-    # tf2onnx 1.17 asks NumPy for a name that NumPy 2 no longer has; this process does nothing else.
-    np.product = np.prod  # type: ignore[attr-defined]
-    try:
-        proto, storage = _converted(model, nodes, opset, external=external, optimised=False)
-    except ModelRefused:
-        # Functional control flow is mostly taken as it is, and some of it only after Grappler.
-        if external:
-            raise
-        proto, storage = _converted(model, nodes, opset, external=False, optimised=True)
+    outside = external == "always" or _nbytes(model) > _MESSAGE_BYTES
+    proto, weights = _first_of(_ways(model, outside), nodes, opset)
     proto.producer_name, proto.producer_version = "freezeflow by tf2onnx", ""
     proto.doc_string = ""
-    contents = storage.name_to_tensor_data if external else {}
-    canonical(proto, contents)
-    if external:
-        _move_out(proto, contents, to)
+    canonical(proto, {name: weight.key for name, weight in weights.items()})
+    if outside:
+        move_out(proto, weights, to)
     to.write_bytes(proto.SerializeToString(deterministic=True))
     used = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-    return {"opset": used, "onnx_nodes": len(proto.graph.node), "onnx": onnx.__version__}
+    return {
+        "opset": used,
+        "onnx_nodes": len(proto.graph.node),
+        "onnx": onnx.__version__,
+        "external_data": outside,
+    }
 
 
-def _converted(
-    model: Model, nodes: Names, opset: int, *, external: bool, optimised: bool
-) -> tuple[Any, Any]:
-    """What tf2onnx makes of a model: the ModelProto, and the contents that it keeps outside."""
+class _Way(NamedTuple):
+    """A model as tf2onnx may get it, and the weights that it does not see."""
+
+    model: Model
+    weights: Mapping[str, Weight]
+    optimised: bool
+
+
+def _ways(model: Model, outside: bool) -> list[_Way]:
+    """In the order in which they are tried.
+
+    Some handlers of tf2onnx want to see a constant's value. Functional control flow is mostly taken as it
+    is, and some of it only after Grappler.
+    """
+    seen: list[tuple[Model, Mapping[str, Weight]]] = []
+    if outside:
+        seen.append(with_stand_ins(model))
+    if not seen or (seen[0][1] and _nbytes(model) <= _MESSAGE_BYTES):
+        seen.append((model, {}))
+    nbytes = _nbytes(seen[0][0])
+    if nbytes > _MESSAGE_BYTES:
+        raise ModelRefused(
+            f"tf2onnx would have to take {nbytes / 1e9:.1f} GB of constants that cannot be left out"
+            " for it: those in bodies of functions, and of element types that ONNX keeps otherwise",
+            hint="`freeze` leaves weights outside of bodies; float32, float16 and integers can be left out.",
+        )
+    return [_Way(*each, optimised) for optimised in (False, True) for each in seen]
+
+
+def _nbytes(model: Model) -> int:
+    return sum(tensor.nbytes for tensor in model_tensors(model))
+
+
+def _first_of(ways: Sequence[_Way], nodes: Names, opset: int) -> tuple[Any, dict[str, Weight]]:
+    """What tf2onnx makes of a model in the first of the ways that it takes."""
+    for way in ways[:-1]:
+        with contextlib.suppress(ModelRefused):
+            return _converted(way, nodes, opset)
+    return _converted(ways[-1], nodes, opset)
+
+
+def _converted(way: _Way, nodes: Names, opset: int) -> tuple[Any, dict[str, Weight]]:
+    """The ModelProto, and the contents of those of its initializers that lie elsewhere."""
     from tf2onnx import convert, tf_loader
 
     inputs, outputs = ([f"{node}:0" for node in side.values()] for side in nodes)
-    with converter("tf2onnx", model):
-        graph_def = graph_def_of(model)
-        if optimised:
+    stand_ins = {f"{node}:0": f"{_STAND_IN}{node}" for node in way.weights}
+    keys = {f"{node}:0": key for side in nodes for key, node in side.items()}
+    with converter("tf2onnx", way.model):
+        graph_def = graph_def_of(way.model)
+        if way.optimised:
             with tf.Graph().as_default():
                 tf.import_graph_def(graph_def, name="")
-                graph_def = tf_loader.tf_optimize(inputs, outputs, graph_def)
-        proto, storage = convert._convert_common(
+                graph_def = tf_loader.tf_optimize([*inputs, *stand_ins], outputs, graph_def)
+        proto, _ = convert._convert_common(
             graph_def,
             name="freezeflow",
-            large_model=external,
             opset=opset,
-            input_names=inputs,
+            input_names=[*inputs, *stand_ins],
             output_names=outputs,
-            tensors_to_rename={f"{node}:0": key for side in nodes for key, node in side.items()},
+            tensors_to_rename={**stand_ins, **keys},
         )
     _check_known(proto)
-    return proto, storage
+    return proto, put_back(proto, {_STAND_IN + node: w for node, w in way.weights.items()})
 
 
 def _check_known(proto: Any) -> None:
@@ -123,32 +174,3 @@ def _check_known(proto: Any) -> None:
             where=name,
             hint="A higher `opset` knows more ops; `fold` before the export may leave them out.",
         )
-
-
-def _move_out(proto: Any, contents: dict[str, bytes], to: Path) -> None:
-    """Puts the contents of all external tensors into one file, in the order of the model."""
-    name = f"{to.name}.data"
-    with open(to.with_name(name), "wb") as file:
-        for tensor in _external_tensors(proto.graph):
-            (entry,) = [e for e in tensor.external_data if e.key == "location"]
-            data = contents[entry.value]
-            del tensor.external_data[:]
-            offset = file.tell()
-            for key, value in (("location", name), ("offset", offset), ("length", len(data))):
-                tensor.external_data.add(key=key, value=str(value))
-            file.write(data)
-
-
-def _external_tensors(graph: Any) -> Any:
-    import onnx
-
-    external = onnx.TensorProto.EXTERNAL
-    for tensor in graph.initializer:
-        if tensor.data_location == external:
-            yield tensor
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.t.data_location == external:
-                yield attribute.t
-            for below in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                yield from _external_tensors(below)

@@ -1,9 +1,11 @@
-"""Weights that no single file can hold: what is written instead loads and runs in TensorFlow."""
+"""Weights that no single file can hold: what is written instead loads and runs where it should."""
 
 import shutil
 import struct
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import tensorflow as tf
 
@@ -15,6 +17,7 @@ from freezeflow.graph.constants import const as made_const
 from freezeflow.values import Digest, DType, TensorRef
 from tests.checkpoint.written import location_of
 from tests.exports.models import asked
+from tests.exports.running import Branches
 from tests.exports.test_in_tensorflow import load_tf2
 from tests.exports.test_weights import run_mapped
 from tests.graphs import const, graph, node, placeholder, spec
@@ -78,3 +81,18 @@ def test_restored_from_a_checkpoint(tmp_path):
     assert found["y"] == 1.5
     names = tf.train.list_variables(str(tmp_path / "m" / "variables" / "variables"))
     assert names == [("w0", [ONE[1]])]
+
+
+def test_onnx_beside_a_file_with_the_weights(tmp_path):
+    model = huge(tmp_path / "in", *THIRTEEN)
+    saved_model.write(asked(model, tmp_path / "m", params=saved_model.Params()))
+    exports = {"onnx": {"to": "out/m.onnx", "format": "onnx", "check": False}}
+    ran = Branches(tmp_path, exports, model=tmp_path / "m", jobs=1)
+    facts = ran.facts("onnx")
+    assert facts["external_data"]
+    path = tmp_path / "out" / "m.onnx"
+    assert path.stat().st_size < 10_000
+    assert path.with_name("m.onnx.data").stat().st_size >= 13 * 200_000_000
+    onnx.checker.check_model(str(path), full_check=True)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.array(0.5, np.float32)})[0] == 0.5 + sum(range(1, 14))
