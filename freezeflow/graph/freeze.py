@@ -252,8 +252,12 @@ class _Freezer(Specialiser):
         return value._replace(name=node.name), Handle(dtype, shape, (name,))
 
     def follows(self, write: Touch) -> bool:
-        """Whether an initializer's write gives its variable the value that it has here."""
-        return len(write.path) == 1 and self._initial.keys() >= set(write.variables)
+        """Whether an initializer's write gives its variable the value that it has here.
+
+        One that assigns a random value stands aside: models are saved with the initializer that they
+        were trained from, and what is meant is the checkpoint's value.
+        """
+        return len(write.path) == 1 and write.op in ("Assign", "AssignVariableOp")
 
     def _is_main(self, node: Node) -> bool:
         return self.graph.nodes.get(node.name) is node
