@@ -29,8 +29,8 @@ from freezeflow.values import DType
 
 _LOOPS = {"While": "StatefulPartitionedCall", "StatelessWhile": "PartitionedCall"}
 
-# Loops in loops in loops.
-_MOST_DEPTH = 8
+# Loops in loops, and loops whose length follows from what one before them gives.
+_MOST_DEPTH = 64
 
 
 def unrolled(model: Model, *, most_rounds: int, lists_only: bool) -> Model:
@@ -48,7 +48,10 @@ def unrolled(model: Model, *, most_rounds: int, lists_only: bool) -> Model:
         graph = _with_rounds(model.graph, most_rounds, lists_only=lists_only)
         if graph is model.graph:
             break
-        model = inline_model(dataclasses.replace(model, graph=graph))
+        graph = _without_lists(inline_model(dataclasses.replace(model, graph=graph)).graph)
+        model = dataclasses.replace(model, graph=prune(graph, _ends(model)))
+    else:
+        return canonical(model)
     graph = _without_lists(model.graph)
     return canonical(dataclasses.replace(model, graph=prune(graph, _ends(model))))
 

@@ -192,6 +192,9 @@ def _cut_out(
         nodes[node.name] = _alone(node, tuple(inputs))
     for name, value in given.items():
         nodes[name] = _placeholder(name, value)
+    if walk.find_cycle(nodes):
+        # It goes round in a loop: what the round before gave does not agree, and cannot be fed.
+        return None
     part = walk.without_unused(
         Graph(
             nodes={name: nodes[name] for name in walk.topological_order(nodes)},

@@ -209,4 +209,6 @@ def test_sizes_are_bounded(ended, name):
     assert found["fold"].facts["model_bytes"] < 1_000_000
     assert found["validate"].status == "failed"
     message = found["validate"].error.message
-    assert "refuses every input" in message or "memory" in message or "killed" in message
+    # By what it ends depends on the machine's memory and speed; each is one of its limits.
+    ends = ("refuses every input", "memory", "killed", "was ended after 20 seconds")
+    assert any(end in message for end in ends), message

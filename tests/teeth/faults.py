@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -473,9 +474,16 @@ def _with_body(model, name, nodes, blamed):
     return Faulty(dataclasses.replace(model, graph=graph), {blamed})
 
 
+# How nodes of bodies are called where branches and loops are lowered.
+_IN_BODY = re.compile("(.*?)/(?:then|else|cond|body)/(.*)")
+
+
 def nodes_named(divergence: dict[str, Any]) -> set[str]:
     """Every name by which a verdict says where the difference is."""
     named = {divergence["node"]}
+    if match := _IN_BODY.fullmatch(divergence["node"]):
+        # A node in a branch or a loop: the node that has it, and what the body calls it.
+        named |= set(match.groups())
     if divergence["inside"]:
         path = divergence["inside"].partition(" (")[0].split("/")
         named |= {"/".join(path[start:]) for start in range(len(path))}
