@@ -33,7 +33,7 @@ from freezeflow.api.recipes import (
     open_store,
     recipe_files,
     run,
-    steps_up_to_date,
+    up_to_date_record,
 )
 from freezeflow.values import AnyPath
 
@@ -59,5 +59,5 @@ __all__ = [
     "open_store",
     "recipe_files",
     "run",
-    "steps_up_to_date",
+    "up_to_date_record",
 ]

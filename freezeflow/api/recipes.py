@@ -160,51 +160,57 @@ def choose(
     return chosen if shard is None else choosing.in_shard(chosen, shard)
 
 
-def steps_up_to_date(
+def up_to_date_record(
     recipes: Sequence[AnyPath],
     request: Json = None,
     *,
     set_vars: Mapping[str, str] | None = None,
     cache_dir: AnyPath | None = None,
-) -> int | None:
-    """How many steps some recipes have, where it is on record that all of them are cached.
+) -> Record | None:
+    """The record that every step of some recipes is cached, which may be there or not.
 
     Args:
         recipes: Their files, or folders of them.
-        request: What else tells this request from others: the same as for `keep_up_to_date`.
+        request: What else tells this request from others.
         set_vars: Values for variables of their ``vars`` blocks.
         cache_dir: The cache's folder; None for what the settings say.
 
     Returns:
-        The number; None where only a run can tell.
+        The record; None where a recipe has no kept plans that count.
     """
+    from freezeflow.engine.unchanged import Record
+    from freezeflow.plan import kept_plans_digest
+
     files = recipe_files(recipes)
     with open_store(cache_dir, *_parents(files)) as store:
-        record = _record(files, request, set_vars, store)
-        return None if record is None else record.steps()
+        folder = store.folder / "plans"
+        digests = [kept_plans_digest(file, folder, set_vars=set_vars) for file in files]
+        made_of = [digest for digest in digests if digest is not None]
+        if len(made_of) < len(digests):
+            return None
+        paths = [os.path.abspath(file) for file in files]
+        return Record(store, [paths, dict(set_vars or {}), request], made_of)
 
 
 def keep_up_to_date(
-    recipes: Sequence[AnyPath],
-    request: Json,
+    record: Record,
     plans: Sequence[Plan],
     result: RunResult,
     *,
     began_ns: int,
-    set_vars: Mapping[str, str] | None = None,
     cache_dir: AnyPath | None = None,
 ) -> None:
-    """Puts on record that a run has found every step cached; arguments as for `steps_up_to_date`.
+    """Puts on record that every step is cached after a run.
 
     Args:
+        record: That of the recipes, from before the run.
         plans: What has run.
-        result: What came of it.
+        result: What came of it; no step has failed or was skipped.
         began_ns: When it began, in ns since the epoch.
+        cache_dir: The cache's folder; None for what the settings say.
     """
-    files = recipe_files(recipes)
-    with open_store(cache_dir, *_parents(files)) as store:
-        if record := _record(files, request, set_vars, store):
-            record.keep(plans, result, store, began_ns)
+    with open_store(cache_dir, *_folders(plans)) as store:
+        record.keep(plans, result, store, began_ns)
 
 
 def run(
@@ -391,24 +397,6 @@ def load_settings(*folders: Path, flags: Mapping[str, object] | None = None) -> 
 
 def _parents(files: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(file.parent for file in files))
-
-
-def _record(
-    files: Sequence[Path], request: Json, set_vars: Mapping[str, str] | None, store: Store
-) -> Record | None:
-    """The record of a request; None where the recipes have no kept plans that count."""
-    from freezeflow.engine.unchanged import Record
-    from freezeflow.plan import kept_plans_digest
-
-    folder = store.folder / "plans"
-    digests = []
-    for file in files:
-        digest = kept_plans_digest(file, folder, set_vars=set_vars)
-        if digest is None:
-            return None
-        digests.append(digest)
-    paths = [os.path.abspath(file) for file in files]
-    return Record(store, [paths, dict(set_vars or {}), request], digests)
 
 
 def _folders(plans: Sequence[Plan]) -> list[Path]:

@@ -30,7 +30,6 @@ from freezeflow.plan import Plan
 from freezeflow.report.progress import Lines, LiveWhenRunning
 from freezeflow.report.run import (
     FEW_PLANS,
-    is_idle,
     render_failure,
     render_nothing_to_do,
     render_run,
@@ -98,7 +97,8 @@ def command(
     began_ns = time.time_ns()
     is_plain = not (force or locked or shard or choice.changed_since or choice.failed)
     if is_plain and not (as_json or events or junit):
-        steps = api.steps_up_to_date(recipes, request, set_vars=set_vars)
+        record = api.up_to_date_record(recipes, request, set_vars=set_vars)
+        steps = record.steps() if record else None
         if steps is not None:
             took = (time.time_ns() - began_ns) / 1e9
             click.echo(render_nothing_to_do(steps, took, color=colored(sys.stdout)))
@@ -108,6 +108,9 @@ def command(
         tell(*batch.mistakes, as_json=as_json)
         return RecipeError.exit_code
     plans = api.choose(batch.plans, **choice._asdict(), shard=shard)
+    record = None
+    if is_plain and len(plans) > FEW_PLANS:
+        record = api.up_to_date_record(recipes, request, set_vars=set_vars)
     with progress(many=len(plans) > FEW_PLANS, events=events) as on_event:
         result = api.run(
             plans,
@@ -122,8 +125,8 @@ def command(
             locked=locked,
             on_event=on_event,
         )
-    if is_plain and len(plans) > FEW_PLANS and is_idle(result.steps):
-        api.keep_up_to_date(recipes, request, plans, result, began_ns=began_ns, set_vars=set_vars)
+    if record and {step.status for step in result.steps} <= {"cached", "ran"}:
+        api.keep_up_to_date(record, plans, result, began_ns=began_ns)
     if junit is not None:
         _write_junit(junit, plans, result)
     for step in result.failures:

@@ -126,8 +126,12 @@ def published(step: Step, action: Action) -> tuple[ResultFile, ...]:
 
 def placed(files: Sequence[PublishedFile], base: Path) -> tuple[ResultFile, ...]:
     """Published files, where they are below a folder."""
+    # As text until the end: a run of thousands of steps does little else than make paths.
+    folder = str(base)
     return tuple(
-        ResultFile(Path(os.path.normpath(base / file.path)), file.sha256, file.nbytes)
+        ResultFile(
+            Path(os.path.normpath(os.path.join(folder, file.path))), file.sha256, file.nbytes
+        )
         for file in files
     )
 

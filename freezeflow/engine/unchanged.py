@@ -4,8 +4,9 @@ It holds the path of every file that the look-ups of a run looked at, and one di
 files look: size, times, inode, or that they are not there. While that digest and the plans stay the
 same, a run would find every step cached again, and none of them is looked up.
 
-A record is only kept if no file was touched since shortly before the look-ups began; what looks the
-same later has then not changed. It holds for a day, so that `gc` knows what is in use.
+A record is only kept if no file that was given was touched since shortly before the run began; what
+looks the same later has then not changed. What the run itself has written is checked once more, as soon
+as a later change of it would show. A record holds for a day, so that `gc` knows what is in use.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import json
 import os
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from freezeflow.engine.keys import source_paths
 from freezeflow.engine.results import RunResult
@@ -31,6 +34,9 @@ FORMAT = "freezeflow.unchanged/1"
 _HOLDS_NS = 24 * 3600 * 1_000_000_000
 
 _GONE = b"-"
+
+# No file system's clock ticks more slowly.
+_LONGEST_NS = 2_200_000_000
 
 
 class Record:
@@ -59,55 +65,110 @@ class Record:
             known = json.loads(head)
             age = time.time_ns() - known["made_ns"]
             if known["origin"] == self._origin and 0 <= age < _HOLDS_NS:
-                found, _ = _look(names.split(b"\0"))
+                found = _look(names.split(b"\0")).digest
                 return int(known["steps"]) if found == known["digest"] else None
         return None
 
     def keep(self, plans: Sequence[Plan], result: RunResult, store: Store, began_ns: int) -> None:
-        """Keeps the record of a run that has found everything cached.
+        """Keeps the record of a run after which every step is cached.
 
         Args:
             plans: What has run.
-            result: What came of it.
-            store: Where it has looked.
+            result: What came of it; no step has failed or was skipped.
+            store: Where it has looked and written.
             began_ns: When it began, in ns since the epoch.
         """
-        paths = sorted(map(os.fsencode, set(_looked_at(plans, result, store))))
-        digest, quiet_ns = _look(paths)
-        if quiet_ns >= began_ns:
+        written = _written(result, store)
+        if written is None:
+            return
+        given = _given(plans, store)
+        paths = sorted({*given, *written.blobs, *written.files})
+        look = _look(paths)
+        recent = look.touched_since(began_ns)
+        if recent and recent.isdisjoint(given):
+            _wait_until(look.quiet_ns)
+            look = _look(paths)
+            recent = look.touched_since(began_ns)
+        # Checked after the look: what changes in between is not as it looked.
+        if not (recent.isdisjoint(given) and written.is_whole(recent, store)):
             return
         head = {
             "origin": self._origin,
             "made_ns": time.time_ns(),
             "steps": len(result.steps),
-            "digest": digest,
+            "digest": look.digest,
         }
         # A cache that cannot be written makes the next run slower, and no more.
         with contextlib.suppress(FreezeflowError):
             write_checked_later(self._path, json.dumps(head).encode() + b"\n" + b"\0".join(paths))
 
 
-def _looked_at(plans: Sequence[Plan], result: RunResult, store: Store) -> Iterable[str]:
-    """Every file that tells whether a step is cached."""
-    yield str(store.actions.forgetting)
+def _given(plans: Sequence[Plan], store: Store) -> set[bytes]:
+    """Every file and folder that steps read, and what tells that actions were deleted."""
     sources = {step.source for plan in plans for step in plan.steps}
-    yield from source_paths(sources, store)
+    found = {str(store.actions.forgetting), *source_paths(sources, store)}
     for plan in plans:
         for step in plan.steps:
-            yield from map(str, step.input_files.values())
+            found.update(map(str, step.input_files.values()))
+    return set(map(os.fsencode, found))
+
+
+class _Written(NamedTuple):
+    """What steps have written: paths of blobs, and of published files with SHA-256 and bytes."""
+
+    blobs: Mapping[bytes, Digest]
+    files: Mapping[bytes, tuple[str, int]]
+
+    def is_whole(self, paths: Collection[bytes], store: Store) -> bool:
+        """Whether those of the paths that are in here hold what was written."""
+        files = {Path(os.fsdecode(path)): self.files[path] for path in paths if path in self.files}
+        blobs = [self.blobs[path] for path in paths if path in self.blobs]
+        return len(store.stats.unchanged(files)) == len(files) and not store.blobs.lost(blobs)
+
+
+def _written(result: RunResult, store: Store) -> _Written | None:
+    """What the steps of a run have written, now or earlier; None if an action is gone already."""
+    keys = {step.key for step in result.steps if step.key is not None}
+    actions = store.actions.get(keys)
+    if len(actions) < len(keys):
+        return None
     prefix = f"{store.blobs.folder}/"
-    keys = [step.key for step in result.steps if step.key is not None]
-    for action in store.actions.get(keys).values():
-        for digest in action.outputs.blobs():
-            yield f"{prefix}{digest.hex[:2]}/{digest.hex[2:]}"
-    for ended in result.steps:
-        yield from (str(file.path) for file in ended.files)
+    blobs = {
+        os.fsencode(f"{prefix}{digest.hex[:2]}/{digest.hex[2:]}"): digest
+        for action in actions.values()
+        for digest in action.outputs.blobs()
+    }
+    files = {
+        os.fsencode(file.path): (file.sha256, file.nbytes)
+        for step in result.steps
+        for file in step.files
+    }
+    return _Written(blobs, files)
 
 
-def _look(paths: Sequence[bytes]) -> tuple[str, int]:
-    """A digest of how files look, and since when (ns) a change would show in it."""
-    quiet = 0
+class _Look(NamedTuple):
+    """How files look.
+
+    Args:
+        digest: A digest of it.
+        quiet: When (ns since the epoch) a change of each began to show, as far as it is there.
+    """
+
+    digest: str
+    quiet: Mapping[bytes, int]
+
+    @property
+    def quiet_ns(self) -> int:
+        return max(self.quiet.values(), default=0)
+
+    def touched_since(self, began_ns: int) -> set[bytes]:
+        """Those that may have been changed since then."""
+        return {path for path, quiet_ns in self.quiet.items() if quiet_ns >= began_ns}
+
+
+def _look(paths: Iterable[bytes]) -> _Look:
     stat, pack = os.stat, struct.Struct("<4q").pack
+    quiet: dict[bytes, int] = {}
     looks: list[bytes] = []
     for path in paths:
         try:
@@ -116,6 +177,11 @@ def _look(paths: Sequence[bytes]) -> tuple[str, int]:
             looks.append(_GONE)
             continue
         modified, changed = status.st_mtime_ns, status.st_ctime_ns
-        quiet = max(quiet, max(modified, changed) + tick_ns(modified))
+        quiet[path] = max(modified, changed) + tick_ns(modified)
         looks.append(pack(status.st_size, modified, status.st_ino, changed))
-    return Digest.of(b"".join(looks)).hex, quiet
+    return _Look(Digest.of(b"".join(looks)).hex, quiet)
+
+
+def _wait_until(moment_ns: int) -> None:
+    """Waits for the tick of a file system's clock, and no longer: a file may be from the future."""
+    time.sleep(min(max(moment_ns - time.time_ns(), 0), _LONGEST_NS) / 1e9)

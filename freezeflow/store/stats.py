@@ -89,9 +89,8 @@ class StatCache:
             if identity.file_bytes == nbytes:
                 identities[path] = identity
         known = self._known(identities, "sha256")
-        return {
-            path for path in identities if (known.get(path) or self._sha256(path)) == files[path][0]
-        }
+        known.update(self._sha256s(path for path in identities if path not in known))
+        return {path for path in identities if known.get(path) == files[path][0]}
 
     def sha256s(self, paths: Sequence[Path]) -> dict[Path, str]:
         """SHA-256 of each file; those that are not known are hashed now.
@@ -99,13 +98,11 @@ class StatCache:
         Raises:
             FreezeflowError: A file cannot be read, or changed while it was read.
         """
-        known = self._known({path: _identity(path) for path in paths}, "sha256")
-        found: dict[Path, str] = {}
+        found = self._known({path: _identity(path) for path in paths}, "sha256")
+        found.update(self._sha256s(path for path in paths if path not in found))
         for path in paths:
-            digest = known.get(path) or self._sha256(path)
-            if digest is None:
+            if path not in found:
                 raise changed_while_read(path)
-            found[path] = digest
         return found
 
     def remember_written(self, files: Iterable[tuple[Path, str]]) -> None:
@@ -130,22 +127,12 @@ class StatCache:
                 known[path] = digest
         return known
 
-    def _sha256(self, path: Path) -> str | None:
-        """SHA-256 of a file, remembered; None when it cannot be read."""
+    def _sha256s(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """SHA-256 of those files that can be read, remembered."""
         started = time.time_ns()
-        hasher = hashlib.sha256()
-        buffer = memoryview(bytearray(_BUFFER_BYTES))
-        try:
-            with open(path, "rb", buffering=0) as file:
-                identity = FileIdentity.of(os.fstat(file.fileno()))
-                while count := file.readinto(buffer):
-                    hasher.update(buffer[:count])
-                if FileIdentity.of(os.fstat(file.fileno())) != identity:
-                    return None
-        except OSError:
-            return None
-        self._remember("sha256", [(path, hasher.hexdigest(), identity)], started)
-        return hasher.hexdigest()
+        read = [(path, *found) for path in paths if (found := _sha256(path))]
+        self._remember("sha256", read, started)
+        return {path: digest for path, digest, _ in read}
 
     def _remember(
         self,
@@ -160,6 +147,22 @@ class StatCache:
                 for path, digest, identity in files
             ],
         )
+
+
+def _sha256(path: Path) -> tuple[str, FileIdentity] | None:
+    """SHA-256 of a file, and how it looked; None when it cannot be read, or changes meanwhile."""
+    hasher = hashlib.sha256()
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    try:
+        with open(path, "rb", buffering=0) as file:
+            identity = FileIdentity.of(os.fstat(file.fileno()))
+            while count := file.readinto(buffer):
+                hasher.update(buffer[:count])
+            if FileIdentity.of(os.fstat(file.fileno())) != identity:
+                return None
+    except OSError:
+        return None
+    return hasher.hexdigest(), identity
 
 
 def _identity(path: Path) -> FileIdentity:
