@@ -255,14 +255,20 @@ class _Folder:
 
     def _fold_exactly(self, graph: Graph, scope: Scope) -> dict[str, Node]:
         """The folded nodes of a scope, simplified before and after each time something was folded."""
+        nodes = self._simplified(graph, scope)
         while True:
-            nodes = simplify(graph, scope, self._types)
-            self._budget += _total(scope.nodes) - _total(nodes)
             folded, left = self._fold_once(graph, scope._replace(nodes=nodes))
-            if folded is None:
+            # Of what has been rewritten more may be known now, though nothing was folded.
+            before = nodes if folded is None else folded
+            nodes = self._simplified(graph, scope._replace(nodes=before))
+            if folded is None and nodes == before:
                 self.nodes_left += left
                 return nodes
-            scope = scope._replace(nodes=folded)
+
+    def _simplified(self, graph: Graph, scope: Scope) -> dict[str, Node]:
+        nodes = simplify(graph, scope, self._types)
+        self._budget += _total(scope.nodes) - _total(nodes)
+        return nodes
 
     def _fold_once(self, graph: Graph, scope: Scope) -> tuple[dict[str, Node] | None, int]:
         """The scope's nodes with constants computed, None if there are none to compute; nodes left."""

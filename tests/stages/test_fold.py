@@ -331,6 +331,17 @@ def test_folding_twice_changes_nothing_more(tmp_path, fold):
     assert fold(once).model == once
 
 
+def test_what_is_known_only_once_something_is_taken_out_is_used(tmp_path, fold):
+    """No rule tells the shape of AccumulateNV2; where it is gone, the promise is seen to be kept."""
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 4], name="x")
+        only = tf.raw_ops.AccumulateNV2(inputs=[tf.abs(x)], shape=[None, 4])
+        y = tf.negative(tf.ensure_shape(only, [None, 4]), name="y")
+    once = fold(model_of(graph, {"x": x}, {"y": y}, tmp_path)).model
+    assert ops_of(once) == ["Abs", "Neg", "Placeholder"]
+    assert fold(once).model == once
+
+
 # ---------------------------------------------------------------- hostile graphs
 
 

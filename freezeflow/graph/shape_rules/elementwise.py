@@ -30,6 +30,16 @@ def _placeholder(known: Known, node: Node) -> Sequence[Dims]:
     return (named(node.name, shape),)
 
 
+def _ensured(known: Known, node: Node) -> Sequence[Dims]:
+    """There is an output only where the promise is kept."""
+    shape, promised = known.of(node, 0), attrs.to_shape(node.attrs["shape"])
+    if promised is None or (shape is not None and len(shape) != len(promised)):
+        return (shape,)
+    if shape is None:
+        return (named(node.name, promised),)
+    return (tuple(a if b is None else b for a, b in zip(shape, promised, strict=True)),)
+
+
 def as_inputs(known: Known, node: Node) -> Sequence[Dims]:
     return [known.shapes.of(tensor) for tensor in data_inputs(node)]
 
@@ -117,6 +127,7 @@ RULES: Mapping[str, Rule] = {
     "Switch": _switched,
     "Merge": _merged,
     "ClipByValue": as_input(0),
+    "EnsureShape": _ensured,
     "IdentityN": as_inputs,
     # Its shape is an attribute, not that of the default value.
     "PlaceholderWithDefault": _placeholder,

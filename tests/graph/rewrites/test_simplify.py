@@ -206,6 +206,28 @@ def test_a_reshape_goes_where_the_shape_is_the_same_for_certain(target, shape, g
     assert ("r" not in nodes) is goes
 
 
+@pytest.mark.parametrize(
+    ("given", "promised", "again", "goes"),
+    [
+        ((None, 3), (None, 3), (None, 3), True),
+        ((None, None), (None, 3), (None, 3), True),
+        (None, (2, 3), (2, 3), True),
+        (None, (None, 3), (2, 3), False),
+        (None, None, (None, 3), False),
+        ((None,), (None, 3), (None, 3), False),  # it refuses whatever it is given
+    ],
+)
+def test_a_promise_that_was_kept_is_not_asked_for_again(given, promised, again, goes):
+    nodes = simplified(
+        placeholder("x", FLOAT, given),
+        unary("a", "EnsureShape", "x", shape=attrs.of_shape(promised)),
+        unary("b", "Neg", "a"),
+        unary("c", "EnsureShape", "b", shape=attrs.of_shape(again)),
+        unary("y", "Neg", "c"),
+    )
+    assert ("c" not in nodes) is goes
+
+
 def test_an_old_scalar_placeholder_may_be_anything():
     made = graph(
         placeholder("x"), const("t", [1], INT), reshape("r", "x", "t"), shape_of("y", "x"),
