@@ -6,16 +6,18 @@ nothing has changed reads no YAML and checks no schema.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import functools
 import json
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
+from freezeflow.alike import Alike
 from freezeflow.errors import FreezeflowError, UsageError
 from freezeflow.installed import version_of
 from freezeflow.machine import machine_facts
@@ -25,7 +27,7 @@ from freezeflow.version import VERSION
 if TYPE_CHECKING:
     from freezeflow.spec.recipe import Recipe, StageItem
 
-FORMAT = "freezeflow.plan/3"
+FORMAT = "freezeflow.plan/4"
 
 _HOUSE = os.path.dirname(os.path.abspath(__file__))
 
@@ -90,8 +92,51 @@ class Plan:
     recipe: Path
     name: str
     digest: str
-    steps: tuple[Step, ...]
+    steps: Sequence[Step]
     bases: tuple[Path, ...] = ()
+
+
+class PackedSteps(Sequence[Step]):
+    """The steps of one of many plans, which are made anew whenever they are looked at.
+
+    Plans of one recipe say nearly the same; packed, thousands of them take no memory to speak of.
+
+    Args:
+        alike: What they were packed with.
+        packed: The steps, packed.
+        count: How many there are.
+    """
+
+    __slots__ = ("_alike", "_count", "_packed")
+
+    def __init__(self, alike: Alike, packed: bytes, count: int) -> None:
+        self._alike = alike
+        self._packed = packed
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self._all())
+
+    @overload
+    def __getitem__(self, place: int) -> Step: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Step, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Step | tuple[Step, ...]:
+        return self._all()[place]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._all() == tuple(other)
+
+    # As steps themselves have none.
+    __hash__ = None  # type: ignore[assignment]
+
+    def _all(self) -> tuple[Step, ...]:
+        return _steps_from_text(self._alike.unpack(self._packed))
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -170,50 +215,77 @@ def _absolute(base: Path, path: str) -> Path:
     return Path(os.path.normpath(base / path))
 
 
-# ---------------------------------------------------------------- as JSON
+# ---------------------------------------------------------------- as text
 
 
-def plans_to_json(plans: Sequence[Plan]) -> Json:
-    """Plans as JSON; each source stands there once, and steps name it by its number."""
-    numbers: dict[ModelSource, int] = {}
+def encode_plans(plans: Iterable[Plan]) -> bytes:
+    """Plans as lines of JSON: what they were packed with, then a line for each."""
+    alike: Alike | None = None
+    lines = []
     for plan in plans:
-        for step in plan.steps:
-            numbers.setdefault(step.source, len(numbers))
-    return {
-        "format": FORMAT,
-        "sources": [source.to_json() for source in numbers],
-        "plans": [
-            {
-                "recipe": str(plan.recipe),
-                "name": plan.name,
-                "digest": plan.digest,
-                "bases": [str(path) for path in plan.bases],
-                "steps": [_step_to_json(step, numbers[step.source]) for step in plan.steps],
-            }
-            for plan in plans
-        ],
-    }
+        text = _steps_to_text(plan.steps)
+        if alike is None:
+            alike = Alike(text)
+        lines.append(
+            [
+                str(plan.recipe),
+                plan.name,
+                plan.digest,
+                [str(path) for path in plan.bases],
+                len(plan.steps),
+                base64.b64encode(alike.pack(text)).decode(),
+            ]
+        )
+    head = {"format": FORMAT, "sample": alike.sample.decode() if alike else ""}
+    return b"\n".join(_compact(line) for line in [head, *lines])
 
 
-def plans_from_json(data: Json) -> tuple[Plan, ...]:
-    """The plans that `plans_to_json` described.
+def decode_plans(data: bytes) -> tuple[Plan, ...]:
+    """The plans that `encode_plans` wrote; their steps are packed.
 
     Raises:
         ValueError, KeyError, TypeError: It is something else.
     """
-    if data["format"] != FORMAT:
+    head, *lines = data.splitlines()
+    said = json.loads(head)
+    if said["format"] != FORMAT:
         raise ValueError(f"not a {FORMAT}")
-    sources = [ModelSource.from_json(source) for source in data["sources"]]
-    return tuple(
-        Plan(
-            recipe=_path(plan["recipe"]),
-            name=plan["name"],
-            digest=plan["digest"],
-            bases=tuple(map(_path, plan["bases"])),
-            steps=tuple(_step_from_json(step, sources) for step in plan["steps"]),
-        )
-        for plan in data["plans"]
+    alike = Alike(said["sample"].encode())
+    return tuple(_plan_from_line(line, alike) for line in lines)
+
+
+def _plan_from_line(line: bytes, alike: Alike) -> Plan:
+    recipe, name, digest, bases, count, packed = json.loads(line)
+    return Plan(
+        recipe=_path(recipe),
+        name=name,
+        digest=digest,
+        bases=tuple(map(_path, bases)),
+        steps=PackedSteps(alike, base64.b64decode(packed), count),
     )
+
+
+def _steps_to_text(steps: Sequence[Step]) -> bytes:
+    """Steps as JSON; each source stands there once, and steps name it by its number."""
+    numbers: dict[ModelSource, int] = {}
+    for step in steps:
+        numbers.setdefault(step.source, len(numbers))
+    return _compact(
+        {
+            "sources": [source.to_json() for source in numbers],
+            "steps": [_step_to_json(step, numbers[step.source]) for step in steps],
+        }
+    )
+
+
+def _steps_from_text(text: bytes) -> tuple[Step, ...]:
+    data = json.loads(text)
+    sources = [ModelSource.from_json(source) for source in data["sources"]]
+    return tuple(_step_from_json(step, sources) for step in data["steps"])
+
+
+def _compact(data: Json) -> bytes:
+    return json.dumps(data, separators=(",", ":")).encode()
 
 
 # Making a path takes as long as looking at a file, and most of a plan's paths are one folder.
@@ -307,7 +379,7 @@ def compiled_plans(
     found = _read_kept(kept, origin)
     if found is None:
         return _make_kept(path, set_vars, recipe, kept, origin)
-    return plans_from_json(json.loads(found))
+    return decode_plans(found)
 
 
 def kept_plans_digest(
@@ -366,7 +438,8 @@ def _make_kept(
     from freezeflow.store.files import write_atomically
 
     loaded = load_recipes(path, set_vars=set_vars)
-    plans = tuple(map(make_plan, loaded.recipes))
+    encoded = encode_plans(map(make_plan, loaded.recipes))
+    plans = decode_plans(encoded)
     looked = loaded.looked
     needs = {
         "files": looked.files,
@@ -377,8 +450,7 @@ def _make_kept(
     }
     if origin == _origin(recipe, sorted((set_vars or {}).items())):
         head = {"origin": origin, "recipe": recipe, "needs": needs}
-        parts = [json.dumps(part, separators=(",", ":")) for part in (head, plans_to_json(plans))]
-        body = "\n".join(parts).encode()
+        body = _compact(head) + b"\n" + encoded
         # A folder that cannot be written makes the next run slower, and no more.
         with contextlib.suppress(FreezeflowError):
             write_atomically(kept, [Digest.of(body).hex.encode(), body])

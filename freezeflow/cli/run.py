@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -36,6 +38,9 @@ from freezeflow.report.run import (
     run_to_json,
 )
 from freezeflow.settings import kinds
+
+if TYPE_CHECKING:
+    from freezeflow.report.batch_progress import ModelLines
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -125,7 +130,7 @@ def command(
             locked=locked,
             on_event=on_event,
         )
-    if record and {step.status for step in result.steps} <= {"cached", "ran"}:
+    if record and result.ok:
         api.keep_up_to_date(record, plans, result, began_ns=began_ns)
     if junit is not None:
         _write_junit(junit, plans, result)
@@ -176,23 +181,25 @@ def progress(*, many: bool = False, events: Path | None = None) -> Iterator[OnEv
 @contextlib.contextmanager
 def _shown(*, many: bool) -> Iterator[OnEvent]:
     color = colored(sys.stderr)
-    lines = _lines(color=color, many=many)
+    lines = functools.partial(_lines(many=many), color=color)
     if not (sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
-        yield lines
+        yield lines(_write_line)
         return
-    shown = LiveWhenRunning(lines, color=color, many=many)
+    shown = LiveWhenRunning(lines, _write_line, color=color)
     try:
         yield shown
     finally:
         shown.close()
 
 
-def _lines(*, color: bool, many: bool) -> OnEvent:
-    def write(line: str) -> None:
-        click.echo(line, err=True)
+def _write_line(line: str) -> None:
+    click.echo(line, err=True)
 
+
+def _lines(*, many: bool) -> type[Lines | ModelLines]:
+    """What prints a line for each step that has ended, or for each model of many."""
     if not many:
-        return Lines(write, color=color)
+        return Lines
     from freezeflow.report.batch_progress import ModelLines
 
-    return ModelLines(write, color=color)
+    return ModelLines

@@ -37,6 +37,9 @@ class Queue:
     def put_in_front(self, tasks: Iterable[Task]) -> None:
         self._tasks.extendleft(reversed(list(tasks)))
 
+    def put_behind(self, tasks: Iterable[Task]) -> None:
+        self._tasks.extend(tasks)
+
     def tasks(self) -> list[Task]:
         return list(self._tasks)
 

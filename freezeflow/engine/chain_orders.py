@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from freezeflow.engine.options import RunOptions
-from freezeflow.engine.results import ResultFile, StepRef, StepResult
-from freezeflow.errors import FreezeflowError
-from freezeflow.plan import Plan, plans_from_json, plans_to_json
+from freezeflow.engine.results import StepResult
+from freezeflow.plan import Plan, decode_plans, encode_plans
 from freezeflow.settings.settings import BY_NAME, default_cache_dir
 from freezeflow.store.remote.options import RemoteOptions
-from freezeflow.values import Digest, Json
+from freezeflow.values import Json
 
 # What the environment of each machine says, and no order.
 _SECRETS = ("signing_key", "token")
@@ -43,7 +42,7 @@ def chain_order(plan: Plan, cache_dir: Path, options: RunOptions) -> Json:
     fields = dataclasses.asdict(dataclasses.replace(options, jobs=1))
     fields["remote"] = {k: v for k, v in fields["remote"].items() if k not in _SECRETS}
     return {
-        "plan": plans_to_json([plan]),
+        "plan": encode_plans([plan]).decode(),
         "machine": this_machine(),
         "cache_dir": str(cache_dir),
         "options": fields,
@@ -52,7 +51,7 @@ def chain_order(plan: Plan, cache_dir: Path, options: RunOptions) -> Json:
 
 def read_order(order: Json) -> tuple[Plan, Path, RunOptions]:
     """What `chain_order` described, on the machine that runs it."""
-    (plan,) = plans_from_json(order["plan"])
+    (plan,) = decode_plans(order["plan"].encode())
     fields = dict(order["options"])
     remote = dict(fields.pop("remote"))
     remote["trusted_keys"] = tuple(remote["trusted_keys"])
@@ -74,52 +73,18 @@ def _cache_dir(order: Json) -> Path:
 class ChainResult:
     """What came of a chain: how each step ended, and warnings (step, or empty; message)."""
 
-    steps: tuple[StepResult, ...]
+    steps: Sequence[StepResult]
     warnings: tuple[tuple[str, str], ...] = ()
 
     def to_data(self) -> dict[str, Any]:
         return {
-            "steps": [_step_to_data(step) for step in self.steps],
+            "steps": [step.to_data() for step in self.steps],
             "warnings": [list(warning) for warning in self.warnings],
         }
 
     @staticmethod
     def from_data(data: Mapping[str, Any]) -> ChainResult:
         return ChainResult(
-            steps=tuple(_step_from_data(step) for step in data["steps"]),
+            steps=tuple(StepResult.from_data(step) for step in data["steps"]),
             warnings=tuple((step, message) for step, message in data["warnings"]),
         )
-
-
-def _step_to_data(step: StepResult) -> dict[str, Any]:
-    data = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
-    return {
-        **data,
-        "ref": [str(step.ref.recipe), *step.ref[1:]],
-        "key": step.key.hex if step.key else None,
-        "model": step.model.hex if step.model else None,
-        "files": [[str(file.path), *file[1:]] for file in step.files],
-        "error": step.error.to_data() if step.error else None,
-        "log": str(step.log) if step.log else None,
-        "evidence": str(step.evidence) if step.evidence else None,
-    }
-
-
-def _step_from_data(data: Mapping[str, Any]) -> StepResult:
-    recipe, *rest = data["ref"]
-    return StepResult(
-        **{
-            **data,
-            "ref": StepRef(Path(recipe), *rest),
-            "key": Digest(data["key"]) if data["key"] else None,
-            "model": Digest(data["model"]) if data["model"] else None,
-            "files": _files(data["files"]),
-            "error": FreezeflowError.from_data(data["error"]) if data["error"] else None,
-            "log": Path(data["log"]) if data["log"] else None,
-            "evidence": Path(data["evidence"]) if data["evidence"] else None,
-        }
-    )
-
-
-def _files(rows: Sequence[Any]) -> tuple[ResultFile, ...]:
-    return tuple(ResultFile(Path(path), sha256, nbytes) for path, sha256, nbytes in rows)

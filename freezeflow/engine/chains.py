@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
-from pathlib import Path
-from typing import Any, Literal
+from itertools import groupby
+from typing import Any
 
 from freezeflow.engine.chain_orders import ChainResult, chain_order
 from freezeflow.engine.chain_worker import run_chain
 from freezeflow.engine.choosing import source_bytes
 from freezeflow.engine.events import (
-    CacheShared,
     OnEvent,
+    PlanEnded,
     RunEnded,
     RunStarted,
     RunWarned,
@@ -32,14 +31,18 @@ from freezeflow.engine.interruption import interruptible
 from freezeflow.engine.memory import first_estimate
 from freezeflow.engine.options import RunOptions
 from freezeflow.engine.pools import Needs, Pool, open_pool
-from freezeflow.engine.results import RunResult, StepRef, StepResult
-from freezeflow.engine.sharing import look_up
-from freezeflow.engine.tasks import Task
+from freezeflow.engine.results import RunResult, StepRef, StepResult, StepResults
+from freezeflow.engine.shared_on_demand import SharedOnDemand
+from freezeflow.engine.survey import Fetch, look_up
+from freezeflow.engine.tasks import check_only, make_tasks, wanted
 from freezeflow.errors import FreezeflowError, StageFailed
 from freezeflow.installed import version_of
 from freezeflow.plan import Plan
 from freezeflow.store.store import Store
 from freezeflow.version import VERSION
+
+# Plans that are looked up together.
+_AT_ONCE = 256
 
 # Seconds after which Ctrl-C is looked for.
 _WATCH = 0.5
@@ -83,62 +86,50 @@ class _PoolRun:
         address: str,
         on_event: OnEvent,
     ) -> None:
+        check_only(plans, options.only)
         self._plans = {(plan.recipe, plan.name): plan for plan in plans}
         self._store = store
         self._options = options
         self._address = address
         self._tell = on_event
-        self._tasks: list[Task] = []
-        self._by_plan: dict[tuple[Path, str], list[Task]] = {}
-        self._results: dict[StepRef, StepResult] = {}
+        self._results = StepResults(self._plans)
         self._stopping = False
 
     def go(self) -> RunResult:
         started = time.perf_counter()
-        self._look_up()
-        plans = Counter((task.ref.recipe, task.ref.plan) for task in self._tasks)
-        self._tell(RunStarted(steps=len(self._tasks), plans=plans))
-        waiting = list(self._missing())
-        if waiting:
-            self._run_all(waiting)
-        result = RunResult(
-            steps=tuple(self._results[task.ref] for task in self._tasks),
-            seconds=time.perf_counter() - started,
-        )
+        plans = list(self._plans.values())
+        counts = [len(wanted(plan, self._options.only)) for plan in plans]
+        self._tell(RunStarted(steps=sum(counts), plans=sum(map(bool, counts))))
+        missing = self._look_up([plan for plan, count in zip(plans, counts, strict=True) if count])
+        if missing:
+            self._run_all(missing)
+        result = RunResult(steps=self._results, seconds=time.perf_counter() - started)
         self._tell(RunEnded(result=result))
         return result
 
-    def _look_up(self) -> None:
-        """What is cached here, or in the shared cache."""
-        plans = list(self._plans.values())
-        shared = None
-        if self._options.remote.url and not self._options.force:
-            from freezeflow.engine.shared import SharedCache
-
-            shared = SharedCache(
-                self._options.remote,
-                self._store,
-                lambda message: self._tell(RunWarned(message=message)),
-            )
+    def _look_up(self, plans: Sequence[Plan]) -> list[Plan]:
+        """The plans of which something is not cached here or in the shared cache; ends the others."""
+        if self._options.force:
+            return list(plans)
+        missing: list[Plan] = []
+        shared = SharedOnDemand(self._options.remote, self._store, self._tell)
         try:
-            self._tasks = look_up(plans, self._store, shared, only=self._options.only)
+            for start in range(0, len(plans), _AT_ONCE):
+                missing += self._end_cached(plans[start : start + _AT_ONCE], shared.fetch)
+            shared.settle()
         finally:
-            if shared is not None:
-                shared.close()
-        if shared is not None and shared.traffic.fetched:
-            self._tell(CacheShared(**dataclasses.asdict(shared.traffic)))
-        for task in self._tasks:
-            self._by_plan.setdefault(task.ref[:2], []).append(task)
+            shared.close()
+        return missing
 
-    def _missing(self) -> Iterator[Plan]:
-        """The plans of which something is not cached; the steps of the others are done."""
-        for name, plan in self._plans.items():
-            tasks = self._tasks_of(plan)
-            if self._options.force or any(task.action is None for task in tasks):
-                yield self._plans[name]
-                continue
-            for task in tasks:
-                self._end(task.ended("cached", self._store.blobs))
+    def _end_cached(self, plans: Sequence[Plan], fetch: Fetch) -> Iterator[Plan]:
+        tasks = look_up(plans, self._store, fetch, only=self._options.only)
+        by_plan = groupby(tasks, lambda task: task.ref[:2])
+        for plan, (_, steps) in zip(plans, by_plan, strict=True):
+            found = list(steps)
+            if all(task.action for task in found):
+                self._end([task.ended("cached", self._store.blobs) for task in found])
+            else:
+                yield plan
 
     def _run_all(self, plans: Sequence[Plan]) -> None:
         pool = open_pool(self._address)
@@ -195,7 +186,7 @@ class _PoolRun:
             self._blame(plan, error)
         else:
             self._hear(plan, ChainResult.from_data(future.result()))
-        failed = any(self._results[task.ref].status == "failed" for task in self._tasks_of(plan))
+        failed = "failed" in self._results.statuses
         self._stopping |= failed and not self._options.keep_going
 
     def _hear(self, plan: Plan, chain: ChainResult) -> None:
@@ -206,42 +197,35 @@ class _PoolRun:
                 self._tell(StepWarned(ref=ref, message=message))
             else:
                 self._tell(RunWarned(message=message))
-        for result in chain.steps:
-            if result.status in ("ran", "failed"):
-                self._tell(StepStarted(ref=result.ref, stage=result.stage))
-            self._end(result)
+        self._end(chain.steps)
 
     def _blame(self, plan: Plan, error: BaseException) -> None:
         """The chain has killed its workers, or could not be run there: its first open step failed."""
         failure = error if isinstance(error, FreezeflowError) else _worker_lost(error)
-        tasks = look_up([plan], self._store, None, only=self._options.only)
-        status: Literal["failed", "skipped"] = "failed"
-        for task in tasks:
+        results = []
+        for task in look_up([plan], self._store, None, only=self._options.only):
             if task.action is not None:
-                self._end(task.ended("cached", self._store.blobs))
-                continue
-            if not failure.where:
-                failure.where = str(task.ref)
-            self._end(
-                StepResult(
-                    ref=task.ref,
-                    stage=task.step.stage,
-                    status=status,
-                    error=failure if status == "failed" else None,
+                results.append(task.ended("cached", self._store.blobs))
+            elif any(result.status == "failed" for result in results):
+                results.append(task.skipped())
+            else:
+                failure.where = failure.where or str(task.ref)
+                results.append(
+                    StepResult(ref=task.ref, stage=task.step.stage, status="failed", error=failure)
                 )
-            )
-            status = "skipped"
+        self._end(results)
 
     def _skip(self, plan: Plan) -> None:
-        for task in self._tasks_of(plan):
-            self._end(StepResult(ref=task.ref, stage=task.step.stage, status="skipped"))
+        self._end([task.skipped() for task in make_tasks(plan, self._options.only)])
 
-    def _end(self, result: StepResult) -> None:
-        self._results[result.ref] = result
-        self._tell(StepEnded(result=result))
-
-    def _tasks_of(self, plan: Plan) -> list[Task]:
-        return self._by_plan.get((plan.recipe, plan.name), [])
+    def _end(self, results: Sequence[StepResult]) -> None:
+        """All steps of a plan have ended."""
+        for result in results:
+            if result.status in ("ran", "failed"):
+                self._tell(StepStarted(ref=result.ref, stage=result.stage))
+            self._tell(StepEnded(result=result))
+        self._results.put(results)
+        self._tell(PlanEnded(results=results))
 
 
 def _needs(plans: Sequence[Plan], options: RunOptions) -> Needs:

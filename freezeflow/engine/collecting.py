@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from freezeflow.engine.sharing import look_up
+from freezeflow.engine.survey import look_up
 from freezeflow.graph.storage import tensor_digests
 from freezeflow.plan import Plan, plans_of_no_recipe
 from freezeflow.store.collecting import Collected, Rules, gc

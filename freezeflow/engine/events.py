@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from freezeflow.engine.results import RunResult, StepRef, StepResult
 
@@ -15,11 +14,11 @@ class RunStarted:
 
     Args:
         steps: How many steps it has.
-        plans: Recipe and name of each plan, to how many of the steps are its.
+        plans: How many plans they belong to.
     """
 
     steps: int
-    plans: Mapping[tuple[Path, str], int] = dataclasses.field(default_factory=dict)
+    plans: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +62,29 @@ class StepEnded:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PlanEnded:
+    """All steps of a plan have ended, in this way; in the plan's order."""
+
+    results: Sequence[StepResult]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded:
     """A run is over."""
 
     result: RunResult
 
 
-Event = RunStarted | StepStarted | StepWarned | RunWarned | CacheShared | StepEnded | RunEnded
+Event = (
+    RunStarted
+    | StepStarted
+    | StepWarned
+    | RunWarned
+    | CacheShared
+    | StepEnded
+    | PlanEnded
+    | RunEnded
+)
 OnEvent = Callable[[Event], None]
 
 

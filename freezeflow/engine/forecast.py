@@ -82,7 +82,13 @@ class _Forecaster:
         self._plans = plans
         self._store = store
         self._shared = shared
-        self._noted = store.actions.noted({str(plan.recipe) for plan in plans})
+        self._noted = store.actions.noted(
+            [
+                self._ref(place, step).place
+                for place, plan in enumerate(plans)
+                for step in plan.steps
+            ]
+        )
         # For each plan what those of its steps give that are cached.
         self._given: list[dict[str, Outputs]] = [{} for _ in plans]
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
+from freezeflow.alike import Alike
 from freezeflow.errors import FreezeflowError
 from freezeflow.values import Digest, Json
 
@@ -90,20 +94,139 @@ class StepResult:
         facts: Mapping[str, Json] = json.loads(self.facts_json)
         return facts
 
+    def to_data(self) -> dict[str, Any]:
+        """Plain data that `from_data` turns back into it."""
+        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            **data,
+            "ref": [str(self.ref.recipe), *self.ref[1:]],
+            "key": self.key.hex if self.key else None,
+            "model": self.model.hex if self.model else None,
+            "files": [[str(file.path), *file[1:]] for file in self.files],
+            "error": self.error.to_data() if self.error else None,
+            "log": str(self.log) if self.log else None,
+            "evidence": str(self.evidence) if self.evidence else None,
+        }
+
+    @staticmethod
+    def from_data(data: Mapping[str, Any]) -> StepResult:
+        recipe, *rest = data["ref"]
+        files = (ResultFile(Path(path), sha256, nbytes) for path, sha256, nbytes in data["files"])
+        return StepResult(
+            **{
+                **data,
+                "ref": StepRef(Path(recipe), *rest),
+                "key": Digest(data["key"]) if data["key"] else None,
+                "model": Digest(data["model"]) if data["model"] else None,
+                "files": tuple(files),
+                "error": FreezeflowError.from_data(data["error"]) if data["error"] else None,
+                "log": Path(data["log"]) if data["log"] else None,
+                "evidence": Path(data["evidence"]) if data["evidence"] else None,
+            }
+        )
+
+
+_Place = tuple[Path, str]
+
+
+class StepResults(Sequence[StepResult]):
+    """How the steps of a run ended, in the order of its plans; each is made when it is looked at.
+
+    Those of thousands of plans say nearly the same; packed, they take little memory.
+
+    Args:
+        places: Recipe and name of each plan, in order.
+
+    Attributes:
+        statuses: How many steps ended in which way.
+    """
+
+    def __init__(self, places: Iterable[_Place]) -> None:
+        self._numbers = {place: number for number, place in enumerate(places)}
+        self._packed = [b""] * len(self._numbers)
+        self._counts = [0] * len(self._numbers)
+        self._alike: Alike | None = None
+        self.statuses: Counter[StepStatus] = Counter()
+
+    @staticmethod
+    def of(results: Iterable[StepResult]) -> StepResults:
+        """The results of whole plans, those of a plan after one another."""
+        grouped = [list(group) for _, group in itertools.groupby(results, lambda r: r.ref[:2])]
+        found = StepResults(group[0].ref[:2] for group in grouped)
+        for group in grouped:
+            found.put(group)
+        return found
+
+    def put(self, results: Sequence[StepResult]) -> None:
+        """Keeps all results of a plan, once."""
+        number = self._numbers[results[0].ref[:2]]
+        text = json.dumps([result.to_data() for result in results]).encode()
+        if self._alike is None:
+            self._alike = Alike(text)
+        self._packed[number] = self._alike.pack(text)
+        self._counts[number] = len(results)
+        self.statuses.update(result.status for result in results)
+
+    def of_plan(self, recipe: Path, name: str) -> list[StepResult]:
+        """Those of one plan."""
+        return self._unpack(self._numbers[recipe, name])
+
+    def by_plan(self) -> Iterator[list[StepResult]]:
+        """Those of each plan that has some."""
+        return filter(None, map(self._unpack, range(len(self._packed))))
+
+    def _unpack(self, number: int) -> list[StepResult]:
+        if self._alike is None or not self._counts[number]:
+            return []
+        text = self._alike.unpack(self._packed[number])
+        return [StepResult.from_data(data) for data in json.loads(text)]
+
+    def __len__(self) -> int:
+        return sum(self._counts)
+
+    def __iter__(self) -> Iterator[StepResult]:
+        return itertools.chain.from_iterable(self.by_plan())
+
+    @overload
+    def __getitem__(self, place: int) -> StepResult: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[StepResult, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> StepResult | tuple[StepResult, ...]:
+        if isinstance(place, slice):
+            return tuple(self)[place]
+        place = range(len(self))[place]
+        ends = list(itertools.accumulate(self._counts))
+        number = bisect_right(ends, place)
+        return self._unpack(number)[place - ends[number]]
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run ended: its steps in the plan's order, and its wall time in seconds."""
+    """How a run ended: its steps in the plans' order, and its wall time in seconds."""
 
-    steps: tuple[StepResult, ...]
+    steps: StepResults
     seconds: float
 
     @property
     def ok(self) -> bool:
         """Every step has a result."""
-        return all(step.status in ("cached", "ran") for step in self.steps)
+        return self.statuses.keys() <= {"cached", "ran"}
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing had to run."""
+        return self.statuses.keys() <= {"cached"}
+
+    @property
+    def statuses(self) -> Mapping[StepStatus, int]:
+        """How many steps ended in which way; none where it is 0."""
+        return self.steps.statuses
 
     @property
     def failures(self) -> tuple[StepResult, ...]:
         """The steps that failed (not those that were skipped because of them)."""
+        if "failed" not in self.statuses:
+            return ()
         return tuple(step for step in self.steps if step.status == "failed")

@@ -6,16 +6,17 @@ import dataclasses
 import json
 import os
 import time
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from freezeflow.context import EVIDENCE
 from freezeflow.engine.admission import Answer, Queue, Room
 from freezeflow.engine.events import (
-    CacheShared,
     OnEvent,
+    PlanEnded,
     RunEnded,
     RunStarted,
     RunWarned,
@@ -30,24 +31,28 @@ from freezeflow.engine.keeping import Keeper, Lost
 from freezeflow.engine.keys import changes, preimages
 from freezeflow.engine.looking_up import cached, uncollected
 from freezeflow.engine.memory import Memory
-from freezeflow.engine.options import ALL_MEMORY, RunOptions
-from freezeflow.engine.orders import LOG_NAME, Ended, Limits, Order, Report, StoredModel, Work
-from freezeflow.engine.results import RunResult, StepRef, StepResult
+from freezeflow.engine.options import RunOptions
+from freezeflow.engine.orders import LOG_NAME, Ended, Report, Work
+from freezeflow.engine.results import RunResult, StepRef, StepResult, StepResults
 from freezeflow.engine.schedule import Schedule, State
-from freezeflow.engine.tasks import Task, make_tasks, placed
+from freezeflow.engine.shared_on_demand import SharedOnDemand
+from freezeflow.engine.survey import look_up
+from freezeflow.engine.tasks import Task, check_only, make_tasks, order_of, wanted
 from freezeflow.errors import FreezeflowError, StageFailed
-from freezeflow.plan import Plan
+from freezeflow.plan import Plan, Step
 from freezeflow.store.actions import Action, ActionFile, PublishedFile, canonical_json, key_of
 from freezeflow.store.files import remove_tree, write_atomically
 from freezeflow.store.store import Store
-from freezeflow.values import Digest
 
 if TYPE_CHECKING:
     from freezeflow.engine.executors import Executor, LocalExecutor, MakeExecutor
-    from freezeflow.engine.shared import SharedCache
 
 # Lines of a failed step's log that are shown.
 _LOG_LINES = 20
+
+# Plans that are open at once, at most; and those that are looked up together beforehand.
+_OPEN = 128
+_AHEAD = 256
 
 # Seconds after which is looked again: at what another run is making, and whether Ctrl-C was pressed.
 _PATIENCE = 0.02
@@ -95,6 +100,12 @@ def run_plans(
 
 
 class _Run:
+    """One run.
+
+    Few plans are open at a time: their steps are looked up, run and ended, and then only a little is
+    left of them, so that a run of thousands takes no more memory than one of some.
+    """
+
     def __init__(
         self,
         plans: Sequence[Plan],
@@ -103,52 +114,95 @@ class _Run:
         on_event: OnEvent,
         make_executor: MakeExecutor | None,
     ) -> None:
+        check_only(plans, options.only)
+        self._plans = {(plan.recipe, plan.name): plan for plan in plans}
         self._store = store
         self._options = options
         self._tell = on_event
         self._make_executor = make_executor
-        self._tasks = make_tasks(plans, options.only)
-        self._schedule = Schedule({task: task.needs for task in self._tasks})
+        self._results = StepResults(self._plans)
+        # Plans that are not open yet, and the steps of those that are.
+        self._waiting: deque[Plan] = deque()
+        self._open: dict[tuple[Path, str], list[Task]] = {}
+        self._schedule: Schedule[Task] = Schedule({})
         self._queue = Queue()
-        # Of each plan that is not over its tasks, and how many of them are not.
-        self._by_plan: dict[tuple[Path, str], list[Task]] = {}
-        for task in self._tasks:
-            self._by_plan.setdefault(task.ref[:2], []).append(task)
-        self._open = Counter(task.ref[:2] for task in self._tasks)
         self._running: dict[str, Task] = {}
-        # Which action each step used last, once that is asked.
-        self._noted: Mapping[tuple[str, str], Digest] | None = None
         self._counter = 0
         # A step has failed, or Ctrl-C was pressed, and no other may begin.
         self._stopping = False
         self._interrupted = False
         # Steps run in other processes, which Ctrl-C lets finish.
         self._apart = False
-        # Opened when something is missed.
-        self._shared: SharedCache | None = None
+        self._shared = SharedOnDemand(options.remote, store, on_event)
 
     def go(self) -> RunResult:
         started = time.perf_counter()
-        plans = Counter((task.ref.recipe, task.ref.plan) for task in self._tasks)
-        self._tell(RunStarted(steps=len(self._tasks), plans=plans))
+        counts = [len(wanted(plan, self._options.only)) for plan in self._plans.values()]
+        self._tell(RunStarted(steps=sum(counts), plans=sum(map(bool, counts))))
         try:
             with uncollected():
-                self._look_up_all()
+                self._look_ahead()
+                self._open_more()
             if self._queue:
                 self._run_all()
-            self._settle()
+            self._shared.settle()
         finally:
-            if self._shared is not None:
-                self._shared.close()
-        self._note_cached()
-        result = RunResult(
-            steps=tuple(task.result for task in self._tasks if task.result),
-            seconds=time.perf_counter() - started,
-        )
+            self._shared.close()
+        result = RunResult(steps=self._results, seconds=time.perf_counter() - started)
         self._tell(RunEnded(result=result))
         if self._interrupted:
             raise KeyboardInterrupt
         return result
+
+    # ------------------------------------------------------------ opening and closing plans
+
+    def _look_ahead(self) -> None:
+        """Of many plans first ends those of which everything is cached; the others wait."""
+        plans = list(self._plans.values())
+        if self._options.force or len(plans) <= _OPEN:
+            self._waiting.extend(plans)
+            return
+        for start in range(0, len(plans), _AHEAD):
+            self._look_ahead_at(plans[start : start + _AHEAD])
+
+    def _look_ahead_at(self, plans: Sequence[Plan]) -> None:
+        tasks = look_up(plans, self._store, self._shared.fetch, only=self._options.only)
+        missed = {task.ref[:2] for task in tasks if task.action is None}
+        self._waiting += (plan for plan in plans if (plan.recipe, plan.name) in missed)
+        idle = [task for task in tasks if task.ref[:2] not in missed]
+        results = [task.ended("cached", self._store.blobs) for task in idle]
+        self._note_cached(results)
+        for result in results:
+            self._tell(StepEnded(result=result))
+        for _, of_plan in groupby(results, lambda result: result.ref[:2]):
+            self._finish(list(of_plan))
+
+    def _open_more(self) -> None:
+        """Opens plans that wait while there are few open ones, and looks them up."""
+        while self._waiting and len(self._open) <= _OPEN // 2 and not self._stopping:
+            for _ in range(min(len(self._waiting), _OPEN - len(self._open))):
+                self._open_next()
+            self._look_up_all()
+
+    def _open_next(self) -> list[Task]:
+        plan = self._waiting.popleft()
+        tasks = make_tasks(plan, self._options.only)
+        if tasks:
+            self._open[plan.recipe, plan.name] = tasks
+            self._schedule.add({task: task.needs for task in tasks})
+        return tasks
+
+    def _close(self, place: tuple[Path, str]) -> None:
+        """All steps of a plan have ended: only what is told of them stays in memory."""
+        tasks = self._open.pop(place)
+        results = [task.result for task in tasks if task.result]
+        self._schedule.forget(tasks)
+        self._note_cached(results)
+        self._finish(results)
+
+    def _finish(self, results: Sequence[StepResult]) -> None:
+        self._results.put(results)
+        self._tell(PlanEnded(results=results))
 
     # ------------------------------------------------------------ looking up
 
@@ -172,7 +226,8 @@ class _Run:
             self._skip(missed)
         else:
             # In front: a chain that has begun goes on while its model is in memory.
-            self._queue.put_in_front(missed)
+            self._queue.put_in_front([task for task in missed if task.has_begun])
+            self._queue.put_behind([task for task in missed if not task.has_begun])
 
     def _forced(self, task: Task) -> bool:
         return not task.ran and (self._options.force or task.must_run)
@@ -181,8 +236,7 @@ class _Run:
         """Gives those tasks their results that have one; returns the others."""
         found = cached([(task.key, task.step) for task in tasks], self._store)
         unknown = [task for task, (action, _) in zip(tasks, found, strict=True) if action is None]
-        shared = self._shared_cache() if unknown else None
-        if shared and shared.fetch([task.wish() for task in unknown]):
+        if unknown and self._shared.fetch([task.wish() for task in unknown]):
             found = cached([(task.key, task.step) for task in tasks], self._store)
         missed = []
         for task, (action, reason) in zip(tasks, found, strict=True):
@@ -194,46 +248,14 @@ class _Run:
             missed.append(task)
         return missed
 
-    # ------------------------------------------------------------ the shared cache
-
-    def _shared_cache(self) -> SharedCache | None:
-        """The shared cache; None where there is none."""
-        if self._shared is None and self._options.remote.url:
-            from freezeflow.engine.shared import SharedCache
-
-            self._shared = SharedCache(
-                self._options.remote,
-                self._store,
-                lambda message: self._tell(RunWarned(message=message)),
-            )
-        return self._shared
-
-    def _fetch_weights(self, digests: Collection[Digest]) -> None:
-        if shared := self._shared_cache():
-            shared.fetch_weights(digests)
-
-    def _share(self, task: Task, action: Action) -> None:
-        if self._options.remote.push and (shared := self._shared_cache()):
-            shared.push(task.wish(), action)
-
-    def _settle(self) -> None:
-        """Waits until what was made is in the shared cache, too."""
-        if self._shared is None:
-            return
-        self._shared.settle()
-        went = self._shared.traffic
-        if went.fetched or went.pushed:
-            self._tell(CacheShared(**dataclasses.asdict(went)))
-
-    def _note_cached(self) -> None:
+    def _note_cached(self, results: Sequence[StepResult]) -> None:
         """Remembers which action each cached step used, where that is news."""
-        used = [
-            (*task.ref.place, task.key)
-            for task in self._tasks
-            if task.result and task.result.status == "cached"
-        ]
-        noted = self._store.actions.noted({recipe for recipe, _, _ in used})
-        self._store.actions.note([use for use in used if noted.get(use[:2]) != use[2]])
+        used = {
+            step.ref.place: step.key for step in results if step.status == "cached" and step.key
+        }
+        noted = self._store.actions.noted(used)
+        news = ((*place, key) for place, key in used.items() if noted.get(place) != key)
+        self._store.actions.note(list(news))
 
     # ------------------------------------------------------------ running
 
@@ -244,14 +266,14 @@ class _Run:
 
     def _run_all(self) -> None:
         jobs = max(1, self._options.jobs)
-        unfinished = [*self._queue.tasks(), *self._schedule.unfinished()]
         with self._store.scratch() as scratch, self._store.key_locks() as locks:
             self._room = Room(Memory(self._options.mem_limit), locks, self._past_peak)
-            self._apart = _is_many(unfinished)
+            unfinished = [*self._queue.tasks(), *self._schedule.unfinished()]
+            self._apart = bool(self._waiting) or _is_many(unfinished)
             executor = self._executor(scratch)
-            keeper = Keeper(self._store, executor, self._fetch_weights)
+            keeper = Keeper(self._store, executor, self._shared.fetch_weights)
             try:
-                if any(task.step.in_tensorflow for task in unfinished):
+                if any(step.in_tensorflow for step in self._unfinished_steps(unfinished)):
                     executor.expect_tensorflow()
                 while self._queue or self._running:
                     while len(self._running) < jobs and (task := self._queue.next(self._ask)):
@@ -259,9 +281,15 @@ class _Run:
                     for name, report in self._wait(executor):
                         self._take(name, scratch / name, report, keeper)
                     self._look_up_all()
+                    self._open_more()
                     self._heed_interrupt()
             finally:
                 executor.stop()
+
+    def _unfinished_steps(self, tasks: Sequence[Task]) -> Iterator[Step]:
+        yield from (task.step for task in tasks)
+        for plan in self._waiting:
+            yield from wanted(plan, self._options.only)
 
     def _ask(self, task: Task) -> Answer:
         """Whether a step may start; it may have a result by now, made here or by another run."""
@@ -284,11 +312,8 @@ class _Run:
 
     def _past_peak(self, task: Task) -> int:
         """What a step took the last time; 0 where it never ran."""
-        if self._noted is None:
-            recipes = {str(task.ref.recipe) for task in self._tasks}
-            self._noted = self._store.actions.noted(recipes)
-        key = self._noted.get(task.ref.place)
-        found = self._store.actions.get([key]) if key else {}
+        noted = self._store.actions.noted([task.ref.place])
+        found = self._store.actions.get(noted.values())
         return sum(int(action.facts.get("own_peak_bytes", 0)) for action in found.values())
 
     def interrupt(self) -> bool:
@@ -301,8 +326,7 @@ class _Run:
     def _heed_interrupt(self) -> None:
         if not self._interrupted or self._stopping:
             return
-        self._stopping = True
-        self._skip([*self._queue.take_all(), *self._schedule.unfinished()])
+        self._stop()
         steps = f"{len(self._running)} step{'s' if len(self._running) != 1 else ''}"
         message = f"interrupted: {steps} that run now are finished first; Ctrl-C again ends them"
         self._tell(RunWarned(message=message))
@@ -327,35 +351,11 @@ class _Run:
         executor.start(
             Work(
                 name=name,
-                order=self._order(task, model, scratch / name),
+                order=order_of(task, model, scratch / name, self._options),
                 in_tensorflow=in_tensorflow,
                 model_digest=given.outputs.model if given else None,
                 seconds=self._options.step_seconds,
             )
-        )
-
-    def _order(self, task: Task, model: StoredModel | None, scratch: Path) -> Order:
-        step = task.step
-        seconds = self._options.step_seconds
-        limits = Limits(
-            memory_bytes=self._options.mem_limit or ALL_MEMORY,
-            # Many threads use up processor time faster than the clock goes.
-            cpu_seconds=None if seconds is None else int(seconds * (os.cpu_count() or 1)) + 1,
-        )
-        return Order(
-            stage=step.stage,
-            params=step.params,
-            source=step.source,
-            base=step.base,
-            recipe_digest=step.recipe_digest or None,
-            scratch=scratch,
-            model=model,
-            limits=limits if step.in_tensorflow else None,
-            confines_itself=step.confines_itself,
-            files=tuple(
-                (str(file.path), file.sha256, file.nbytes)
-                for file in placed(task.needed_files(), step.base)
-            ),
         )
 
     # ------------------------------------------------------------ taking results
@@ -409,7 +409,7 @@ class _Run:
             ActionFile(action=action, preimage=task.preimage, recipe=recipe, step=step)
         )
         self._store.stats.remember_written((Path(path), sha) for path, sha, _ in report.files)
-        self._share(task, action)
+        self._shared.push(task.wish(), action)
         self._store.failures.forget(file_name(task.ref))
         task.ran = True
         self._done(task, action, "ran")
@@ -448,7 +448,8 @@ class _Run:
                 return
             culprit.must_run = True
             self._tell(StepWarned(ref=culprit.ref, message=f"runs again: {lost.message}"))
-        self._schedule.reopen(culprit, task)
+        for undone in self._schedule.reopen(culprit, task):
+            undone.result = None
         self._look_up_all()
 
     # ------------------------------------------------------------ ends of steps
@@ -481,28 +482,32 @@ class _Run:
             facts_json=evidence_facts(kept),
             evidence=kept,
         )
+        skipped = self._schedule.failed(task)
         self._end(task, failed)
-        self._end_skipped(self._schedule.failed(task))
+        self._end_skipped(skipped)
         if not self._options.keep_going:
-            self._stopping = True
-            self._skip([*self._queue.take_all(), *self._schedule.unfinished()])
+            self._stop()
+
+    def _stop(self) -> None:
+        """No step begins any more."""
+        self._stopping = True
+        self._skip([*self._queue.take_all(), *self._schedule.unfinished()])
+        while self._waiting:
+            self._skip(self._open_next())
 
     def _skip(self, tasks: Sequence[Task]) -> None:
         self._end_skipped(self._schedule.skip(tasks))
 
     def _end_skipped(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
-            self._end(task, StepResult(ref=task.ref, stage=task.step.stage, status="skipped"))
+            self._end(task, task.skipped())
 
     def _end(self, task: Task, result: StepResult) -> None:
         task.result = result
-        # Of thousands of steps only what is told of them stays in memory.
-        task.preimage = {}
-        self._open[task.ref[:2]] -= 1
-        if not self._open[task.ref[:2]]:
-            for done in self._by_plan.pop(task.ref[:2]):
-                done.action = None
         self._tell(StepEnded(result=result))
+        place = task.ref[:2]
+        if all(each.result for each in self._open[place]):
+            self._close(place)
 
     def _keep_evidence(self, task: Task, evidence: Path | None) -> Path | None:
         if evidence is None or evidence.is_symlink() or not evidence.is_dir():

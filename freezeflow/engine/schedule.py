@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 S = TypeVar("S")
@@ -31,19 +31,31 @@ class Schedule(Generic[S]):
     """
 
     def __init__(self, needs: Mapping[S, Sequence[S]]) -> None:
-        self._needs = needs
-        self._users: dict[S, list[S]] = {step: [] for step in needs}
+        self._needs: dict[S, Sequence[S]] = {}
+        self._users: dict[S, list[S]] = {}
         self._open: dict[S, int] = {}
         self._states: dict[S, State] = {}
         self._ready: list[S] = []
+        self.add(needs)
+
+    def add(self, needs: Mapping[S, Sequence[S]]) -> None:
+        """More steps, as for the constructor; they may need those that are there."""
         for step, needed in needs.items():
             for other in needed:
                 if other not in self._states:
                     raise ValueError(f"{step} needs {other}, which does not come before it")
                 self._users[other].append(step)
+            self._needs[step] = needed
+            self._users[step] = []
             self._open[step] = len(needed)
             self._states[step] = State.WAITING
             self._wake(step)
+
+    def forget(self, steps: Iterable[S]) -> None:
+        """These steps are over, and no others need them."""
+        for step in steps:
+            for known in (self._needs, self._users, self._open, self._states):
+                del known[step]
 
     def state(self, step: S) -> State:
         return self._states[step]
@@ -84,8 +96,10 @@ class Schedule(Generic[S]):
         """Steps that are waiting or ready, in order."""
         return [s for s, state in self._states.items() if state in (State.WAITING, State.READY)]
 
-    def reopen(self, lost: S, waiting: S) -> None:
+    def reopen(self, lost: S, waiting: S) -> list[S]:
         """What a done step gave has been lost: it must be done again, and a taken one waits for it.
+
+        Returns the steps that were done and are not any more.
 
         Args:
             lost: The step whose result is lost.
@@ -93,15 +107,16 @@ class Schedule(Generic[S]):
                 done again, too.
         """
         between = self._reached({lost}, self._users) & self._reached({waiting}, self._needs)
-        for step in between:
-            if step == waiting or self._states[step] is State.DONE:
-                self._states[step] = State.WAITING
+        undone = [step for step in between if self._states[step] is State.DONE]
+        for step in (waiting, *undone):
+            self._states[step] = State.WAITING
         self._ready = []
         for step, needed in self._needs.items():
             if self._states[step] in (State.WAITING, State.READY):
                 self._states[step] = State.WAITING
                 self._open[step] = sum(self._states[other] is not State.DONE for other in needed)
                 self._wake(step)
+        return undone
 
     def _reached(self, start: set[S], edges: Mapping[S, Sequence[S]]) -> set[S]:
         reached, pending = set(start), list(start)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from freezeflow.engine.keys import preimages
-from freezeflow.engine.looking_up import cached
-from freezeflow.engine.schedule import Schedule
 from freezeflow.engine.shared import SharedCache, Traffic
-from freezeflow.engine.tasks import Task, Wish, make_tasks
-from freezeflow.errors import FreezeflowError
+from freezeflow.engine.survey import look_up
+from freezeflow.engine.tasks import Wish
 from freezeflow.plan import Plan
-from freezeflow.store.actions import Action, decode_action_file, key_of
+from freezeflow.store.actions import Action, decode_action_file
 from freezeflow.store.blobs import BlobLost
 from freezeflow.store.store import Store
 
@@ -35,7 +32,7 @@ def pull(plans: Sequence[Plan] | None, store: Store, shared: SharedCache) -> Tra
     if plans is None:
         actions = _pull_everything(store, shared)
     else:
-        actions = [task.action for task in look_up(plans, store, shared) if task.action]
+        actions = [task.action for task in look_up(plans, store, shared.fetch) if task.action]
     _pull_weights(actions, store, shared)
     return shared.traffic
 
@@ -60,42 +57,6 @@ def push(plans: Sequence[Plan] | None, store: Store, shared: SharedCache) -> Tra
                 shared.push(task.wish(), task.action)
     shared.settle()
     return shared.traffic
-
-
-def look_up(
-    plans: Sequence[Plan], store: Store, shared: SharedCache | None, *, only: str | None = None
-) -> list[Task]:
-    """The steps of plans, level by level, with the actions of those that are cached."""
-    tasks = make_tasks(plans, only)
-    schedule = Schedule({task: task.needs for task in tasks})
-    while ready := schedule.take():
-        keyed = []
-        for task, preimage in zip(
-            ready, preimages([t.key_input() for t in ready], store), strict=True
-        ):
-            if isinstance(preimage, FreezeflowError):
-                schedule.failed(task)
-            else:
-                task.preimage, task.key = preimage, key_of(preimage)
-                keyed.append(task)
-        for task, action in zip(keyed, _actions(keyed, store, shared), strict=True):
-            task.action = action
-            if action is None:
-                schedule.failed(task)
-            else:
-                schedule.done(task)
-    return tasks
-
-
-def _actions(
-    tasks: Sequence[Task], store: Store, shared: SharedCache | None
-) -> list[Action | None]:
-    wanted = [(task.key, task.step) for task in tasks]
-    found = cached(wanted, store)
-    missed = [task for task, (action, _) in zip(tasks, found, strict=True) if action is None]
-    if missed and shared and shared.fetch([task.wish() for task in missed]):
-        found = cached(wanted, store)
-    return [action for action, _ in found]
 
 
 def _pull_everything(store: Store, shared: SharedCache) -> list[Action]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from freezeflow.engine.keys import KeyInput, Preimage
+from freezeflow.engine.options import ALL_MEMORY, RunOptions
+from freezeflow.engine.orders import Limits, Order, StoredModel
 from freezeflow.engine.results import ResultFile, StepRef, StepResult
 from freezeflow.errors import UsageError
 from freezeflow.plan import Plan, Step
@@ -77,6 +79,11 @@ class Task:
         return self.needs[0].action if self.needs else None
 
     @property
+    def has_begun(self) -> bool:
+        """Its chain has: something that it needs is done, or what it gave has been lost."""
+        return bool(self.needs) or self.must_run
+
+    @property
     def root(self) -> Task:
         """The step that began the chain."""
         task = self
@@ -118,6 +125,41 @@ class Task:
             log=blobs.path(log) if log else None,
         )
 
+    def skipped(self) -> StepResult:
+        """Its result, where something that it needs has failed, or nothing may begin any more."""
+        return StepResult(ref=self.ref, stage=self.step.stage, status="skipped")
+
+
+def order_of(task: Task, model: StoredModel | None, scratch: Path, options: RunOptions) -> Order:
+    """What a process has to do for a step.
+
+    Args:
+        task: The step.
+        model: What it works on; None for ``load``, and where the process has it in memory.
+        scratch: A folder of its own.
+        options: What the run allows.
+    """
+    step = task.step
+    seconds = options.step_seconds
+    limits = Limits(
+        memory_bytes=options.mem_limit or ALL_MEMORY,
+        # Many threads use up processor time faster than the clock goes.
+        cpu_seconds=None if seconds is None else int(seconds * (os.cpu_count() or 1)) + 1,
+    )
+    files = placed(task.needed_files(), step.base)
+    return Order(
+        stage=step.stage,
+        params=step.params,
+        source=step.source,
+        base=step.base,
+        recipe_digest=step.recipe_digest or None,
+        scratch=scratch,
+        model=model,
+        limits=limits if step.in_tensorflow else None,
+        confines_itself=step.confines_itself,
+        files=tuple((str(file.path), file.sha256, file.nbytes) for file in files),
+    )
+
 
 def published(step: Step, action: Action) -> tuple[ResultFile, ...]:
     """The files of an action, where they are for a step."""
@@ -136,32 +178,35 @@ def placed(files: Sequence[PublishedFile], base: Path) -> tuple[ResultFile, ...]
     )
 
 
-def make_tasks(plans: Sequence[Plan], only: str | None) -> list[Task]:
-    """The steps to run, in the order of their plans.
+def make_tasks(plan: Plan, only: str | None) -> list[Task]:
+    """The steps of a plan, in its order; with `only` those of `wanted`."""
+    tasks: dict[str, Task] = {}
+    for step in wanted(plan, only):
+        ref = StepRef(plan.recipe, plan.name, step.id)
+        needs = tuple(tasks[need] for need in step.needs)
+        tasks[step.id] = Task(ref=ref, plan=plan, step=step, needs=needs)
+    return list(tasks.values())
 
-    Args:
-        plans: The plans.
-        only: Only steps of this stage or with this id, and what they need.
+
+def wanted(plan: Plan, only: str | None) -> Sequence[Step]:
+    """The steps of a plan; with `only` those of this stage or with this id, and what they need."""
+    if only is None:
+        return plan.steps
+    steps = tuple(plan.steps)
+    names = {step.id for step in steps if only in (step.stage, step.id)}
+    for step in reversed(steps):
+        if step.id in names:
+            names.update(step.needs)
+    return tuple(step for step in steps if step.id in names)
+
+
+def check_only(plans: Sequence[Plan], only: str | None) -> None:
+    """Refuses an `only` that names no step of any plan.
 
     Raises:
-        UsageError: `only` names no step.
+        UsageError: It does not.
     """
-    tasks: dict[StepRef, Task] = {}
-    for plan in plans:
-        for step in plan.steps:
-            ref = StepRef(plan.recipe, plan.name, step.id)
-            needs = tuple(tasks[ref._replace(step=need)] for need in step.needs)
-            tasks[ref] = Task(ref=ref, plan=plan, step=step, needs=needs)
-    found = list(tasks.values())
-    return found if only is None else _only(found, only)
-
-
-def _only(tasks: Sequence[Task], only: str) -> list[Task]:
-    wanted = {task for task in tasks if only in (task.step.stage, task.step.id)}
-    if not wanted:
-        known = list(dict.fromkeys(task.step.id for task in tasks))
-        raise UsageError(f"no step is called {only!r}", hint=did_you_mean(only, known))
-    for task in reversed(tasks):
-        if task in wanted:
-            wanted.update(task.needs)
-    return [task for task in tasks if task in wanted]
+    if only is None or any(wanted(plan, only) for plan in plans):
+        return
+    known = list(dict.fromkeys(step.id for plan in plans for step in plan.steps))
+    raise UsageError(f"no step is called {only!r}", hint=did_you_mean(only, known))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from freezeflow.engine.events import (
     CacheShared,
     Event,
+    PlanEnded,
     RunEnded,
     RunStarted,
     RunWarned,
@@ -20,8 +20,6 @@ from freezeflow.engine.results import StepResult
 from freezeflow.report.progress import shared_line
 from freezeflow.report.text import count, paint, seconds
 
-_Place = tuple[Path, str]
-
 
 class Tally:
     """Hears a run's events and counts.
@@ -30,7 +28,6 @@ class Tally:
         plans: How many there are.
         done: How many are over, those in which nothing ran among them.
         failed: How many of these have failed, or were not reached.
-        running: The steps that run now, with the time at which they began.
     """
 
     def __init__(self) -> None:
@@ -39,35 +36,24 @@ class Tally:
         self.failed = 0
         self._steps_left = 0
         self._steps_ran = 0
-        self._seconds = 0.0
         self._began: float | None = None
-        self._open: dict[_Place, int] = {}
-        self._ended: dict[_Place, list[StepResult]] = {}
 
-    def __call__(self, event: Event) -> list[StepResult] | None:
-        """Counts; returns the results of a plan that is over now."""
-        if isinstance(event, RunStarted):
-            self._open = dict(event.plans)
-            self.plans = len(self._open)
-            self._steps_left = event.steps
-        elif isinstance(event, StepStarted) and self._began is None:
-            self._began = time.monotonic()
-        elif isinstance(event, StepEnded):
-            return self._end(event.result)
-        return None
-
-    def _end(self, result: StepResult) -> list[StepResult] | None:
-        place = result.ref[:2]
-        self._steps_left -= 1
-        self._steps_ran += result.status == "ran"
-        self._ended.setdefault(place, []).append(result)
-        self._open[place] -= 1
-        if self._open[place] > 0:
-            return None
-        results = self._ended.pop(place)
-        self.done += 1
-        self.failed += any(step.status in ("failed", "skipped") for step in results)
-        return results
+    def __call__(self, event: Event) -> None:
+        """Counts."""
+        match event:
+            case RunStarted(steps=steps, plans=plans):
+                self.plans, self._steps_left = plans, steps
+            case StepStarted() if self._began is None:
+                self._began = time.monotonic()
+            case StepEnded(result=result):
+                # One whose result was lost ends twice.
+                self._steps_left = max(0, self._steps_left - 1)
+                self._steps_ran += result.status == "ran"
+            case PlanEnded(results=results):
+                self.done += 1
+                self.failed += any(step.status in ("failed", "skipped") for step in results)
+            case _:
+                pass
 
     def seconds_left(self) -> float | None:
         """About how long it will take yet; None where nothing has run."""
@@ -93,7 +79,7 @@ class ModelLines:
         self._cached = 0
 
     def __call__(self, event: Event) -> None:
-        results = self.tally(event)
+        self.tally(event)
         match event:
             case StepWarned(ref=ref, message=message):
                 self._write(f"{ref.label}: {self._warning()} {message}")
@@ -103,19 +89,17 @@ class ModelLines:
                 self._write(shared_line(event))
             case StepStarted():
                 self._tell_cached()
+            case PlanEnded(results=results) if all(step.status == "cached" for step in results):
+                self._cached += 1
+            case PlanEnded(results=results):
+                self._tell_cached()
+                self._write(self._line(results))
             case RunEnded():
                 self._cached = 0
             case _:
                 pass
-        if results is None:
-            return
-        if all(step.status == "cached" for step in results):
-            self._cached += 1
-            return
-        self._tell_cached()
-        self._write(self._line(results))
 
-    def _line(self, results: list[StepResult]) -> str:
+    def _line(self, results: Sequence[StepResult]) -> str:
         """``[ 12/1000] resnet50  done  1.20 s``."""
         width = len(str(self.tally.plans))
         head = f"[{self.tally.done:>{width}}/{self.tally.plans}] {results[0].ref.plan}"

@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 
 from freezeflow.engine.results import RunResult, StepResult
 from freezeflow.plan import Plan
-from freezeflow.report.run import steps_by_plan
 
 # What XML 1.0 cannot hold.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -16,10 +15,9 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def run_to_junit(plans: Sequence[Plan], result: RunResult) -> bytes:
     """The XML of a run."""
-    found = steps_by_plan(result)
     root = ElementTree.Element("testsuites", name="freezeflow", time=f"{result.seconds:.3f}")
     for plan in plans:
-        _add_suite(root, plan, found.get((plan.recipe, plan.name), []))
+        _add_suite(root, plan, result.steps.of_plan(plan.recipe, plan.name))
     ElementTree.indent(root)
     data: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return data + b"\n"

@@ -20,11 +20,12 @@ class LiveProgress:
     """Hears a run's events; `close` puts the terminal in order again.
 
     Args:
+        lines: Prints a line for what has ended, by `print`; where it counts models, how far the run has
+            come is shown, too.
         color: Whether with colours.
-        many: A line for each model, and how far the run has come; else a line for each step.
     """
 
-    def __init__(self, *, color: bool, many: bool) -> None:
+    def __init__(self, lines: Lines | ModelLines, *, color: bool) -> None:
         self._console = Console(stderr=True, no_color=not color, highlight=False)
         self._running: dict[StepRef, tuple[str, float]] = {}
         self._spinner = Spinner("dots")
@@ -34,8 +35,7 @@ class LiveProgress:
             refresh_per_second=10,
             transient=True,
         )
-        self._lines = Lines(self._print, color=color)
-        self._models = ModelLines(self._print, color=color) if many else None
+        self._lines = lines
         self._live.start()
 
     def __call__(self, event: Event) -> None:
@@ -43,13 +43,14 @@ class LiveProgress:
             self._running[event.ref] = (event.stage, time.monotonic())
         elif isinstance(event, StepEnded):
             self._running.pop(event.result.ref, None)
-        (self._models or self._lines)(event)
+        self._lines(event)
 
     def close(self) -> None:
         """Takes away the moving part; what has been printed stays."""
         self._live.stop()
 
-    def _print(self, line: str) -> None:
+    def print(self, line: str) -> None:
+        """Prints a line that stays, above the moving part."""
         self._console.print(Text.from_ansi(line), soft_wrap=True)
 
     def _render(self) -> RenderableType:
@@ -60,6 +61,6 @@ class LiveProgress:
         if not running:
             return Group()
         self._spinner.update(text=Text(", ".join(running), overflow="ellipsis", no_wrap=True))
-        if self._models is None:
+        if not isinstance(self._lines, ModelLines):
             return self._spinner
-        return Group(Text(tally_line(self._models.tally, len(running))), self._spinner)
+        return Group(Text(tally_line(self._lines.tally, len(running))), self._spinner)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from freezeflow.engine.events import (
     CacheShared,
     Event,
-    OnEvent,
+    PlanEnded,
     RunEnded,
     RunStarted,
     RunWarned,
@@ -20,6 +20,7 @@ from freezeflow.engine.results import StepResult
 from freezeflow.report.text import count, paint, seconds, size
 
 if TYPE_CHECKING:
+    from freezeflow.report.batch_progress import ModelLines
     from freezeflow.report.live import LiveProgress
 
 _MARKS = {"ran": ("done", "green"), "failed": ("FAILED", "red"), "skipped": ("skipped", "yellow")}
@@ -74,7 +75,7 @@ class Lines:
             case StepEnded(result=result):
                 self._tell_cached()
                 self._write(step_line(result, color=self._color))
-            case RunStarted() | RunEnded():
+            case RunStarted() | PlanEnded() | RunEnded():
                 pass
 
     def _tell_cached(self) -> None:
@@ -84,42 +85,39 @@ class Lines:
 
 
 class LiveWhenRunning:
-    """Hears a run's events; from the first step that runs, shows them live.
+    """Hears a run's events; from the first step that runs, shows what runs now, below the lines.
 
-    Until then nothing is loaded that shows them: where everything is cached there is nothing to see.
+    Until then nothing is loaded that shows it: where everything is cached there is nothing to see.
 
     Args:
-        lines: What hears the events of a run in which nothing runs.
+        lines: Makes what prints a line for what has ended, from what writes a line.
+        write: Writes a line as long as nothing runs.
         color: Whether with colours.
-        many: There are many models, of which each gets a line, and not each step.
     """
 
-    def __init__(self, lines: OnEvent, *, color: bool, many: bool) -> None:
-        self._lines = lines
+    def __init__(
+        self,
+        lines: Callable[[Callable[[str], None]], Lines | ModelLines],
+        write: Callable[[str], None],
+        *,
+        color: bool,
+    ) -> None:
+        self._lines = lines(self._write_line)
+        self._write = write
         self._color = color
-        self._many = many
-        self._kept: list[Event] = []
         self._live: LiveProgress | None = None
 
     def __call__(self, event: Event) -> None:
-        if self._live is not None:
-            self._live(event)
-            return
-        self._kept.append(event)
-        if isinstance(event, StepStarted):
+        if self._live is None and isinstance(event, StepStarted):
             from freezeflow.report.live import LiveProgress
 
-            self._live = LiveProgress(color=self._color, many=self._many)
-            self._replay(self._live)
-        elif isinstance(event, RunEnded):
-            self._replay(self._lines)
+            self._live = LiveProgress(self._lines, color=self._color)
+        (self._live or self._lines)(event)
 
     def close(self) -> None:
         """Puts the terminal in order again."""
         if self._live is not None:
             self._live.close()
 
-    def _replay(self, hearer: Callable[[Event], None]) -> None:
-        kept, self._kept = self._kept, []
-        for event in kept:
-            hearer(event)
+    def _write_line(self, line: str) -> None:
+        (self._live.print if self._live else self._write)(line)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from freezeflow.engine.results import RunResult, StepResult
+from freezeflow.engine.results import RunResult, StepResult, StepStatus
 from freezeflow.plan import Plan
 from freezeflow.report.errors import error_to_json, render_error
 from freezeflow.report.text import count, paint, seconds, short_path, size, table
 from freezeflow.values import Json
 
 FORMAT = "freezeflow.run/2"
+
+_STATUSES: tuple[StepStatus, ...] = ("ran", "cached", "failed", "skipped")
 
 _COLORS = {"cached": "dim", "ran": "green", "failed": "red", "skipped": "yellow"}
 
@@ -22,39 +23,44 @@ FEW_PLANS = 3
 
 def render_run(plans: Sequence[Plan], result: RunResult, *, color: bool = False) -> str:
     """A table of each recipe's steps with what came of it, and a line that sums up."""
-    by_plan = steps_by_plan(result)
     parts = []
-    if is_idle(result.steps):
+    if result.is_idle:
         parts.append(render_nothing_to_do(len(result.steps), result.seconds, color=color))
     if len(plans) > FEW_PLANS:
-        busy = [steps for steps in by_plan.values() if not is_idle(steps)]
-        parts.append(table(_models(busy, color), indent="  ", right=(2,)) if busy else "")
+        rows = list(_models(result, color))
+        parts.append(table(rows, indent="  ", right=(2,)) if len(rows) > 1 else "")
     else:
-        found = ((plan, by_plan.get((plan.recipe, plan.name), [])) for plan in plans)
+        found = ((plan, result.steps.of_plan(plan.recipe, plan.name)) for plan in plans)
         parts += [_recipe(plan, steps, color) for plan, steps in found if steps]
-    if not is_idle(result.steps):
+    if not result.is_idle:
         parts.append(_sum(result, color))
     return "\n\n".join(filter(None, parts))
 
 
-def _models(plans: Sequence[Sequence[StepResult]], color: bool) -> Iterator[list[str]]:
-    """A row for each of many models: what came of it, how long that took, and its files."""
+def _models(result: RunResult, color: bool) -> Iterator[list[str]]:
+    """A head, and a row for each of many models in which something ran."""
     yield [paint(word, "dim", color=color) for word in ("model", "", "time", "files")]
-    for steps in plans:
-        statuses = {step.status for step in steps}
-        worst = next(word for word in ("failed", "skipped", "ran") if word in statuses)
-        took = sum(step.facts["seconds"] for step in steps if step.status == "ran")
-        failed = next((step for step in steps if step.error is not None), None)
-        if failed is not None and failed.error is not None:
-            what = f"{failed.ref.step}: {failed.error.message.partition(chr(10))[0]}"
-        else:
-            files = [step.files[0] for step in steps if step.files]
-            what = ", ".join(f"{short_path(file.path)}  {size(file.nbytes)}" for file in files)
-        mark = paint(worst, _COLORS[worst], color=color)
-        yield [steps[0].ref.plan, mark, seconds(took) if took else "", what]
+    if not result.is_idle:
+        busy = (steps for steps in result.steps.by_plan() if not _is_cached(steps))
+        yield from (_model(steps, color) for steps in busy)
 
 
-def is_idle(steps: Sequence[StepResult]) -> bool:
+def _model(steps: Sequence[StepResult], color: bool) -> list[str]:
+    """What came of a model, how long that took, and its files."""
+    statuses = {step.status for step in steps}
+    worst = next(word for word in ("failed", "skipped", "ran") if word in statuses)
+    took = sum(step.facts["seconds"] for step in steps if step.status == "ran")
+    failed = next((step for step in steps if step.error is not None), None)
+    if failed is not None and failed.error is not None:
+        what = f"{failed.ref.step}: {failed.error.message.partition(chr(10))[0]}"
+    else:
+        files = [step.files[0] for step in steps if step.files]
+        what = ", ".join(f"{short_path(file.path)}  {size(file.nbytes)}" for file in files)
+    mark = paint(worst, _COLORS[worst], color=color)
+    return [steps[0].ref.plan, mark, seconds(took) if took else "", what]
+
+
+def _is_cached(steps: Sequence[StepResult]) -> bool:
     return all(step.status == "cached" for step in steps)
 
 
@@ -67,11 +73,10 @@ def render_nothing_to_do(steps: int, took: float, *, color: bool = False) -> str
 
 
 def _sum(result: RunResult, color: bool) -> str:
-    statuses = [step.status for step in result.steps]
     counted = [
-        paint(f"{statuses.count(status)} {status}", _COLORS[status], color=color)
-        for status in ("ran", "cached", "failed", "skipped")
-        if status in statuses
+        paint(f"{result.statuses[status]} {status}", _COLORS[status], color=color)
+        for status in _STATUSES
+        if status in result.statuses
     ]
     head = paint("Done:" if result.ok else "Failed:", "bold", color=color)
     return f"{head} {', '.join(counted)}, in {seconds(result.seconds)}."
@@ -207,18 +212,17 @@ def run_to_json(
     plans: Sequence[Plan], result: RunResult, *, shard: tuple[int, int] | None = None
 ) -> Json:
     """``freezeflow.run/2``: plans with their steps, in order; for a shard which one it is."""
-    by_plan = steps_by_plan(result)
     return {
         "format": FORMAT,
         "ok": result.ok,
-        "nothing_to_do": is_idle(result.steps),
+        "nothing_to_do": result.is_idle,
         "seconds": round(result.seconds, 6),
         "shard": shard,
         "plans": [
             {
                 "recipe": str(plan.recipe),
                 "name": plan.name,
-                "steps": [step_to_json(step) for step in by_plan.get((plan.recipe, plan.name), [])],
+                "steps": list(map(step_to_json, result.steps.of_plan(plan.recipe, plan.name))),
             }
             for plan in plans
         ],
@@ -240,10 +244,3 @@ def step_to_json(step: StepResult) -> Json:
         "log": str(step.log) if step.log else None,
         "error": error_to_json(step.error) if step.error else None,
     }
-
-
-def steps_by_plan(result: RunResult) -> dict[tuple[Path, str], list[StepResult]]:
-    found: dict[tuple[Path, str], list[StepResult]] = {}
-    for step in result.steps:
-        found.setdefault((step.ref.recipe, step.ref.plan), []).append(step)
-    return found

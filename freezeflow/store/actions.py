@@ -183,11 +183,17 @@ class Actions:
             [(recipe, step, key.hex) for recipe, step, key in steps],
         )
 
-    def noted(self, recipes: Collection[str]) -> dict[tuple[str, str], Digest]:
-        """The action that each step of some recipes used last, by recipe and step."""
-        query = "SELECT recipe, step, key FROM steps WHERE recipe IN (?)"
-        rows = self._index.rows(query, list(recipes))
-        return {(recipe, step): Digest(key) for recipe, step, key in rows}
+    def noted(self, places: Collection[tuple[str, str]]) -> dict[tuple[str, str], Digest]:
+        """The action that each of some steps (recipe, id) used last."""
+        found = {}
+        by_recipe: dict[str, list[str]] = {}
+        for recipe, step in places:
+            by_recipe.setdefault(recipe, []).append(step)
+        for recipe, steps in by_recipe.items():
+            query = "SELECT step, key FROM steps WHERE recipe = ? AND step IN (?)"
+            for step, key in self._index.rows(query, steps, first=(recipe,)):
+                found[recipe, step] = Digest(key)
+        return found
 
     def file(self, key: Digest) -> ActionFile | None:
         """An action's file; None if there is none, or it is damaged."""

@@ -64,13 +64,16 @@ class Index:
             with _errors(path):
                 self._connection = self._connect()
 
-    def rows(self, query: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
-        """Rows of a query whose ``IN (?)`` takes any number of values."""
+    def rows(
+        self, query: str, values: Sequence[object], *, first: Sequence[object] = ()
+    ) -> Iterator[tuple[Any, ...]]:
+        """Rows of a query whose ``IN (?)`` takes any number of values, after those of `first`."""
         with _errors(self.path):
             for start in range(0, len(values), _BATCH):
                 batch = values[start : start + _BATCH]
                 marks = ",".join("?" * len(batch))
-                yield from self._connection.execute(query.replace("IN (?)", f"IN ({marks})"), batch)
+                whole = query.replace("IN (?)", f"IN ({marks})")
+                yield from self._connection.execute(whole, [*first, *batch])
 
     def select(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""

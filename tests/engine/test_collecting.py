@@ -10,7 +10,7 @@ from pathlib import Path
 
 from freezeflow.engine.collecting import clean
 from freezeflow.engine.run import run
-from freezeflow.plan import plans_to_json
+from freezeflow.plan import encode_plans
 from freezeflow.store import upkeep
 from freezeflow.store.collecting import Rules
 from freezeflow.store.store import Store
@@ -21,10 +21,10 @@ import json, shutil, sys
 from pathlib import Path
 from freezeflow.engine.events import StepWarned
 from freezeflow.engine.run import run
-from freezeflow.plan import plans_from_json
+from freezeflow.plan import decode_plans
 from freezeflow.store.store import Store
 
-(plan,) = plans_from_json(json.loads(Path(sys.argv[1]).read_text()))
+(plan,) = decode_plans(Path(sys.argv[1]).read_bytes())
 warnings = []
 def hear(event):
     if isinstance(event, StepWarned):
@@ -50,7 +50,7 @@ def test_gc_beside_runs_takes_nothing_from_them(folder: Path, store: Store, tmp_
             step(folder, CHANGE, "load", fold=True, rename=name),
             step(folder, EXPORT, "change", to=f"build/{name}.pb"),
         ]
-        file.write_text(json.dumps(plans_to_json([plan(folder, *steps, name=name)])))
+        file.write_bytes(encode_plans([plan(folder, *steps, name=name)]))
         command = [sys.executable, "-c", _RUNNER, str(file), str(store.folder)]
         runners.append(
             subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)

@@ -10,7 +10,15 @@ import pytest
 
 from freezeflow.engine import executors
 from freezeflow.engine.collecting import clean
-from freezeflow.engine.events import Event, RunEnded, RunStarted, StepEnded, StepStarted, StepWarned
+from freezeflow.engine.events import (
+    Event,
+    PlanEnded,
+    RunEnded,
+    RunStarted,
+    StepEnded,
+    StepStarted,
+    StepWarned,
+)
 from freezeflow.engine.forecast import forecast
 from freezeflow.engine.options import RunOptions
 from freezeflow.engine.results import RunResult
@@ -84,7 +92,16 @@ def test_events(folder: Path, store: Store) -> None:
     result = run(chain(folder, warn="mind the gap"), store, on_event=events.append)
     kinds = [type(event) for event in events]
     each = [StepStarted, StepEnded]
-    assert kinds == [RunStarted, *each, StepStarted, StepWarned, StepEnded, *each, RunEnded]
+    assert kinds == [
+        RunStarted,
+        *each,
+        StepStarted,
+        StepWarned,
+        StepEnded,
+        *each,
+        PlanEnded,
+        RunEnded,
+    ]
     warned = [event for event in events if isinstance(event, StepWarned)]
     assert warned[0].message == "mind the gap"
     assert isinstance(events[-1], RunEnded)
@@ -169,6 +186,35 @@ def test_a_project_that_moved_keeps_its_results(folder: Path, store: Store) -> N
     # The weights that were adopted lie elsewhere now: load finds them again.
     assert run(chain(moved, rename="other"), store).ok
     assert runs(moved) == {"load": 1, "change": 1, "export": 1}
+
+
+def test_what_is_loaded_again_costs_no_step_behind_it(folder: Path, store: Store) -> None:
+    """The steps between `load` and the one that missed the weights end twice, and only they."""
+
+    def long_chain(folder: Path, last: str) -> Plan:
+        return plan(
+            folder,
+            step(folder, LOAD),
+            step(folder, CHANGE, "load", name="a", rename="a"),
+            step(folder, CHANGE, "a", name="b", rename="b"),
+            step(folder, CHANGE, "b", name="c", rename=last),
+            step(folder, EXPORT, "c", to="build/out.pb"),
+        )
+
+    assert run(long_chain(folder, "c"), store).ok
+    runs(folder)
+    moved = folder.rename(folder.with_name("moved"))
+    over: list[Event] = []
+    result = run(long_chain(moved, "other"), store, on_event=over.append)
+    assert statuses(result) == {
+        "load": "ran",
+        "a": "cached",
+        "b": "cached",
+        "c": "ran",
+        "export": "ran",
+    }
+    assert runs(moved) == {"load": 1, "c": 1, "export": 1}
+    assert [event.results for event in over if isinstance(event, PlanEnded)] == [list(result.steps)]
 
 
 def test_force_runs_everything(folder: Path, store: Store) -> None:

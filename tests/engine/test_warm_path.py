@@ -10,13 +10,13 @@ from freezeflow.store.store import Store
 from tests.engine.builders import CHANGE, EXPORT, LOAD, chain, make_source, plan, step
 
 _SCRIPT = """
-import json, sys
+import sys
 from pathlib import Path
 from freezeflow.engine.run import run
-from freezeflow.plan import plans_from_json
+from freezeflow.plan import decode_plans
 from freezeflow.store.store import Store
 
-(plan,) = plans_from_json(json.loads(Path(sys.argv[1]).read_text()))
+(plan,) = decode_plans(Path(sys.argv[1]).read_bytes())
 result = run(plan, Store.open(sys.argv[2]))
 heavy = {
     "tensorflow", "numpy", "networkx", "jsonschema", "rich", "yaml", "google", "crc32c",
@@ -27,13 +27,11 @@ print([step.status for step in result.steps], sorted(heavy & set(sys.modules)))
 
 
 def test_imports_nothing_heavy(folder: Path, store: Store, tmp_path: Path) -> None:
-    import json
-
-    from freezeflow.plan import plans_to_json
+    from freezeflow.plan import encode_plans
 
     run(chain(folder), store)
-    (tmp_path / "plan.json").write_text(json.dumps(plans_to_json([chain(folder)])))
-    command = [sys.executable, "-c", _SCRIPT, str(tmp_path / "plan.json"), str(store.folder)]
+    (tmp_path / "plans").write_bytes(encode_plans([chain(folder)]))
+    command = [sys.executable, "-c", _SCRIPT, str(tmp_path / "plans"), str(store.folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "['cached', 'cached', 'cached'] []\n"
 

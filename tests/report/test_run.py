@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from freezeflow.engine.events import StepEnded, StepStarted, StepWarned
-from freezeflow.engine.results import ResultFile, RunResult, StepRef, StepResult, StepStatus
+from freezeflow.engine.results import (
+    ResultFile,
+    RunResult,
+    StepRef,
+    StepResult,
+    StepResults,
+    StepStatus,
+)
 from freezeflow.errors import ModelRefused, StageFailed
 from freezeflow.plan import Plan, Step
 from freezeflow.report.progress import Lines
@@ -68,7 +75,7 @@ def test_a_run_as_people_see_it() -> None:
         ended("validate", "ran", facts={"seconds": 0.4, "nodes": 40, "verdict": VERDICT}),
         ended("export", "ran", facts={"seconds": 0.0, "nodes": 40}, files=(file,)),
     )
-    result = RunResult(steps=steps, seconds=3.2)
+    result = RunResult(steps=StepResults.of(steps), seconds=3.2)
     lines = render_run([plan("load", "fold", "validate", "export")], result).splitlines()
     assert [line.split() for line in lines[1:6]] == [
         ["step", "time", "nodes", "bytes"],
@@ -86,7 +93,7 @@ def test_a_run_as_people_see_it() -> None:
 
 
 def test_where_nothing_ran_that_is_said_first() -> None:
-    result = RunResult(steps=(ended("load", "cached"),), seconds=0.01)
+    result = RunResult(steps=StepResults.of([ended("load", "cached")]), seconds=0.01)
     assert render_run([plan("load")], result).splitlines()[0] == (
         "Nothing to do: 1 step is cached (looked up in 0.01 s)."
     )
@@ -96,7 +103,8 @@ def test_of_many_idle_recipes_only_the_sum_is_told() -> None:
     recipes = [Path(f"/nowhere/{number}.yaml") for number in range(9)]
     steps = tuple(ended("load", "cached", recipe) for recipe in recipes)
     text = render_run(
-        [plan("load", recipe=recipe) for recipe in recipes], RunResult(steps=steps, seconds=0.0)
+        [plan("load", recipe=recipe) for recipe in recipes],
+        RunResult(steps=StepResults.of(steps), seconds=0.0),
     )
     assert text == "Nothing to do: all 9 steps are cached (looked up in 0.00 s)."
 
@@ -113,7 +121,7 @@ def test_a_failure_is_told_with_the_end_of_its_log() -> None:
         "  | two",
         "  the whole log: /nowhere/log.txt",
     ]
-    result = RunResult(steps=(failed, ended("fold", "skipped")), seconds=1.0)
+    result = RunResult(steps=StepResults.of([failed, ended("fold", "skipped")]), seconds=1.0)
     assert render_run([plan("load", "fold")], result).endswith(
         "Failed: 1 failed, 1 skipped, in 1.00 s."
     )

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from freezeflow.params import schema_of
-from freezeflow.plan import make_plan, plans_to_json
+from freezeflow.plan import encode_plans, make_plan
 from freezeflow.spec import tree
 from freezeflow.spec.problems import InvalidRecipe, Problem
 from freezeflow.spec.recipe import Recipe, load_recipes
@@ -139,7 +139,7 @@ def test_without_the_c_parser(file: Path, project: Path, monkeypatch: pytest.Mon
 
     def outcome() -> object:
         try:
-            return plans_to_json(
+            return encode_plans(
                 list(map(make_plan, load_recipes(recipe, set_vars=set_vars).recipes))
             )
         except InvalidRecipe as error:

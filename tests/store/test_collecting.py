@@ -43,7 +43,7 @@ def collect(store: Store, *, dry_run: bool = False, **rules: Any) -> Collected:
 
 
 def key(store: Store, step: str) -> Digest:
-    return store.actions.noted(["/p/r.yaml"])["/p/r.yaml", step]
+    return store.actions.noted([("/p/r.yaml", step)])["/p/r.yaml", step]
 
 
 def age(store: Store, digest: Digest, days: float) -> None:

@@ -147,7 +147,7 @@ def test_an_action_comes_back(store: Store) -> None:
     store.actions.put(file)
     assert store.actions.get([key, Digest("0" * 64)]) == {key: file.action}
     assert store.actions.file(key) == file
-    assert store.actions.noted(["/p/r.yaml"]) == {("/p/r.yaml", "a"): key}
+    assert store.actions.noted([("/p/r.yaml", "a")]) == {("/p/r.yaml", "a"): key}
     assert file.action.facts == {"seconds": 1.5}
 
 
@@ -183,7 +183,7 @@ def test_the_index_is_rebuilt_from_the_files(tmp_path: Path, how: str) -> None:
     again = Store.open(tmp_path)
 
     assert again.actions.get([file.action.key]) == {file.action.key: file.action}
-    assert again.actions.noted(["/p/r.yaml"]) == {("/p/r.yaml", "a"): file.action.key}
+    assert again.actions.noted([("/p/r.yaml", "a")]) == {("/p/r.yaml", "a"): file.action.key}
     assert again.blobs.lost(set(file.action.outputs.blobs())) == []
 
 

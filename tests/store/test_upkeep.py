@@ -18,7 +18,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def key(store: Store, step: str) -> Digest:
-    return store.actions.noted(["/p/r.yaml"])["/p/r.yaml", step]
+    return store.actions.noted([("/p/r.yaml", step)])["/p/r.yaml", step]
 
 
 def test_info_and_entries(store: Store) -> None:
