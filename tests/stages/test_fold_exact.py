@@ -126,6 +126,37 @@ def test_arithmetic_on_results_of_arithmetic(tmp_path):
         assert_same(run(model, feeds), run(outcome.model, feeds))
 
 
+def test_biases_of_zeros_go_where_nobody_sees_the_sign_of_a_zero(tmp_path):
+    """Layers as Keras makes them; products that are too small for a float come out as -0.0."""
+    zeros = np.zeros(3, np.float32)
+    narrow = np.array([[1, 0, 0], [0, -1e-30, 0], [0, 0, -1]], np.float32)
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        hidden = tf.nn.relu(tf.nn.bias_add(tf.matmul(x, narrow), zeros))
+        swish = tf.nn.bias_add(tf.matmul(hidden, narrow), zeros)
+        swish = swish * tf.sigmoid(swish)
+        logits = tf.nn.bias_add(tf.matmul(swish, narrow), zeros)
+        outputs = {
+            "classes": tf.nn.softmax(logits, name="classes"),
+            "best": tf.argmax(logits, 1, name="best"),
+            "bare": tf.identity(tf.matmul(swish, -narrow) + zeros, name="bare"),
+        }
+    model = model_of(graph, {"x": x}, outputs, tmp_path)
+    outcome = folded(model, tmp_path)
+    ops = [node.op for node in outcome.model.graph.nodes.values()]
+    assert "BiasAdd" not in ops
+    assert ops.count("AddV2") == 1
+    signs = set()
+    plain = np.array([-4, 4, 2, -2, 1e-30, -1e-30, 1e-20, 0], np.float32)
+    for value in np.concatenate([SPECIAL, plain]):
+        for other in (value, -value, 1e-20, -0.0, 2):
+            feeds = {"x": np.array([[other, value, value], [value, other, 1]], np.float32)}
+            expected = run(model, feeds)
+            assert_same(expected, run(outcome.model, feeds))
+            signs |= set(np.signbit(run(outcome.model, feeds)["bare"][expected["bare"] == 0]))
+    assert signs == {False}  # the last bias does something
+
+
 def test_shapes_that_are_partly_known_are_folded(tmp_path):
     """Keras writes flattening, splitting of heads and zero states like this."""
     with tf.Graph().as_default() as graph:

@@ -19,6 +19,7 @@ MANY = range(3000, 3000 + int(os.environ.get("FREEZEFLOW_TEST_SEEDS", "30")))
 
 BINARY = [tf.add, tf.subtract, tf.multiply, tf.divide, tf.maximum, tf.raw_ops.Add]
 UNARY = [tf.abs, tf.nn.relu, tf.nn.sigmoid, tf.negative, tf.square, tf.nn.relu6]
+BLIND = [tf.exp, tf.nn.softmax, tf.nn.softplus, tf.nn.sigmoid]
 
 
 class Constants:
@@ -86,6 +87,13 @@ class Constants:
     def bias(self, x):
         return tf.nn.bias_add(x, np.array([self.number() for _ in range(3)], np.float32))
 
+    def layer(self, x):
+        """A layer before training: who comes behind it decides whether its bias goes."""
+        product = self.matmul(x) if self.rng.random() < 0.7 else self.number() * x
+        zero = self.rng.choice([0.0, 0.0, -0.0])
+        x = tf.nn.bias_add(product, np.full(3, zero, np.float32))
+        return self.rng.choice([*UNARY, *BLIND, tf.identity, tf.tanh])(x)
+
     def matmul(self, x):
         return tf.matmul(x, np.diag([self.number() for _ in range(3)]).astype(np.float32))
 
@@ -134,6 +142,8 @@ STEPS = {
     "idle": lambda made, x: made.rng.choice(list(IDLE.values()))(x),
     "not idle": lambda made, x: NOT_IDLE[made.rng.choice(DOUBTFUL)](x),
     "bias": Constants.bias,
+    "layer": Constants.layer,
+    "blind": lambda made, x: made.rng.choice(BLIND)(x),
     "matmul": Constants.matmul,
     "shape": Constants.reshaped,
     "twice": lambda made, x: tf.tanh(x) + tf.tanh(tf.identity(x)),

@@ -1,21 +1,22 @@
 """Ops that, with the arguments they have, give their input back as it is.
 
 Each rule names the tensor that comes out, or None. What stays is the very tensor, so that -0.0 and the
-payloads of NaN stay, too. For that reason ``x + 0.0`` stays (it turns -0.0 into 0.0), but where ``x``
-is a sum with constants that is never -0.0; and ``x * 1.0`` and ``x - 0.0`` stay (they make a signalling
+payloads of NaN stay, too. For that reason ``x * 1.0`` and ``x - 0.0`` stay (they make a signalling
 NaN quiet, and may flush the smallest numbers to zero), but where ``x`` is computed by arithmetic that
-has done both already. Numbers that are drawn from [0, 1) are none of these.
+has done both already; and ``x + 0.0``, which turns -0.0 into 0.0 as well, goes only where ``x`` is never
+-0.0, or where nobody sees the sign of a zero (`zero_signs`). Numbers that are drawn from [0, 1) are none
+of these.
 """
 
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable, Mapping, Sequence
 
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import Node, data_inputs
 from freezeflow.graph.rewrites.body import Body
+from freezeflow.graph.rewrites.zero_signs import floats, is_never_minus_zero, is_zero_sign_seen
 from freezeflow.graph.shapes import Dims, Shapes, all_known
 from freezeflow.values import DType
 
@@ -171,16 +172,11 @@ _ARITHMETIC = {
     *("Conv2D", "DepthwiseConv2dNative", "MatMul"),
 }
 
-_PLUS = frozenset({"Add", "AddV2", "BiasAdd"})
 _ORDERED = frozenset({"Sub", "FloorDiv", "TruncateDiv", "Div", "RealDiv", "BiasAdd"})
 _ADDING_NOTHING = {
     **dict.fromkeys(("Add", "AddV2", "BiasAdd", "Sub"), 0),
     **dict.fromkeys(("Mul", "FloorDiv", "TruncateDiv", "Div", "RealDiv"), 1),
 }
-
-# A sum with a number of this size is zero only where both cancel out, and never so small that it is
-# flushed to zero with the sign that it had.
-_LARGE_ENOUGH = 2.0**-100
 
 
 def _adds_nothing(body: Body, shapes: Shapes, node: Node) -> str | None:
@@ -214,7 +210,7 @@ def _keeps_shape(shape: Dims, other: Dims, node: Node) -> bool:
 
 
 def _is_exactly_nothing(body: Body, node: Node, kept: str, other: str) -> bool:
-    source, numbers = body.source(kept), _floats(body, other)
+    source, numbers = body.source(kept), floats(body, other)
     if source is None or numbers is None or source.name in body.fed:
         return False
     neutral = _ADDING_NOTHING[node.op]
@@ -222,42 +218,19 @@ def _is_exactly_nothing(body: Body, node: Node, kept: str, other: str) -> bool:
         return False
     if source.op in _UNIFORM:
         return all(math.copysign(1, number) > 0 for number in numbers)
-    if node.op in _PLUS and any(math.copysign(1, number) > 0 for number in numbers):
-        return _is_never_minus_zero(body, source)
-    if node.op == "Sub" and any(math.copysign(1, number) < 0 for number in numbers):
+    if source.op not in _ARITHMETIC:
         return False
-    return source.op in _ARITHMETIC
+    return (
+        not _adds_plus_zero(node, numbers)
+        or is_never_minus_zero(body, source)
+        or not is_zero_sign_seen(body, node.name)
+    )
 
 
-def _is_never_minus_zero(body: Body, node: Node) -> bool:
-    """Whether a node adds a constant by which no element becomes -0.0."""
-    if node.op not in _PLUS:
-        return False
-    for place in (1,) if node.op == "BiasAdd" else (0, 1):
-        numbers = _floats(body, node.inputs[place])
-        if numbers is not None and all(
-            abs(n) >= _LARGE_ENOUGH or (n == 0 and math.copysign(1, n) > 0) for n in numbers
-        ):
-            return True
-    return False
-
-
-def _floats(body: Body, tensor: str) -> Sequence[float] | None:
-    """Elements of a constant of float32 or float64 in the graph's file, a repeated one only once."""
-    node = body.source(tensor)
-    if node is None or node.op != "Const" or node.name in body.fed or node.tensor is not None:
-        return None
-    if "value" not in node.attrs:
-        return None
-    message = attrs.message(node.attrs["value"]).tensor
-    letters = {DType.FLOAT: "f", DType.DOUBLE: "d"}
-    if message.dtype not in letters or any(dim.size <= 0 for dim in message.tensor_shape.dim):
-        return None
-    if message.tensor_content:
-        letter, content = letters[DType(message.dtype)], message.tensor_content
-        return struct.unpack(f"<{len(content) // struct.calcsize(letter)}{letter}", content)
-    listed = message.float_val if message.dtype == DType.FLOAT else message.double_val
-    return tuple(listed) or (0.0,)
+def _adds_plus_zero(node: Node, numbers: Sequence[float]) -> bool:
+    """Whether a node adds 0.0, or subtracts -0.0, either of which makes 0.0 of -0.0."""
+    sign = {"Add": 1, "AddV2": 1, "BiasAdd": 1, "Sub": -1}.get(node.op, 0)
+    return any(math.copysign(1, number) == sign for number in numbers)
 
 
 RULES: Mapping[str, IdleRule] = {
