@@ -2,7 +2,7 @@
 
 A list of values that is too short repeats its last value (upstream ``core/framework/tensor.cc``), so a
 constant whose tail is one value repeated is written as what comes before it and that value once. An
-empty list means zeros.
+empty list would mean zeros, but OpenCV's reader does not take it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def compacted(node: Node) -> Node:
     """The Const in fewer bytes, if there is such a form; else the node itself."""
     dtype, content = _content(node)
     if dtype not in _FIELDS or not content:
-        return node if dtype not in _FIELDS else _without_zero(node)
+        return node
     head = _head(content, dtype.item_bytes)
     if head is None:
         return node
@@ -53,25 +53,11 @@ def compacted(node: Node) -> Node:
     message = message_class("AttrValue")()
     message.CopyFrom(attrs.message(node.attrs["value"]))
     message.tensor.ClearField("tensor_content")
-    if any(head):
-        getattr(message.tensor, field).extend(values)
+    getattr(message.tensor, field).extend(values)
     encoded = attrs.encode(message)
     if node.tensor is None and len(encoded) >= len(node.attrs["value"]):
         return node
     return node._replace(attrs={**node.attrs, "value": encoded}, tensor=None)
-
-
-def _without_zero(node: Node) -> Node:
-    """A Const with a list of the one value 0 (and no other sign) as one with an empty list."""
-    message = attrs.message(node.attrs["value"])
-    field, letter = _FIELDS[DType(message.tensor.dtype)]
-    values = getattr(message.tensor, field)
-    if len(values) != 1 or any(struct.pack(f"<{letter}", values[0])):
-        return node
-    empty = message_class("AttrValue")()
-    empty.CopyFrom(message)
-    empty.tensor.ClearField(field)
-    return node._replace(attrs={**node.attrs, "value": attrs.encode(empty)})
 
 
 def _content(node: Node) -> tuple[DType, bytes | mmap.mmap | memoryview]:
