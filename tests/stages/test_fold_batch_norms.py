@@ -475,3 +475,40 @@ def test_as_tf1_code_writes_it(tmp_path):
         feeds = {"x": weights(*shape)}
         before, after = run(model, feeds)["y"], run(outcome.model, feeds)["y"]
         np.testing.assert_allclose(after, before, rtol=2e-5, atol=2e-5)
+
+
+def old_norm(tmp_path, scaled):
+    """A convolution and a batch norm of 2016, which TensorFlow takes in graphs of that time only."""
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [None, 5, 5, 3], name="x")
+        y = tf.identity(conv(x, 4), name="conv")
+        for name in ("mean", "beta", "gamma"):
+            tf.constant(weights(4), name=name)
+        tf.constant(np.abs(weights(4)) + 0.1, name="variance")
+        z = tf.nn.relu(y, name="z")
+    graph_def = graph.as_graph_def()
+    graph_def.versions.producer = 8
+    norm = graph_def.node.add(name="norm", op="BatchNormWithGlobalNormalization")
+    norm.input.extend(["conv", "mean", "variance", "beta", "gamma"])
+    norm.attr["T"].type = tf.float32.as_datatype_enum
+    norm.attr["variance_epsilon"].f = 1e-3
+    norm.attr["scale_after_normalization"].b = scaled
+    for node in graph_def.node:
+        node.attr.pop("_output_shapes", None)
+        if node.name == "z":
+            node.input[:] = ["norm"]
+    return model_of(graph_def, {"x": x}, {"z": z}, tmp_path)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_norm_of_old_graphs(tmp_path, scaled):
+    model = old_norm(tmp_path, scaled)
+    params = Params(batch_norms=True)
+    outcome = STAGE.run(StageInput(model=model, source=None), params, FakeContext(tmp_path))
+    assert outcome.facts["batch_norms_folded"] == 1
+    assert sorted(node.op for node in outcome.model.graph.nodes.values()) == [
+        "BiasAdd", "Const", "Const", "Conv2D", "Placeholder", "Relu",
+    ]  # fmt: skip
+    feeds = {"x": weights(2, 5, 5, 3)}
+    before, after = run(model, feeds)["z"], run(outcome.model, feeds)["z"]
+    np.testing.assert_allclose(after, before, rtol=2e-5, atol=2e-5)

@@ -4,8 +4,9 @@
 it differs by rounding, so this is done only when asked. The new weights are written as nodes that
 compute them; the exact folding that follows computes them with TensorFlow's own kernels.
 
-A batch norm is a FusedBatchNorm of any version at inference, or a multiplication by constants for each
-channel (an addition after it becomes the bias, or joins it). Between it and the convolution may lie an
+A batch norm is a FusedBatchNorm of any version at inference, its predecessor in old graphs
+(BatchNormWithGlobalNormalization), or a multiplication by constants for each channel (an addition after it
+becomes the bias, or joins it). Between it and the convolution may lie an
 addition of constants, a ConcatV2 along the channels (each part takes its share), a BatchToSpaceND, and,
 where nothing is shifted, a padding with zeros.
 """
@@ -32,7 +33,8 @@ from freezeflow.graph.rewrites.static import integers
 from freezeflow.graph.shapes import Shapes, all_known
 from freezeflow.values import DType
 
-FUSED = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+_OLD = "BatchNormWithGlobalNormalization"
+FUSED = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", _OLD})
 _TIMES = frozenset({"Mul", "RealDiv", "Div"})
 _PLUS = frozenset({"Add", "AddV2", "BiasAdd", "Sub"})
 _FLOATS = frozenset({DType.FLOAT, DType.DOUBLE, DType.HALF, DType.BFLOAT16})
@@ -43,7 +45,7 @@ class FoldedNorms(NamedTuple):
 
     Args:
         folded: How many batch norms went into weights.
-        left: Name of each FusedBatchNorm that stays, and why.
+        left: Name of each batch norm that is one op and stays, and why.
         joined: How many additions joined a bias.
         copied: Bytes of weights that others use as well, so that they are there once more now.
     """
@@ -120,21 +122,23 @@ class _NormFolder:
 
     def _fold_fused(self, node: Node) -> None:
         self._check_inference(node)
-        x, gamma, beta, mean, variance = list(data_inputs(node))
-        if not all(map(self._is_constant, (gamma, beta, mean, variance))):
+        given = _statistics(node)
+        x = node.inputs[0]
+        if not all(map(self._is_constant, given)):
             raise _Stays("its statistics are no constants")
-        channels = self._vector_length(gamma)
+        channels = self._vector_length(given.variance)
         sites = list(self._sites(x, shifted=True, begin=0))
         self._check_layout(sites, layout_of(node), channels)
         make = _Maker(self._body, node.name, attrs.to_type(node.attrs.get("U", node.attrs["T"])))
-        epsilon = attrs.message(node.attrs["epsilon"]).f if "epsilon" in node.attrs else 1e-4
-        root = make.op("Rsqrt", make.op("AddV2", variance, make.scalar(epsilon)))
-        scale = make.op("Mul", gamma, root)
-        shift = make.op("Sub", beta, make.op("Mul", mean, scale))
+        root = make.op("Rsqrt", make.op("AddV2", given.variance, make.scalar(_epsilon(node))))
+        scale = make.op("Mul", given.gamma, root) if _is_scaled(node) else root
+        shift = make.op("Sub", given.beta, make.op("Mul", given.mean, scale))
         self._scale(sites, scale, shift, channels, make.dtype)
         self._finish(node, x)
 
     def _check_inference(self, node: Node) -> None:
+        if node.op == _OLD:
+            return
         if "is_training" not in node.attrs or attrs.message(node.attrs["is_training"]).b:
             raise _Stays("it is in training mode: it normalises by the batch that it is given")
         for user in self._body.users_of(node.name):
@@ -383,6 +387,34 @@ class _NormFolder:
         self._body.put(Node(name, "BiasAdd", (linear.name, vector), values, linear.device))
         self._shapes.set_shape(name, self._shapes.of(linear.name))
         self._shapes.set_shape(vector, (channels_of(linear, self._shapes) or 0,))
+
+
+class _Statistics(NamedTuple):
+    """What a batch norm that is one op is given beside its input: the tensors, one value a channel."""
+
+    gamma: str
+    beta: str
+    mean: str
+    variance: str
+
+
+def _statistics(node: Node) -> _Statistics:
+    _, *given = data_inputs(node)
+    if node.op == _OLD:
+        mean, variance, beta, gamma = given
+        return _Statistics(gamma, beta, mean, variance)
+    return _Statistics(*given)
+
+
+def _epsilon(node: Node) -> float:
+    key = "variance_epsilon" if node.op == _OLD else "epsilon"
+    epsilon: float = attrs.message(node.attrs[key]).f if key in node.attrs else 1e-4
+    return epsilon
+
+
+def _is_scaled(node: Node) -> bool:
+    """Whether gamma counts: the old op may be told to leave it out."""
+    return node.op != _OLD or bool(attrs.message(node.attrs["scale_after_normalization"]).b)
 
 
 class _Maker:

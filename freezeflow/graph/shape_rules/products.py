@@ -9,6 +9,7 @@ from freezeflow.graph.shape_rules.elementwise import broadcast_two
 from freezeflow.graph.shape_rules.known import (
     Known,
     Rule,
+    as_input,
     flag_of,
     ints_of,
     text_of,
@@ -96,14 +97,11 @@ def _resized(known: Known, node: Node) -> Sequence[Dims]:
     return ((shape[0], size[0], size[1], shape[3]),)
 
 
-def _norm(known: Known, node: Node) -> Sequence[Dims]:
-    return (known.of(node, 0),)
-
-
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("Conv2D", "DepthwiseConv2dNative", "MaxPool", "AvgPool"), _convolution),
     **dict.fromkeys(("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), _batch_matmul),
-    **dict.fromkeys(("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), _norm),
+    **dict.fromkeys(("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), as_input(0)),
+    "BatchNormWithGlobalNormalization": as_input(0),
     **dict.fromkeys(("ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic"), _resized),
     "MatMul": _matmul,
 }
