@@ -6,8 +6,7 @@ Nothing appears at the final path before the runtime has answered as the origina
 from __future__ import annotations
 
 import dataclasses
-import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from freezeflow.errors import ModelRefused
@@ -87,6 +86,14 @@ class Single:
             {key: key for key in self.signature.outputs},
         )
 
+    def numbered(self, argument: str, result: str) -> Names:
+        """For formats that call inputs and outputs by their place, behind a word for each side."""
+        ends = self.signature
+        return Names(
+            {key: f"{argument}{place}" for place, key in enumerate(ends.inputs)},
+            {key: f"{result}{place}" for place, key in enumerate(ends.outputs)},
+        )
+
 
 def single(request: ExportRequest, profile: Profile) -> Single:
     """The part of the model that is exported, after a look whether the target takes it.
@@ -130,60 +137,81 @@ def saved_model_folder(request: ExportRequest, model: Model) -> Path:
     return folder
 
 
-def finished(
-    request: ExportRequest,
-    made: Single,
-    runtime: Runtime,
-    *,
-    main: str,
-    names: Names,
-    precision: Precision,
-    tools: tuple[str, ...],
-    facts: Mapping[str, Json],
-    options: Mapping[str, str] = types.MappingProxyType({}),
-) -> Export:
-    """Checks what a converter has left in the folder, and publishes it with its manifest.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Converted:
+    """What a converter has made.
 
     Args:
-        request: The request.
-        made: What was converted.
-        runtime: What checks it.
         main: The main file's name in the folder.
         names: What inputs and outputs are called there.
         precision: Of the file's numbers.
-        tools: Packages whose versions the manifest names.
         facts: What the converter tells.
         options: What else the runtime has to know; the manifest tells it, too.
-
-    Raises:
-        ValidationFailed: The runtime refuses it or answers otherwise; nothing is published.
-        FreezeflowError: The files cannot be written.
+        folder: Where the files lie; None for the folder that they were to go to.
     """
-    verdict: Json = None
-    params = request.params
-    if params.check is not False:
-        subject = Subject(
-            file=made.folder / main,
-            names=names,
-            signature_name=made.name,
-            signature=made.signature,
-            bound=made.model.bound,
-            precision=precision,
-            options=options,
-        )
-        trial = trial_of(params.check, request.context.base)
-        (verdict,) = checked([subject], [runtime], trial, request.original, request.context)
-    told = {
-        "format": params.format,
-        "main": main,
-        "precision": precision.name,
-        "inputs": dict(names.inputs),
-        "outputs": dict(names.outputs),
-        "tools": {name: version_of(name) for name in sorted(tools)},
-        **({"options": dict(options)} if options else {}),
-    }
-    files = published(request, made.model, made.folder, main, export=told)
-    return Export(files, {"check": verdict, **facts})
+
+    main: str
+    names: Names
+    precision: Precision
+    facts: Mapping[str, Json]
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    folder: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Converter:
+    """How a format of another runtime is written.
+
+    Args:
+        profile: What the target takes.
+        convert: Writes the files of a model that has passed the look into its folder.
+        runtime: What checks them; None where nothing here does.
+        tools: Packages whose versions the manifest names.
+    """
+
+    profile: Callable[[], Profile]
+    convert: Callable[[ExportRequest, Single], Converted]
+    runtime: Runtime | None
+    tools: tuple[str, ...]
+
+    def write(self, request: ExportRequest) -> Export:
+        """Looks, converts, checks, and publishes the files with their manifest.
+
+        Raises:
+            ModelRefused: The target does not take the model.
+            ValidationFailed: The runtime refuses the file or answers otherwise; nothing is published.
+            FreezeflowError: The files cannot be written.
+        """
+        params = request.params
+        made = single(request, self.profile())
+        done = self.convert(request, made)
+        folder = done.folder or made.folder
+        verdict: Json = None
+        if self.runtime is not None and params.check is not False:
+            subject = Subject(
+                file=folder / done.main,
+                names=done.names,
+                signature_name=made.name,
+                signature=made.signature,
+                bound=made.model.bound,
+                precision=done.precision,
+                options=done.options,
+            )
+            trial = trial_of(params.check, request.context.base)
+            (verdict,) = checked(
+                [subject], [self.runtime], trial, request.original, request.context
+            )
+        told = {
+            "format": params.format,
+            "main": done.main,
+            "precision": done.precision.name,
+            "inputs": dict(done.names.inputs),
+            "outputs": dict(done.names.outputs),
+            "tools": {name: version_of(name) for name in sorted(self.tools)},
+            **({"options": dict(done.options)} if done.options else {}),
+        }
+        files = published(request, made.model, folder, done.main, export=told)
+        return Export(files, {"check": verdict, **done.facts})
 
 
 def published(

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from freezeflow.exports.converted import OneSignature, published, single
-from freezeflow.exports.format import Export, ExportFormat, ExportRequest
+from freezeflow.exports.converted import Converted, Converter, OneSignature, Single
+from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, Profile
-from freezeflow.installed import version_of
 from freezeflow.params import param
+from freezeflow.runtimes.runtime import FLOAT16, FLOAT32
 from freezeflow.values import DType
 
 TOOLS = ("coremltools",)
@@ -43,34 +43,32 @@ PROFILE = Profile(
 _NOTE = "only the structure was checked: Core ML runs on Apple's systems"
 
 
-def write(request: ExportRequest) -> Export:
-    """Converts, looks at the structure, and publishes; see `freezeflow.exports.converted`."""
+def convert(request: ExportRequest, made: Single) -> Converted:
+    """By coremltools; looks at the structure of what it wrote."""
     from freezeflow.tf.to_coreml import to_coreml
 
     params: Params = request.params
-    made = single(request, PROFILE)
-    main = "Manifest.json"
     # coremltools insists on the ending.
     package = made.folder / "model.mlpackage"
     half = params.precision == "float16"
     facts = request.context.confined(to_coreml, made.model, PROFILE, made.nodes, half, package)
-    told = {
-        "format": FORMAT.name,
-        "precision": params.precision,
-        "inputs": dict(made.nodes.inputs),
-        "outputs": dict(made.nodes.outputs),
-        "tools": {name: version_of(name) for name in TOOLS},
-    }
     request.context.warn(f"{request.to.name}: {_NOTE}")
-    files = published(request, made.model, package, main, export=told)
-    return Export(files, {**facts, "check": None, "note": _NOTE})
+    return Converted(
+        main="Manifest.json",
+        names=made.nodes,
+        precision=FLOAT16 if half else FLOAT32,
+        facts={**facts, "note": _NOTE},
+        folder=package,
+    )
 
+
+_CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=None, tools=TOOLS)
 
 FORMAT = ExportFormat(
     name="coreml",
-    version=3,
+    version=4,
     summary="A Core ML package, a folder, whose structure alone is checked; needs `freezeflow[coreml]`.",
-    write=write,
+    write=_CONVERTER.write,
     suffixes=(".mlpackage",),
     params=Params,
     extra="coreml",

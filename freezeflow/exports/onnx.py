@@ -10,8 +10,8 @@ import dataclasses
 from typing import Literal
 
 from freezeflow.exports.check import Checked, check_problems
-from freezeflow.exports.converted import OneSignature, finished, single
-from freezeflow.exports.format import Export, ExportFormat, ExportRequest
+from freezeflow.exports.converted import Converted, Converter, OneSignature, Single
+from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, Profile
 from freezeflow.params import param
 from freezeflow.runtimes.onnx_runtime import RUNTIME
@@ -41,33 +41,25 @@ PROFILE = Profile(
 )
 
 
-def write(request: ExportRequest) -> Export:
-    """Converts, checks and publishes; see `freezeflow.exports.converted`."""
+def convert(request: ExportRequest, made: Single) -> Converted:
+    """By tf2onnx."""
     from freezeflow.tf.to_onnx import to_onnx
 
     params: Params = request.params
-    made = single(request, PROFILE)
     main, external = request.to.name, params.external_data
     facts = request.context.confined(
         to_onnx, made.model, made.nodes, PROFILE, made.folder / main, params.opset, external
     )
-    return finished(
-        request,
-        made,
-        RUNTIME,
-        main=main,
-        names=made.keys,
-        precision=FLOAT32,
-        tools=TOOLS,
-        facts=facts,
-    )
+    return Converted(main=main, names=made.keys, precision=FLOAT32, facts=facts)
 
+
+_CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=RUNTIME, tools=TOOLS)
 
 FORMAT = ExportFormat(
     name="onnx",
     version=3,
     summary="ONNX, for ONNX Runtime and whatever else reads it; needs `freezeflow[onnx]`.",
-    write=write,
+    write=_CONVERTER.write,
     suffixes=(".onnx",),
     params=Params,
     extra="onnx",

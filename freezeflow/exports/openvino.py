@@ -6,8 +6,8 @@ import dataclasses
 from typing import Literal
 
 from freezeflow.exports.check import Checked, check_problems
-from freezeflow.exports.converted import OneSignature, finished, graph_file, single
-from freezeflow.exports.format import Export, ExportFormat, ExportRequest
+from freezeflow.exports.converted import Converted, Converter, OneSignature, Single, graph_file
+from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, LOWERED, Profile
 from freezeflow.params import param
 from freezeflow.runtimes.openvino_runtime import RUNTIME
@@ -33,34 +33,27 @@ PROFILE = Profile(
 )
 
 
-def write(request: ExportRequest) -> Export:
-    """Converts, checks and publishes; see `freezeflow.exports.converted`."""
+def convert(request: ExportRequest, made: Single) -> Converted:
+    """By OpenVINO's own reader."""
     from freezeflow.tf.to_openvino import to_openvino
 
     params: Params = request.params
-    made = single(request, PROFILE)
     graph = graph_file(request, made.model)
     half = params.precision == "float16"
     main = request.to.name
     facts = request.context.confined(
         to_openvino, made.model, graph, made.nodes, made.folder / main, half
     )
-    return finished(
-        request,
-        made,
-        RUNTIME,
-        main=main,
-        names=made.keys,
-        precision=FLOAT16 if half else FLOAT32,
-        tools=TOOLS,
-        facts=facts,
-    )
+    precision = FLOAT16 if half else FLOAT32
+    return Converted(main=main, names=made.keys, precision=precision, facts=facts)
 
+
+_CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=RUNTIME, tools=TOOLS)
 
 FORMAT = ExportFormat(
     name="openvino",
     summary="OpenVINO's IR, an .xml file with its weights in a .bin file; needs `freezeflow[openvino]`.",
-    write=write,
+    write=_CONVERTER.write,
     suffixes=(".xml",),
     params=Params,
     extra="openvino",

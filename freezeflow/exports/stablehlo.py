@@ -12,11 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from freezeflow.exports.check import Checked, check_problems
-from freezeflow.exports.converted import OneSignature, finished, saved_model_folder, single
-from freezeflow.exports.format import Export, ExportFormat, ExportRequest
+from freezeflow.exports.converted import (
+    Converted,
+    Converter,
+    OneSignature,
+    Single,
+    saved_model_folder,
+)
+from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, Profile
 from freezeflow.params import param
-from freezeflow.runtimes.runtime import FLOAT32, Names, Runtime, Subject
+from freezeflow.runtimes.runtime import FLOAT32, Runtime, Subject
 from freezeflow.values import Json
 
 
@@ -73,40 +79,31 @@ def _has_converter() -> bool:
     return (home / "compiler" / "mlir" / "tensorflow_to_stablehlo").is_dir()
 
 
-def write(request: ExportRequest) -> Export:
-    """Converts, checks and publishes; see `freezeflow.exports.converted`."""
+def convert(request: ExportRequest, made: Single) -> Converted:
+    """By TensorFlow's converter, after a look at XLA's kernels."""
     from freezeflow.tf.to_stablehlo import to_stablehlo
     from freezeflow.tf.xla_ops import look_at_ops
 
     params: Params = request.params
-    made = single(request, PROFILE)
     request.context.confined(look_at_ops, made.model, PROFILE)
     folder = saved_model_folder(request, made.model)
     main = request.to.name
     facts = request.context.confined(
         to_stablehlo, made.model, folder, params.stablehlo, made.folder / main
     )
-    names = Names(
-        {key: f"argument {place}" for place, key in enumerate(made.signature.inputs)},
-        {key: f"result {place}" for place, key in enumerate(made.signature.outputs)},
-    )
-    return finished(
-        request,
-        made,
-        RUNTIME,
-        main=main,
-        names=names,
-        precision=FLOAT32,
-        tools=("tensorflow",),
-        facts=facts,
-    )
+    names = made.numbered("argument ", "result ")
+    return Converted(main=main, names=names, precision=FLOAT32, facts=facts)
 
+
+_CONVERTER = Converter(
+    profile=lambda: PROFILE, convert=convert, runtime=RUNTIME, tools=("tensorflow",)
+)
 
 FORMAT = ExportFormat(
     name="stablehlo",
     version=2,
     summary="A portable StableHLO artifact, for compilers that take it; static shapes.",
-    write=write,
+    write=_CONVERTER.write,
     suffixes=(".mlirbc",),
     params=Params,
     runtimes=(RUNTIME,),

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from freezeflow.errors import ModelRefused
 from freezeflow.exports.check import Checked, check_problems
-from freezeflow.exports.converted import OneSignature, finished, single
-from freezeflow.exports.format import Export, ExportFormat, ExportRequest
+from freezeflow.exports.converted import Converted, Converter, OneSignature, Single
+from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.attrs import message
 from freezeflow.graph.graph import Node
 from freezeflow.graph.model import Model
@@ -87,25 +87,16 @@ def profile() -> Profile:
     )
 
 
-def write(request: ExportRequest) -> Export:
-    """Writes, checks and publishes; see `freezeflow.exports.converted`."""
+def convert(request: ExportRequest, made: Single) -> Converted:
+    """Writes the graph model."""
     params: Params = request.params
-    made = single(request, profile())
     facts = _write_model(made.model, made.folder, params.quantize)
     names = Names(
         {key: f"{node}:0" for key, node in made.nodes.inputs.items()},
         {key: f"{node}:0" for key, node in made.nodes.outputs.items()},
     )
-    return finished(
-        request,
-        made,
-        RUNTIME,
-        main=MAIN,
-        names=names,
-        precision=_PRECISIONS[params.quantize],
-        tools=(),
-        facts=facts,
-    )
+    precision = _PRECISIONS[params.quantize]
+    return Converted(main=MAIN, names=names, precision=precision, facts=facts)
 
 
 def problems(params: Params) -> list[tuple[str, str]]:
@@ -283,11 +274,13 @@ def _quantised(entry: dict[str, Json], array: Array, kind: str) -> tuple[Json, b
     return {**entry, "quantization": quantization}, codes.tobytes()
 
 
+_CONVERTER = Converter(profile=profile, convert=convert, runtime=RUNTIME, tools=())
+
 FORMAT = ExportFormat(
     name="tfjs",
     version=2,
     summary="A graph model of TensorFlow.js, a folder; its check needs Node.js and @tensorflow/tfjs.",
-    write=write,
+    write=_CONVERTER.write,
     params=Params,
     runtimes=(RUNTIME, tfjs_browser.RUNTIME),
     problems=problems,

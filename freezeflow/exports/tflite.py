@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import Literal
 
 from freezeflow.exports.check import Checked, check_problems
-from freezeflow.exports.converted import OneSignature, finished, saved_model_folder, single
-from freezeflow.exports.format import Export, ExportFormat, ExportRequest
+from freezeflow.exports.converted import (
+    Converted,
+    Converter,
+    OneSignature,
+    Single,
+    saved_model_folder,
+)
+from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, Profile
 from freezeflow.params import InputPath, param
 from freezeflow.runtimes.litert import RUNTIME
@@ -83,8 +89,8 @@ def problems(params: Params) -> list[tuple[str, str]]:
     return found
 
 
-def write(request: ExportRequest) -> Export:
-    """Converts, checks and publishes; see `freezeflow.exports.converted`."""
+def convert(request: ExportRequest, made: Single) -> Converted:
+    """By TensorFlow's converter."""
     from freezeflow.tf.to_tflite import Quantization, to_tflite
 
     params: Params = request.params
@@ -95,29 +101,24 @@ def write(request: ExportRequest) -> Export:
         params.representative_samples,
         params.integer_ends,
     )
-    made = single(request, PROFILE)
     folder = saved_model_folder(request, made.model)
     main = request.to.name
     facts = request.context.confined(
         to_tflite, made.model, folder, quantization, made.folder / main
     )
-    return finished(
-        request,
-        made,
-        RUNTIME,
-        main=main,
-        names=made.keys,
-        precision=_PRECISIONS[params.precision],
-        tools=("tensorflow",),
-        facts=facts,
-    )
+    precision = _PRECISIONS[params.precision]
+    return Converted(main=main, names=made.keys, precision=precision, facts=facts)
 
+
+_CONVERTER = Converter(
+    profile=lambda: PROFILE, convert=convert, runtime=RUNTIME, tools=("tensorflow",)
+)
 
 FORMAT = ExportFormat(
     name="tflite",
     version=2,
     summary="TFLite, for LiteRT on phones and small devices; its check needs `freezeflow[tflite]`.",
-    write=write,
+    write=_CONVERTER.write,
     suffixes=(".tflite",),
     params=Params,
     extra="tflite",

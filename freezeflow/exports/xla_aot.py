@@ -10,12 +10,18 @@ import dataclasses
 import re
 
 from freezeflow.exports.check import Checked, check_problems
-from freezeflow.exports.converted import OneSignature, finished, saved_model_folder, single
-from freezeflow.exports.format import Export, ExportFormat, ExportRequest
+from freezeflow.exports.converted import (
+    Converted,
+    Converter,
+    OneSignature,
+    Single,
+    saved_model_folder,
+)
+from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, Profile
 from freezeflow.params import param
 from freezeflow.runtimes import compiled
-from freezeflow.runtimes.runtime import FLOAT32, Names
+from freezeflow.runtimes.runtime import FLOAT32
 
 MAIN = "model.h"
 
@@ -54,13 +60,12 @@ def problems(params: Params) -> list[tuple[str, str]]:
     return found
 
 
-def write(request: ExportRequest) -> Export:
-    """Compiles, checks and publishes; see `freezeflow.exports.converted`."""
+def convert(request: ExportRequest, made: Single) -> Converted:
+    """By XLA's ahead-of-time compiler, after a look at its kernels."""
     from freezeflow.tf.to_xla_aot import to_xla_aot
     from freezeflow.tf.xla_ops import look_at_ops
 
     params: Params = request.params
-    made = single(request, PROFILE)
     request.context.confined(look_at_ops, made.model, PROFILE)
     folder = saved_model_folder(request, made.model)
     facts = request.context.confined(
@@ -72,28 +77,24 @@ def write(request: ExportRequest) -> Export:
         params.cpu,
         made.folder,
     )
-    names = Names(
-        {key: f"arg{place}" for place, key in enumerate(made.signature.inputs)},
-        {key: f"result{place}" for place, key in enumerate(made.signature.outputs)},
-    )
-    return finished(
-        request,
-        made,
-        compiled.RUNTIME,
+    return Converted(
         main=MAIN,
-        names=names,
+        names=made.numbered("arg", "result"),
         precision=FLOAT32,
-        tools=("tensorflow",),
         facts=facts,
         options={compiled.CPP_CLASS: params.cpp_class},
     )
 
 
+_CONVERTER = Converter(
+    profile=lambda: PROFILE, convert=convert, runtime=compiled.RUNTIME, tools=("tensorflow",)
+)
+
 FORMAT = ExportFormat(
     name="xla_aot",
     version=2,
     summary="Object files with a C++ header, a folder, for programs without TensorFlow; static shapes.",
-    write=write,
+    write=_CONVERTER.write,
     params=Params,
     runtimes=(compiled.RUNTIME,),
     in_tensorflow=True,
