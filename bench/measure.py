@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +17,9 @@ from typing import NamedTuple
 
 # So long a contender may run, all its rounds together, before it begins another one.
 PATIENCE_SECONDS = 60
+
+# Seconds between two looks at a process.
+_BETWEEN_LOOKS = 0.02
 
 
 class Run(NamedTuple):
@@ -24,11 +29,13 @@ class Run(NamedTuple):
         wall: Seconds from start to end.
         cpu: Seconds of user and system time, all its processes together.
         peak: Peak resident memory in bytes, of its largest process.
+        first_peak: That of the process that was started, which others may outgrow.
     """
 
     wall: float
     cpu: float
     peak: int
+    first_peak: int
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -70,8 +77,8 @@ class Contender:
 
     def median(self) -> Run:
         """The median of each figure over the runs."""
-        wall, cpu, peak = zip(*self.runs, strict=True)
-        return Run(statistics.median(wall), statistics.median(cpu), int(statistics.median(peak)))
+        wall, cpu, *peaks = map(statistics.median, zip(*self.runs, strict=True))
+        return Run(wall, cpu, *map(int, peaks))
 
 
 def measure(
@@ -86,15 +93,41 @@ def measure(
         process = subprocess.Popen(
             command, env=environment, cwd=cwd, stdin=subprocess.DEVNULL, stdout=said, stderr=said
         )
+        watch = _Watch(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-        found = Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+        cpu = usage.ru_utime + usage.ru_stime
+        found = Run(wall, cpu, usage.ru_maxrss * 1024, watch.peak())
         if process.returncode == 0:
             return found, ""
         said.seek(0)
         lines = said.read().decode(errors="replace").strip().splitlines() or ["no message"]
         return found, f"exit {process.returncode}: {lines[-1][:120]}"
+
+
+class _Watch:
+    """Looks at the peak memory of one process until it ends: the kernel tells it only with its children's."""
+
+    def __init__(self, process: int) -> None:
+        self._status = Path(f"/proc/{process}/status")
+        self._peak = 0
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def peak(self) -> int:
+        """In bytes; waits until the process is gone."""
+        self._thread.join()
+        return self._peak
+
+    def _look(self) -> None:
+        # A process that has ended has no such line, or no such file.
+        with contextlib.suppress(OSError, StopIteration):
+            while True:
+                lines = self._status.read_text().splitlines()
+                line = next(line for line in lines if line.startswith("VmHWM:"))
+                self._peak = int(line.split()[1]) * 1024
+                time.sleep(_BETWEEN_LOOKS)
 
 
 def forget_cached(folder: Path) -> None:

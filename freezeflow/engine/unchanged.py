@@ -128,21 +128,18 @@ class _Written(NamedTuple):
 
 def _written(result: RunResult, store: Store) -> _Written | None:
     """What the steps of a run have written, now or earlier; None if an action is gone already."""
-    keys = {step.key for step in result.steps if step.key is not None}
-    actions = store.actions.get(keys)
-    if len(actions) < len(keys):
-        return None
     prefix = f"{store.blobs.folder}/"
-    blobs = {
-        os.fsencode(f"{prefix}{digest.hex[:2]}/{digest.hex[2:]}"): digest
-        for action in actions.values()
-        for digest in action.outputs.blobs()
-    }
-    files = {
-        os.fsencode(file.path): (file.sha256, file.nbytes)
-        for step in result.steps
-        for file in step.files
-    }
+    blobs: dict[bytes, Digest] = {}
+    files: dict[bytes, tuple[str, int]] = {}
+    for steps in result.steps.by_plan():
+        keys = {step.key for step in steps if step.key is not None}
+        actions = store.actions.get(keys)
+        if len(actions) < len(keys):
+            return None
+        for digest in (digest for action in actions.values() for digest in action.outputs.blobs()):
+            blobs[os.fsencode(f"{prefix}{digest.hex[:2]}/{digest.hex[2:]}")] = digest
+        published = (file for step in steps for file in step.files)
+        files.update((os.fsencode(file.path), (file.sha256, file.nbytes)) for file in published)
     return _Written(blobs, files)
 
 
