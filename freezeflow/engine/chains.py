@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
 from itertools import groupby
 from typing import Any
@@ -44,8 +44,9 @@ from freezeflow.version import VERSION
 # Plans that are looked up together.
 _AT_ONCE = 256
 
-# Seconds after which Ctrl-C is looked for.
+# Seconds after which Ctrl-C is looked for, and after which the pool is asked whether it is there.
 _WATCH = 0.5
+_ASK = 30.0
 
 
 def run_on_pool(
@@ -150,8 +151,15 @@ class _PoolRun:
         """Runs plans side by side; those that were on their way when the pool broke are given back."""
         running = {self._submit(pool, plan): plan for plan in plans}
         broke = []
+        heard = time.monotonic()
         while running:
             done, _ = wait(running, timeout=_WATCH, return_when=FIRST_COMPLETED)
+            if not done and time.monotonic() - heard > _ASK:
+                # A machine that stands still or is cut off breaks no connection for hours.
+                if not pool.answers():
+                    self._give_up(running.values())
+                    return []
+                heard = time.monotonic()
             for future in done:
                 plan = running.pop(future)
                 if isinstance(_error(future), BrokenExecutor) and not self._stopping:
@@ -215,6 +223,12 @@ class _PoolRun:
                 )
         self._end(results)
 
+    def _give_up(self, plans: Iterable[Plan]) -> None:
+        """Nobody is there who hands out the work: all of it has failed."""
+        self._stopping = True
+        for plan in plans:
+            self._blame(plan, _given_up(self._address))
+
     def _skip(self, plan: Plan) -> None:
         self._end([task.skipped() for task in make_tasks(plan, self._options.only)])
 
@@ -256,7 +270,7 @@ def _error(future: Future[Any]) -> BaseException | None:
 
 def _given_up(address: str) -> StageFailed:
     return StageFailed(
-        f"the pool {address} has given up its work: its scheduler is gone",
+        f"the pool {address} has given up its work: its scheduler is gone, or does not answer",
         hint="What was finished is cached; run again when it is there.",
     )
 

@@ -78,6 +78,13 @@ class DaskPool:
         limits = [worker["memory_limit"] for worker in self._workers().values()]
         return needs.mem_limit or min(filter(None, limits), default=None)
 
+    def answers(self) -> bool:
+        try:
+            self._client.sync(self._client.scheduler.identity, callback_timeout=_PATIENCE)
+        except (OSError, *_TIMEOUTS):
+            return False
+        return True
+
     def renew(self) -> None:
         """Nothing to do: the scheduler starts workers anew, and gives their work to others."""
 

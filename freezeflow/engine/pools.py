@@ -60,6 +60,9 @@ class Pool(Protocol):
     def mem_limit(self, needs: Needs) -> int | None:
         """Bytes of memory that a worker's steps may take together; None for what the machine has."""
 
+    def answers(self) -> bool:
+        """Whether what hands out the work is still there; waits at most some seconds."""
+
     def renew(self) -> None:
         """Begins anew after the pool has broken."""
 
@@ -110,6 +113,9 @@ class PluginPool:
 
     def submit(self, function: Callable[..., Any], *args: object) -> Future[Any]:
         return self._executor.submit(function, *args)
+
+    def answers(self) -> bool:
+        return True  # an executor that is gone breaks its futures
 
     def mem_limit(self, needs: Needs) -> int | None:
         return needs.mem_limit

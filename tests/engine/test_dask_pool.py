@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 
 from freezeflow import api
+from freezeflow.engine import chains
 from freezeflow.engine.chains import run_on_pool
 from freezeflow.engine.options import RunOptions
 from freezeflow.engine.pools import PoolFailed
+from freezeflow.engine.run import run_plans
 from freezeflow.errors import UsageError
 from freezeflow.store import upkeep
 from freezeflow.store.store import Store
@@ -40,7 +42,9 @@ class Cluster:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._path = os.pathsep.join([str(install_plugin(folder / "workers")), str(ROOT)])
         self.port = free_port()
-        self._start("scheduler", "--port", str(self.port), "--no-dashboard", "--host", "127.0.0.1")
+        self.scheduler = self._start(
+            "scheduler", "--port", str(self.port), "--no-dashboard", "--host", "127.0.0.1"
+        )
 
     @property
     def address(self) -> str:
@@ -138,12 +142,70 @@ def test_a_killed_worker_is_survived(folder: Path, store: Store, tmp_path: Path)
     assert upkeep.verify(store) == []
 
 
-def kill_when_busy(worker: subprocess.Popen[bytes], folder: Path) -> None:
-    """Kills a worker once both are in the middle of a step."""
+def kill_when_busy(
+    process: subprocess.Popen[bytes], folder: Path, number: signal.Signals = signal.SIGKILL
+) -> None:
+    """Kills a worker or the scheduler once both workers are in the middle of a step."""
     deadline = time.monotonic() + 60
     while len(list(folder.glob("*.count"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    worker.kill()
+    process.send_signal(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_scheduler_that_is_gone_ends_the_run(
+    folder: Path,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    """Within a minute; what was finished is kept, and a run goes on from there."""
+    monkeypatch.setattr(chains, "_ASK", 3.0)
+    made = Cluster(tmp_path)
+    try:
+        made.add_worker("--no-nanny")
+        made.add_worker("--no-nanny")
+        made.wait_for_workers(2)
+        models = {f"m{number}": {"seconds": 2.0} for number in range(8)}
+        killer = threading.Thread(target=kill_when_busy, args=(made.scheduler, folder, number))
+        killer.start()
+        began = time.monotonic()
+        options = RunOptions(keep_going=True)
+        result = run_on_pool(plans(folder, models), store, options, made.address)
+        took = time.monotonic() - began
+        killer.join()
+    finally:
+        made.scheduler.kill()
+        made.stop()
+    assert took < 60
+    assert not result.ok
+    for step in result.failures:
+        assert step.error is not None
+        assert step.error.message == (
+            f"the pool {made.address} has given up its work: its scheduler is gone, or does not answer"
+        )
+    assert upkeep.verify(store) == []
+    assert run_plans(plans(folder, models), store, RunOptions(jobs=4)).ok
+
+
+def test_a_model_that_is_too_large_for_every_worker_is_an_error(
+    folder: Path, store: Store, tmp_path: Path
+) -> None:
+    made = Cluster(tmp_path)
+    try:
+        made.add_worker("--no-nanny", "--memory-limit", "40MB")
+        with pytest.raises(PoolFailed, match=r"will probably take .* no worker has more") as caught:
+            run_on_pool(plans(folder, {"large": {}}), store, RunOptions(), made.address)
+        assert caught.value.message.startswith("large ")
+        assert "--select" in caught.value.hint
+        # A worker that is large enough joins, and it is tried.
+        made.add_worker("--memory-limit", "2GB")
+        # The small one has no room for itself and takes no work.
+        made.wait_for_workers(1)
+        assert run_on_pool(plans(folder, {"large": {}}), store, RunOptions(), made.address).ok
+    finally:
+        made.stop()
 
 
 def test_one_that_kills_its_workers_is_blamed_alone(
