@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import click
 
+from freezeflow import api
 from freezeflow.api import find_source, load_plans
 from freezeflow.cli.wrap import Wishes
 from freezeflow.engine.options import Shard
 from freezeflow.errors import UsageError
 from freezeflow.plan import Plan, names_hint, selected
+from freezeflow.report.text import count
 from freezeflow.settings import kinds
 from freezeflow.values import Json
 
@@ -89,6 +91,15 @@ def choosing_options(function: Callable[..., int]) -> Callable[..., int]:
         return function(choice=Choice(select, changed_since, failed), **others)
 
     return with_choice
+
+
+def choose(plans: Sequence[Plan], choice: Choice, shard: Shard | None = None) -> tuple[Plan, ...]:
+    """Those of the plans that are meant; where not all are, standard error tells how many are."""
+    chosen = api.choose(plans, **choice._asdict(), shard=shard)
+    if any(choice) or shard:
+        what = count(len(plans), "model is", "models are")
+        click.echo(f"{len(chosen):,} of {what} selected", err=True)
+    return chosen
 
 
 def shard_option(function: F) -> F:

@@ -8,7 +8,7 @@ import sys
 import click
 
 from freezeflow import api
-from freezeflow.cli.options import Choice, choosing_options, json_option, set_option
+from freezeflow.cli.options import Choice, choose, choosing_options, json_option, set_option
 from freezeflow.cli.wrap import colored, tell
 from freezeflow.errors import RecipeError
 from freezeflow.report.forecast import forecast_to_json, render_forecasts
@@ -34,7 +34,7 @@ def command(
     if batch.mistakes:
         tell(*batch.mistakes, as_json=as_json)
         return RecipeError.exit_code
-    plans = api.choose(batch.plans, **choice._asdict())
+    plans = choose(batch.plans, choice)
     forecasts = api.forecast(plans, on_warning=_warn)
     if as_json:
         click.echo(json.dumps(forecast_to_json(plans, forecasts)))

@@ -17,6 +17,7 @@ import click
 from freezeflow import api
 from freezeflow.cli.options import (
     Choice,
+    choose,
     choosing_options,
     json_option,
     set_option,
@@ -112,7 +113,7 @@ def command(
     if batch.mistakes:
         tell(*batch.mistakes, as_json=as_json)
         return RecipeError.exit_code
-    plans = api.choose(batch.plans, **choice._asdict(), shard=shard)
+    plans = choose(batch.plans, choice, shard)
     record = None
     if is_plain and len(plans) > FEW_PLANS:
         record = api.up_to_date_record(recipes, request, set_vars=set_vars)

@@ -42,7 +42,9 @@ def render_forecasts(
     running = sum(found.state == "run" for found in forecasts)
     unsure = sum(found.state == "depends" for found in forecasts)
     remote = sum(found.state == "remote" for found in forecasts)
-    if not running and not remote:
+    if not plans:
+        parts.append("Nothing to do: no model is selected.")
+    elif not running and not remote:
         parts.append(f"Nothing to do: {count(len(forecasts), 'step is', 'steps are')} cached.")
     else:
         more = f", {remote} would come from the shared cache" if remote else ""

@@ -67,6 +67,8 @@ def _is_cached(steps: Sequence[StepResult]) -> bool:
 def render_nothing_to_do(steps: int, took: float, *, color: bool = False) -> str:
     """``Nothing to do: all 6 steps are cached (looked up in 4 ms).``"""
     head = paint("Nothing to do:", "bold", color=color)
+    if not steps:
+        return f"{head} no model is selected."
     every = "all " if steps > 1 else ""
     what = count(steps, "step is", "steps are")
     return f"{head} {every}{what} cached (looked up in {seconds(took)})."

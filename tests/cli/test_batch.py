@@ -52,7 +52,9 @@ def test_check_plan_run(cli: Cli, zoo: Path) -> None:
 
 
 def test_select(cli: Cli, zoo: Path) -> None:
-    assert cli("run", "zoo.yaml", "--select", "b*", "--select", "cat").returncode == 0
+    done = cli("run", "zoo.yaml", "--select", "b*", "--select", "cat")
+    assert done.returncode == 0
+    assert done.stderr.startswith("2 of 4 models are selected\n")
     assert sorted(path.name for path in (zoo / "build").glob("*.pb")) == ["bee.pb", "cat.pb"]
     done = cli("run", "zoo.yaml", "--select", "cow")
     assert done.returncode == 2
@@ -259,7 +261,12 @@ def test_what_failed_last_time(cli: Cli, zoo: Path) -> None:
     assert "4 of 4 steps would run." in cli("plan", "zoo.yaml", "--failed").stdout
     (zoo / "zoo/cat/saved_model.pb").write_bytes(whole)
     assert "Done: 4 ran" in cli("run", "zoo.yaml", "--failed").stdout
-    assert "0 steps" in cli("run", "zoo.yaml", "--failed").stdout
+    done = cli("run", "zoo.yaml", "--failed")
+    assert (done.returncode, done.stderr) == (0, "0 of 4 models are selected\n")
+    assert done.stdout == "Nothing to do: no model is selected.\n"
+    done = cli("plan", "zoo.yaml", "--failed")
+    assert (done.returncode, done.stderr) == (0, "0 of 4 models are selected\n")
+    assert done.stdout == "Nothing to do: no model is selected.\n"
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -289,6 +296,9 @@ def test_what_differs_from_a_revision(cli: Cli, zoo: Path) -> None:
     git("commit", "-m", "two")
     assert chosen("HEAD~1") == ["bee", "eel"]
     assert chosen() == []
+    done = cli("run", "zoo.yaml", "--changed-since", "HEAD~1")
+    assert done.stderr.startswith("2 of 5 models are selected\n")
+    assert "Done: 8 ran" in done.stdout
     with (zoo / "zoo.yaml").open("a") as file:
         file.write("# changed\n")
     assert len(chosen()) == 5
