@@ -160,3 +160,29 @@ def test_exit_code_of_several_failures() -> None:
     assert exit_code([wrong, wrong]) == 4
     assert exit_code([refused]) == 5
     assert exit_code([refused, wrong]) == 1
+
+
+def test_a_change_of_one_export_runs_no_other(cli: Cli, folder: Path) -> None:
+    """Only what its own file depends on is in an export's key: the model, and the stages before it."""
+    two = RECIPE + '  - export: "build/second.pb"\n'
+
+    def statuses(recipe: str) -> dict[str, str]:
+        (folder / "small.yaml").write_text(recipe, encoding="utf-8")
+        done = cli("run", "small.yaml", "--json")
+        assert done.returncode == 0, done.stderr
+        (plan,) = json.loads(done.stdout)["plans"]
+        return {step["id"]: step["status"] for step in plan["steps"]}
+
+    steps = ["load", "freeze", "strip", "export", "export-2"]
+    assert statuses(two) == dict.fromkeys(steps, "ran")
+    cached = dict.fromkeys(steps, "cached")
+    assert statuses(two.replace("second", "renamed")) == {**cached, "export-2": "ran"}
+    first = two.replace("small.pb", "small.pbtxt")
+    assert statuses(first) == {**cached, "export": "ran"}
+    # Another name, or one more export, is nothing that the files say.
+    assert statuses(first.replace("name: small", "name: other")) == cached
+    third = first + '  - export: "build/third.pb"\n'
+    assert statuses(third) == {**cached, "export-3": "ran"}
+    # What stands in a stage before them, is.
+    changed = statuses(third.replace("- strip", "- strip: [Print]"))
+    assert {changed[step] for step in ("export", "export-2", "export-3")} == {"ran"}
