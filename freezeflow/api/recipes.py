@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from freezeflow.errors import RecipeError, UsageError
+from freezeflow.errors import FreezeflowError, RecipeError, UsageError
 from freezeflow.values import AnyPath, Json
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def run(
             are finished, unless Ctrl-C is pressed again.
     """
     from freezeflow.engine.choosing import note_failures
-    from freezeflow.engine.events import ignore
+    from freezeflow.engine.events import RunWarned, ignore
     from freezeflow.engine.options import RunOptions
     from freezeflow.engine.run import run_plans
     from freezeflow.plan import Plan
@@ -306,7 +306,11 @@ def run(
             result = run_on_pool(plans, store, options, settings.executor, listener)
         else:
             result = run_plans(plans, store, options, listener)
-        note_failures(plans, result, store)
+        try:
+            note_failures(plans, result, store)
+        except FreezeflowError as error:
+            # What came of the run is worth more than what `--failed` would take next time.
+            listener(RunWarned(message=f"it is not noted what failed: {error}"))
         return result
 
 

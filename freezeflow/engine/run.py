@@ -41,7 +41,7 @@ from freezeflow.engine.tasks import Task, check_only, make_tasks, order_of, want
 from freezeflow.errors import FreezeflowError, StageFailed
 from freezeflow.plan import Plan, Step
 from freezeflow.store.actions import Action, ActionFile, PublishedFile, canonical_json, key_of
-from freezeflow.store.files import remove_tree, write_atomically
+from freezeflow.store.files import remove_tree, write_atomically, writing_failed
 from freezeflow.store.store import Store
 
 if TYPE_CHECKING:
@@ -327,8 +327,9 @@ class _Run:
         if not self._interrupted or self._stopping:
             return
         self._stop()
-        steps = f"{len(self._running)} step{'s' if len(self._running) != 1 else ''}"
-        message = f"interrupted: {steps} that run now are finished first; Ctrl-C again ends them"
+        number = len(self._running)
+        what = f"{number} steps that run now are" if number != 1 else "1 step that runs now is"
+        message = f"interrupted: {what} finished first; Ctrl-C again ends {'them' if number != 1 else 'it'}"
         self._tell(RunWarned(message=message))
 
     def _start(self, task: Task, executor: Executor, keeper: Keeper, scratch: Path) -> None:
@@ -344,19 +345,21 @@ class _Run:
             return
         self._counter += 1
         name = f"step-{self._counter}"
-        (scratch / name).mkdir()
         self._tell(StepStarted(ref=task.ref, stage=task.step.stage))
         self._running[name] = task
         self._room.start(name, task)
-        executor.start(
-            Work(
-                name=name,
-                order=order_of(task, model, scratch / name, self._options),
-                in_tensorflow=in_tensorflow,
-                model_digest=given.outputs.model if given else None,
-                seconds=self._options.step_seconds,
-            )
+        work = Work(
+            name=name,
+            order=order_of(task, model, scratch / name, self._options),
+            in_tensorflow=in_tensorflow,
+            model_digest=given.outputs.model if given else None,
+            seconds=self._options.step_seconds,
         )
+        try:
+            (scratch / name).mkdir()
+            executor.start(work)
+        except OSError as error:
+            raise writing_failed(error, scratch / name) from error
 
     # ------------------------------------------------------------ taking results
 

@@ -27,13 +27,15 @@ class Tally:
     Attributes:
         plans: How many there are.
         done: How many are over, those in which nothing ran among them.
-        failed: How many of these have failed, or were not reached.
+        failed: In how many of these a step has failed.
+        skipped: How many of the others were not reached.
     """
 
     def __init__(self) -> None:
         self.plans = 0
         self.done = 0
         self.failed = 0
+        self.skipped = 0
         self._steps_left = 0
         self._steps_ran = 0
         self._began: float | None = None
@@ -51,7 +53,9 @@ class Tally:
                 self._steps_ran += result.status == "ran"
             case PlanEnded(results=results):
                 self.done += 1
-                self.failed += any(step.status in ("failed", "skipped") for step in results)
+                statuses = {step.status for step in results}
+                self.failed += "failed" in statuses
+                self.skipped += "skipped" in statuses and "failed" not in statuses
             case _:
                 pass
 
@@ -65,7 +69,7 @@ class Tally:
 class ModelLines:
     """Hears a run's events and prints a line for each model that is over.
 
-    Models in which nothing ran are counted and told in one line.
+    Models in which nothing ran, and those in which nothing more ran, are counted and told in one line.
 
     Args:
         write: Prints a line.
@@ -77,6 +81,7 @@ class ModelLines:
         self._write = write
         self._color = color
         self._cached = 0
+        self._skipped = 0
 
     def __call__(self, event: Event) -> None:
         self.tally(event)
@@ -91,11 +96,14 @@ class ModelLines:
                 self._tell_cached()
             case PlanEnded(results=results) if all(step.status == "cached" for step in results):
                 self._cached += 1
+            case PlanEnded(results=results) if not any(_has_run(step) for step in results):
+                self._skipped += 1
             case PlanEnded(results=results):
                 self._tell_cached()
                 self._write(self._line(results))
             case RunEnded():
                 self._cached = 0
+                self._tell_skipped()
             case _:
                 pass
 
@@ -122,12 +130,24 @@ class ModelLines:
             self._write(f"{count(self._cached, 'model is', 'models are')} cached")
             self._cached = 0
 
+    def _tell_skipped(self) -> None:
+        if self._skipped:
+            word = paint("skipped", "yellow", color=self._color)
+            self._write(f"{count(self._skipped, 'model was', 'models were')} {word}")
+            self._skipped = 0
+
+
+def _has_run(step: StepResult) -> bool:
+    return step.status in ("ran", "failed")
+
 
 def tally_line(tally: Tally, running: int) -> str:
     """``312 of 1,000 models done, 3 failed, 2 steps running, about 3 min 20 s left``."""
     parts = [f"{tally.done:,} of {count(tally.plans, 'model')} done"]
     if tally.failed:
         parts.append(f"{tally.failed:,} failed")
+    if tally.skipped:
+        parts.append(f"{tally.skipped:,} skipped")
     parts.append(f"{count(running, 'step')} running")
     left = tally.seconds_left()
     if left is not None:

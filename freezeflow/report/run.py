@@ -41,7 +41,7 @@ def _models(result: RunResult, color: bool) -> Iterator[list[str]]:
     """A head, and a row for each of many models in which something ran."""
     yield [paint(word, "dim", color=color) for word in ("model", "", "time", "files")]
     if not result.is_idle:
-        busy = (steps for steps in result.steps.by_plan() if not _is_cached(steps))
+        busy = (steps for steps in result.steps.by_plan() if any(map(_has_run, steps)))
         yield from (_model(steps, color) for steps in busy)
 
 
@@ -60,8 +60,8 @@ def _model(steps: Sequence[StepResult], color: bool) -> list[str]:
     return [steps[0].ref.plan, mark, seconds(took) if took else "", what]
 
 
-def _is_cached(steps: Sequence[StepResult]) -> bool:
-    return all(step.status == "cached" for step in steps)
+def _has_run(step: StepResult) -> bool:
+    return step.status in ("ran", "failed")
 
 
 def render_nothing_to_do(steps: int, took: float, *, color: bool = False) -> str:

@@ -605,11 +605,13 @@ def _open_beside(target: Path) -> tuple[int, Path]:
 
 
 def _remove_leftover(path: Path) -> bool:
-    """Removes a file that nobody holds locked; False when somebody does."""
+    """Removes a file that nobody holds locked; False when somebody does, or it is another user's."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
+    except PermissionError:
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _names(path, descriptor):

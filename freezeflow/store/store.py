@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,12 +85,14 @@ class Store:
             FreezeflowError: It cannot be read or written, or its format is another one.
         """
         folder = Path(os.path.abspath(cache_dir))
+        index = folder / "index.db"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _check_format(folder)
-            return Store(folder, Index(folder / "index.db"))
+            _check_writable(index)
+            return Store(folder, Index(index))
         except OSError as error:
-            raise _elsewhere(writing_failed(error, folder)) from error
+            raise _elsewhere(writing_failed(error, Path(error.filename or folder))) from error
 
     def close(self) -> None:
         self.index.close()
@@ -104,14 +107,15 @@ class Store:
         with self._locked(fcntl.LOCK_SH):
             try:
                 running.mkdir(exist_ok=True)
-                descriptor, name = tempfile.mkstemp(prefix="run-", dir=running)
+                name = running / f"run-{secrets.token_hex(8)}"
+                descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             except OSError as error:
                 raise writing_failed(error, running) from error
             with contextlib.suppress(OSError):  # some network file systems have no locks
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            claims = _claims_of(Path(name))
+            claims = _claims_of(name)
             try:
-                self.blobs.claims = os.open(claims, _APPEND, 0o644)
+                self.blobs.claims = os.open(claims, _APPEND, 0o666)
             except OSError as error:
                 os.close(descriptor)
                 os.unlink(name)
@@ -133,7 +137,11 @@ class Store:
             began: dict[Path, int] = {}
             for path in (self.folder / "running").glob("run-*"):
                 with contextlib.suppress(OSError):
-                    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                    try:
+                        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                    except PermissionError:  # another user's: it may be on
+                        began[path] = path.stat().st_mtime_ns
+                        continue
                     try:
                         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                         path.unlink()
@@ -181,7 +189,7 @@ class Store:
     @contextlib.contextmanager
     def _locked(self, kind: int) -> Iterator[None]:
         try:
-            lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise writing_failed(error, self.folder / "lock") from error
         try:
@@ -207,6 +215,15 @@ def _check_format(folder: Path) -> None:
             where=str(folder),
             hint=f"Remove the folder, or set {ENVIRONMENT_VARIABLE} to another one.",
         )
+
+
+def _check_writable(index: Path) -> None:
+    """Makes the index's file where there is none; raises OSError where it cannot be written.
+
+    SQLite gives the files beside it the same permissions, so the umask says who else may write. And
+    where a user may only read it, SQLite would leave files there that its owner cannot write.
+    """
+    os.close(os.open(index, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
 
 
 def _elsewhere(error: FreezeflowError) -> FreezeflowError:

@@ -4,7 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from freezeflow.engine.events import StepEnded, StepStarted, StepWarned
+from freezeflow.engine.events import (
+    PlanEnded,
+    RunEnded,
+    RunStarted,
+    StepEnded,
+    StepStarted,
+    StepWarned,
+)
 from freezeflow.engine.results import (
     ResultFile,
     RunResult,
@@ -15,6 +22,7 @@ from freezeflow.engine.results import (
 )
 from freezeflow.errors import ModelRefused, StageFailed
 from freezeflow.plan import Plan, Step
+from freezeflow.report.batch_progress import ModelLines, tally_line
 from freezeflow.report.progress import Lines
 from freezeflow.report.run import render_failure, render_run, verdict_line
 from freezeflow.values import ModelSource
@@ -153,3 +161,27 @@ def test_lines_count_what_is_cached_until_something_runs() -> None:
         "digits: fold FAILED",
         "digits: export skipped",
     ]
+
+
+def test_models_that_were_not_reached_are_told_in_one_line() -> None:
+    lines: list[str] = []
+    hear = ModelLines(lines.append)
+    hear(RunStarted(steps=8, plans=4))
+    recipes = [Path(f"/nowhere/m{number}.yaml") for number in range(4)]
+    failed = ended("load", "failed", recipes[0], error=StageFailed("no"))
+    hear(PlanEnded(results=[failed, ended("freeze", "skipped", recipes[0])]))
+    for recipe in recipes[1:]:
+        statuses: tuple[StepStatus, ...] = ("cached", "skipped")
+        hear(PlanEnded(results=[ended(s, s, recipe) for s in statuses]))
+    assert tally_line(hear.tally, 0) == "4 of 4 models done, 1 failed, 3 skipped, 0 steps running"
+    result = RunResult(
+        steps=StepResults.of(
+            [failed, *(ended("load", "skipped", recipe) for recipe in recipes[1:])]
+        ),
+        seconds=1.0,
+    )
+    hear(RunEnded(result=result))
+    assert lines == ["[1/4] m0  FAILED load: no", "3 models were skipped"]
+    table = render_run([plan("load", recipe=recipe) for recipe in recipes], result)
+    assert "m0" in table
+    assert "m1" not in table
