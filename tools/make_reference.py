@@ -1,7 +1,7 @@
-"""Writes what is generated from the stages' parameters: the recipe schema and the reference page.
+"""Writes what is generated from the stages' parameters: the recipe schema and the reference pages.
 
-Run it as ``python -m tools.make_reference`` (``make docs``). In ``docs/recipes.md`` only what stands
-between the marks is written; the rest is prose.
+Run it as ``python -m tools.make_reference`` (``make docs``). In the pages only what stands between the
+marks is written; the rest is prose.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from freezeflow.spec import schema
 from freezeflow.stages.registry import BUILTIN, stage_named
 from freezeflow.stages.stage import Stage
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipes.md"
+_DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE = _DOCS / "recipes.md"
+MANY_PAGE = _DOCS / "batch.md"
+PAGES = (PAGE, MANY_PAGE)
 
 _PART = re.compile(r"(<!-- begin (\w+), generated -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 
@@ -32,7 +35,7 @@ _TYPES = {
 
 
 def page(before: str) -> str:
-    """The reference page with its generated parts as they should be."""
+    """A reference page with its generated parts as they should be."""
 
     def part(match: re.Match[str]) -> str:
         return f"{match[1]}\n{_PARTS[match[2]]()}\n{match[3]}"
@@ -48,11 +51,21 @@ def _model() -> str:
     return _table(schema.recipe_schema(plugins=False)["properties"]["model"])
 
 
+def _models() -> str:
+    models = schema.recipe_schema(plugins=False)["properties"]["models"]
+    return _table(models["else"]["then"])
+
+
 def _stages() -> str:
     return "\n".join(_stage(stage_named(name)) for name in BUILTIN)
 
 
-_PARTS: Mapping[str, Callable[[], str]] = {"top": _top, "model": _model, "stages": _stages}
+_PARTS: Mapping[str, Callable[[], str]] = {
+    "top": _top,
+    "model": _model,
+    "models": _models,
+    "stages": _stages,
+}
 
 
 def _stage(stage: Stage) -> str:
@@ -159,9 +172,10 @@ def _word(name: str, value: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Writes the schema file and the page."""
+    """Writes the schema file and the pages."""
     schema.main()
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(page(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
