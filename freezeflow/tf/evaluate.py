@@ -22,7 +22,7 @@ from freezeflow.graph.foldable import Candidates, longest_string, string_bound
 from freezeflow.graph.graph import Graph, Node, data_inputs, join, node_of, split
 from freezeflow.graph.walk import reached_nodes
 from freezeflow.graph.write import graph_def_bytes
-from freezeflow.tf.sessions import exact_config
+from freezeflow.tf.sessions import RUN_ERRORS, exact_config
 from freezeflow.values import DType, TensorRef
 
 v1 = tf.compat.v1
@@ -222,7 +222,7 @@ class TensorFlowEvaluation:
         feeds = {self._tensors[t]: _array(self._feeds[t]) for t in self._fed_by(tensors)}
         try:
             results = self._session.run([self._tensors[t] for t in tensors], feeds)
-        except tf.errors.OpError:
+        except RUN_ERRORS:
             return None
         return [np.asarray(result) for result in results]
 

@@ -30,7 +30,7 @@ from freezeflow.proof.rounds import (
     frames_of,
 )
 from freezeflow.tf.recording import Recorder
-from freezeflow.tf.sessions import exact_config
+from freezeflow.tf.sessions import RUN_ERRORS, exact_config
 from freezeflow.tf.sides import Arrays, Side, full_name
 
 v1 = tf.compat.v1
@@ -159,7 +159,7 @@ class Looker:
                 for tensor, clock in wanted.items()
             ]
         self.close()
-        with contextlib.suppress(tf.errors.OpError):
+        with contextlib.suppress(*RUN_ERRORS):
             self._run([*map(full_name, [self.output]), *targets])
         self.close()
         return Record(self._frames, recorder.seen, tuple(wanted), whole=recorder.whole)
@@ -224,7 +224,7 @@ class Looker:
         try:
             names = [self._reads.get(tensor) or full_name(tensor) for tensor in tensors]
             results = self._run(names)
-        except tf.errors.OpError:
+        except RUN_ERRORS:
             if len(tensors) == 1:
                 return [None]
             half = len(tensors) // 2

@@ -14,6 +14,10 @@ from freezeflow.values import Json
 
 v1 = tf.compat.v1
 
+# What `Session.run` raises where a kernel refuses. TensorFlow's error says what the kernel says; where
+# that quotes a string which is no UTF-8, Python cannot even read it.
+RUN_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
+
 
 def exact_config() -> Any:
     """One thread, and no optimiser that could change the graph: the same ops give the same bytes."""

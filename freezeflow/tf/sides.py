@@ -20,7 +20,7 @@ from freezeflow.graph.original import Original
 from freezeflow.graph.restore import SavedTensor
 from freezeflow.graph.write import graph_def_pieces, materialise, read_range, size_of
 from freezeflow.proof.judge import Refusal
-from freezeflow.tf.sessions import exact_config
+from freezeflow.tf.sessions import RUN_ERRORS, exact_config
 from freezeflow.values import Signature
 
 v1 = tf.compat.v1
@@ -92,7 +92,7 @@ class Side(NamedTuple):
         for name, feeds in self.before:
             try:
                 session.run(name, feeds)
-            except tf.errors.OpError as error:
+            except RUN_ERRORS as error:
                 raise StageFailed(
                     f"TensorFlow cannot restore or initialise it: {_first_reason(str(error))}",
                     where=name,

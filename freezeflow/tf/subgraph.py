@@ -28,7 +28,7 @@ from freezeflow.proof.judge import Measure
 from freezeflow.proof.requests import Request, encode_requests, read_requests
 from freezeflow.store.files import remove_tree
 from freezeflow.tf.looking import Looker, Pair
-from freezeflow.tf.sessions import exact_config, settings
+from freezeflow.tf.sessions import RUN_ERRORS, exact_config, settings
 from freezeflow.tf.sides import full_name
 from freezeflow.values import DType, Json
 
@@ -144,7 +144,7 @@ def _run(path: Path, inputs: Mapping[str, Array], output: str) -> Array:
         feeds = {f"{name}:0": value for name, value in inputs.items()}
         try:
             return np.asarray(session.run(full_name(output), feeds))
-        except tf.errors.OpError as error:
+        except RUN_ERRORS as error:
             raise StageFailed(str(error).partition("\n")[0], where=str(path)) from None
 
 

@@ -306,6 +306,18 @@ def test_what_fails_at_run_time_still_does(tmp_path, fold):
         run(outcome.model, {"x": weights(2)})
 
 
+def test_what_fails_with_a_message_that_is_no_text_still_does(tmp_path, fold):
+    """The kernel quotes the string; Python cannot read the quotation."""
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, [], name="x")
+        y = tf.add(x, tf.strings.to_number(tf.constant(b"\xff")), name="y")
+    model = model_of(graph, {"x": x}, {"y": y}, tmp_path)
+    outcome = fold(model)
+    assert "StringToNumber" in ops_of(outcome.model)
+    with pytest.raises(UnicodeDecodeError):
+        run(outcome.model, {"x": np.float32(1)})
+
+
 @pytest.mark.parametrize(
     "dtype", ["float16", "bfloat16", "float64", "int8", "uint16", "int64", "bool", "complex64"]
 )
