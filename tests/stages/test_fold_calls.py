@@ -113,6 +113,25 @@ def test_a_branch_of_a_constant_predicate_is_all_that_is_left(fold):
     assert not folded.graph.functions
 
 
+def test_what_nobody_takes_inside_a_branch_does_not_hold_its_arguments(fold):
+    """The product is computed from an argument that nothing else needs, and for nobody."""
+    table = weights(3, 2)
+
+    def build(x, n):
+        def branch():
+            tf.matmul(x, x, transpose_b=True)
+            return tf.constant(table) * tf.cast(n, tf.float32)
+
+        def chosen():
+            return tf.cond(tf.constant(1) > 0, branch, lambda: tf.constant(table))
+
+        return chosen(), tf.cond(n > 1, chosen, branch)
+
+    model = fold(build)
+    assert "MatMul" not in {*ops_of(model), *inside(model)}
+    assert the(model, "If", "StatelessIf").inputs[1:] == ("n",)
+
+
 def test_a_branch_inside_a_loop_is_chosen_too(fold):
     def build(x, n):
         def body(i, x):

@@ -188,7 +188,7 @@ class _Trimmer:
     def _cut(self, scope: _Scope, call: _Call, args: list[int], results: list[int]) -> None:
         """Leaves out all other arguments and results."""
         call.functions = [
-            _cut_function(f, args, None if call.is_loop and not place else results)
+            _cut_function(f, self._effects, args, None if call.is_loop and not place else results)
             for place, f in enumerate(call.functions)
         ]
         self._store(call)
@@ -332,26 +332,35 @@ def _with_constant(function: Function, index: int, source: Node) -> Function:
     return dataclasses.replace(function, args=args, nodes=nodes)
 
 
-def _needed(function: Function, effects: Effects, results: Iterable[int]) -> set[int]:
-    """Numbers of the arguments that some results need, and what happens in every call."""
+def _roots(function: Function, effects: Effects, results: Iterable[int]) -> list[str]:
+    """What is computed in every call: some results, and what happens anyway."""
     roots = [function.results[index].tensor for index in results]
     roots += [control.node for control in function.control_results]
-    roots += [node.name for node in function.nodes.values() if effects.node(node)]
+    return roots + [node.name for node in function.nodes.values() if effects.node(node)]
+
+
+def _needed(function: Function, effects: Effects, results: Iterable[int]) -> set[int]:
+    """Numbers of the arguments that some results need, and what happens in every call."""
+    roots = _roots(function, effects, results)
     names = {node_of(root) for root in roots}
     for name in reached_nodes(function.nodes, roots):
         names |= {node_of(tensor) for tensor in function.nodes[name].inputs}
     return {index for index, arg in enumerate(function.args) if arg.name in names}
 
 
-def _cut_function(function: Function, args: list[int], results: list[int] | None) -> Function:
-    kept = {key: data for key, data in function.attrs.items() if key != "_input_shapes"}
+def _cut_function(
+    function: Function, effects: Effects, args: list[int], results: list[int] | None
+) -> Function:
+    """The function with some arguments and results, and without the nodes that only others needed."""
+    if results is None:
+        results = list(range(len(function.results)))
+    reached = reached_nodes(function.nodes, _roots(function, effects, results))
     return dataclasses.replace(
         function,
         args=tuple(function.args[index] for index in args),
-        results=function.results
-        if results is None
-        else tuple(function.results[index] for index in results),
-        attrs=kept,
+        results=tuple(function.results[index] for index in results),
+        nodes={name: node for name, node in function.nodes.items() if name in reached},
+        attrs={key: data for key, data in function.attrs.items() if key != "_input_shapes"},
     )
 
 
