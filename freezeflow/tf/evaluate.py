@@ -22,7 +22,7 @@ from freezeflow.graph.foldable import Candidates, longest_string, string_bound
 from freezeflow.graph.graph import Graph, Node, data_inputs, join, node_of, split
 from freezeflow.graph.walk import reached_nodes
 from freezeflow.graph.write import graph_def_bytes
-from freezeflow.tf.sessions import RUN_ERRORS, exact_config
+from freezeflow.tf.sessions import RUN_ERRORS, as_array, exact_config
 from freezeflow.values import DType, TensorRef
 
 v1 = tf.compat.v1
@@ -224,7 +224,7 @@ class TensorFlowEvaluation:
             results = self._session.run([self._tensors[t] for t in tensors], feeds)
         except RUN_ERRORS:
             return None
-        return [np.asarray(result) for result in results]
+        return [as_array(result) for result in results]
 
     def _fed_by(self, tensors: Iterable[str]) -> list[str]:
         """The fed tensors that these need."""

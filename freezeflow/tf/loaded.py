@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
@@ -17,7 +16,7 @@ from freezeflow.proof.judge import Answer, Refusal
 from freezeflow.proof.saved_calls import load_calls, save_calls
 from freezeflow.runtimes.runtime import Subject
 from freezeflow.tf.mapped import load_graph
-from freezeflow.tf.sessions import exact_config
+from freezeflow.tf.sessions import as_array, exact_config
 from freezeflow.tf.sides import Arrays, Side, configure_calls
 from freezeflow.values import Json, Signature, TensorSpec
 
@@ -84,7 +83,7 @@ def answer_by_tf2_loader(subject: Subject, calls: Path, answers: Path) -> Mappin
         for call in _given(calls):
             dtypes = {key: tf.as_dtype(int(spec.dtype)) for key, spec in specs.items()}
             results = run(**{key: tf.constant(call[key], dtypes[key]) for key in specs})
-            found.append({key: np.asarray(value.numpy()) for key, value in results.items()})
+            found.append({key: as_array(value.numpy()) for key, value in results.items()})
         _save(answers, found)
     return {}
 

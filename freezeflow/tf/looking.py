@@ -30,7 +30,7 @@ from freezeflow.proof.rounds import (
     frames_of,
 )
 from freezeflow.tf.recording import Recorder
-from freezeflow.tf.sessions import RUN_ERRORS, exact_config
+from freezeflow.tf.sessions import RUN_ERRORS, as_array, exact_config
 from freezeflow.tf.sides import Arrays, Side, full_name
 
 v1 = tf.compat.v1
@@ -229,7 +229,7 @@ class Looker:
                 return [None]
             half = len(tensors) // 2
             return [*self._fetched(tensors[:half]), *self._fetched(tensors[half:])]
-        return [np.asarray(result) for result in results]
+        return [as_array(result) for result in results]
 
     def _run(self, names: Sequence[str]) -> list[Any]:
         if self._keeps_state or self._session is None:

@@ -33,6 +33,15 @@ def exact_config() -> Any:
     return config
 
 
+def as_array(value: Any) -> np.ndarray[Any, Any]:
+    """What a session or a tensor gives, as an array; strings as bytes objects.
+
+    A single string comes as bytes, of which NumPy by itself would make its own kind of string, which
+    knows no zero bytes at the end.
+    """
+    return np.asarray(value, dtype=object if isinstance(value, bytes) else None)
+
+
 def served_config() -> Any:
     """The runtime as a user gets it: Grappler on, as many threads as there are cores."""
     return v1.ConfigProto()

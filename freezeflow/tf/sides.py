@@ -20,7 +20,7 @@ from freezeflow.graph.original import Original
 from freezeflow.graph.restore import SavedTensor
 from freezeflow.graph.write import graph_def_pieces, materialise, read_range, size_of
 from freezeflow.proof.judge import Refusal
-from freezeflow.tf.sessions import RUN_ERRORS, exact_config
+from freezeflow.tf.sessions import RUN_ERRORS, as_array, exact_config
 from freezeflow.values import Signature
 
 v1 = tf.compat.v1
@@ -108,7 +108,7 @@ class Side(NamedTuple):
             results = session.run(fetches, {**self.always, **feeds})
         except (tf.errors.OpError, ValueError) as error:
             return Refusal(_first_reason(str(error)) + _failing_node(str(error)))
-        return {key: np.asarray(value) for key, value in results.items()}
+        return {key: as_array(value) for key, value in results.items()}
 
 
 def _failing_node(text: str) -> str:

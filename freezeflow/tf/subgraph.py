@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
 from freezeflow.context import SUBGRAPH_FOLDER
@@ -28,7 +27,7 @@ from freezeflow.proof.judge import Measure
 from freezeflow.proof.requests import Request, encode_requests, read_requests
 from freezeflow.store.files import remove_tree
 from freezeflow.tf.looking import Looker, Pair
-from freezeflow.tf.sessions import RUN_ERRORS, exact_config, settings
+from freezeflow.tf.sessions import RUN_ERRORS, as_array, exact_config, settings
 from freezeflow.tf.sides import full_name
 from freezeflow.values import DType, Json
 
@@ -143,7 +142,7 @@ def _run(path: Path, inputs: Mapping[str, Array], output: str) -> Array:
     with v1.Session(graph=tf_graph, config=exact_config()) as session:
         feeds = {f"{name}:0": value for name, value in inputs.items()}
         try:
-            return np.asarray(session.run(full_name(output), feeds))
+            return as_array(session.run(full_name(output), feeds))
         except RUN_ERRORS as error:
             raise StageFailed(str(error).partition("\n")[0], where=str(path)) from None
 

@@ -306,6 +306,22 @@ def test_what_fails_at_run_time_still_does(tmp_path, fold):
         run(outcome.model, {"x": weights(2)})
 
 
+@pytest.mark.parametrize("shape", [[], [1], [2, 1]])
+def test_zero_bytes_at_the_end_of_a_string_stay(tmp_path, fold, shape):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.string, [], name="x")
+        word = tf.strings.join([tf.fill(shape, b"a\xff\0"), b"\0\0"])
+        y = tf.strings.join([x, word], name="y")
+        z = tf.identity(word, name="z")
+    model = model_of(graph, {"x": x}, {"y": y, "z": z}, tmp_path)
+    outcome = fold(model)
+    assert ops_of(outcome.model).count("StringJoin") == 1
+    feeds = {"x": np.array(b"x", object)}
+    expected = run(model, feeds)
+    assert np.array(expected["z"], object).ravel()[0] == b"a\xff\0\0\0"
+    assert_same(expected, run(outcome.model, feeds))
+
+
 def test_what_fails_with_a_message_that_is_no_text_still_does(tmp_path, fold):
     """The kernel quotes the string; Python cannot read the quotation."""
     with tf.Graph().as_default() as graph:
