@@ -125,12 +125,7 @@ def freeze(
         UsageError: There is nothing at that path.
         ModelRefused: It is damaged, or cannot be frozen with its meaning kept.
     """
-    wanted = (
-        path
-        if isinstance(path, ModelSource)
-        else find_source(path, signatures=signatures, tags=tags, inputs=inputs, outputs=outputs)
-    )
-    read_ahead(wanted.path)
+    wanted = _wanted(path, signatures=signatures, tags=tags, inputs=inputs, outputs=outputs)
     from freezeflow.engine.direct import run_chain
 
     stages = _chain(bind=dict(bind or {}), written=written, tables=tables)
@@ -184,12 +179,7 @@ def freeze_to(
         ModelRefused: It is damaged, or cannot be frozen with its meaning kept; nothing is written.
         StageFailed: The files cannot be written; nothing partial is left.
     """
-    wanted = (
-        path
-        if isinstance(path, ModelSource)
-        else find_source(path, signatures=signatures, tags=tags, inputs=inputs, outputs=outputs)
-    )
-    read_ahead(wanted.path)
+    wanted = _wanted(path, signatures=signatures, tags=tags, inputs=inputs, outputs=outputs)
     from freezeflow.engine.direct import run_chain
 
     export = _stage("export")
@@ -221,6 +211,13 @@ def load_graph(path: AnyPath, *, verify: bool = False) -> Any:
 
     file = Path(path).absolute()
     return load(file, manifest_path(file), verify=verify)
+
+
+def _wanted(path: AnyPath | ModelSource, **part: Any) -> ModelSource:
+    """The model to freeze, whose files are read ahead from now on; `part` as for `find_source`."""
+    wanted = path if isinstance(path, ModelSource) else find_source(path, **part)
+    read_ahead(wanted.path)
+    return wanted
 
 
 def _chain(**freeze: Any) -> list[tuple[Stage, Any]]:

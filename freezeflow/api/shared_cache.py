@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,9 +44,8 @@ def pull(
     """
     from freezeflow.engine.sharing import pull as bring
 
-    plans = _plans(recipes, set_vars, cache_dir)
-    with _both_caches(recipes, remote, cache_dir, on_warning, push=False) as (store, shared):
-        return bring(plans, store, shared)
+    with _opened(recipes, set_vars, remote, cache_dir, on_warning, push=False) as opened:
+        return bring(*opened)
 
 
 def push(
@@ -67,34 +67,21 @@ def push(
     """
     from freezeflow.engine.sharing import push as take
 
-    plans = _plans(recipes, set_vars, cache_dir)
-    with _both_caches(recipes, remote, cache_dir, on_warning, push=True) as (store, shared):
-        return take(plans, store, shared)
-
-
-def _plans(
-    recipes: Sequence[AnyPath] | None,
-    set_vars: Mapping[str, str] | None,
-    cache_dir: AnyPath | None,
-) -> list[Plan] | None:
-    if recipes is None:
-        return None
-    return [
-        plan
-        for recipe in recipes
-        for plan in load_plans(recipe, set_vars=set_vars, cache_dir=cache_dir)
-    ]
+    with _opened(recipes, set_vars, remote, cache_dir, on_warning, push=True) as opened:
+        return take(*opened)
 
 
 @contextlib.contextmanager
-def _both_caches(
+def _opened(
     recipes: Sequence[AnyPath] | None,
+    set_vars: Mapping[str, str] | None,
     remote: str | None,
     cache_dir: AnyPath | None,
     on_warning: Callable[[str], None] | None,
     *,
     push: bool,
-) -> Iterator[tuple[Store, SharedCache]]:
+) -> Iterator[tuple[list[Plan] | None, Store, SharedCache]]:
+    """The plans of recipes (None for no recipes), and both caches; arguments as for `pull`."""
     from freezeflow.engine.shared import SharedCache
 
     folders = [Path(recipe).parent for recipe in recipes or ()]
@@ -102,11 +89,15 @@ def _both_caches(
     if not settings.remote.url:
         hint = "Name one: --remote, or the setting remote.url."
         raise UsageError("there is no shared cache", hint=hint)
+    plans = None
+    if recipes is not None:
+        loaded = (load_plans(each, set_vars=set_vars, cache_dir=cache_dir) for each in recipes)
+        plans = list(itertools.chain.from_iterable(loaded))
     options = dataclasses.replace(settings.remote, push=push)
     with open_store(settings.cache_dir) as store, store.in_use():
         warn = on_warning or (lambda message: None)
         shared = SharedCache(options, store, warn, forgiving=False)
         try:
-            yield store, shared
+            yield plans, store, shared
         finally:
             shared.close()

@@ -12,6 +12,7 @@ import click
 
 from freezeflow import api
 from freezeflow.api import find_source, load_plans
+from freezeflow.cli import completing
 from freezeflow.cli.wrap import Wishes
 from freezeflow.engine.options import Shard
 from freezeflow.errors import UsageError
@@ -58,6 +59,7 @@ def select_option(function: F) -> F:
         "select",
         metavar="PATTERN",
         multiple=True,
+        shell_complete=completing.models,
         help="Only models of such names, as in 'resnet*'.",
     )(function)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from freezeflow import api
+from freezeflow.cli import completing
 from freezeflow.cli.options import (
     Choice,
     choose,
@@ -67,7 +68,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     default=None,
     help="When a step fails, go on with the others.",
 )
-@click.option("--only", metavar="STEP", help="Only the steps of this stage or id, and their needs.")
+@click.option(
+    "--only",
+    metavar="STEP",
+    shell_complete=completing.steps,
+    help="Only the steps of this stage or id, and their needs.",
+)
 @click.option("--locked", is_flag=True, help="Refuse to differ from RECIPE.lock.")
 @choosing_options
 @shard_option

@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from freezeflow import api
+from freezeflow.cli import completing
 from freezeflow.cli.options import one_plan, select_option, set_option
 
 
 @click.command
 @click.argument("recipe", type=click.Path())
-@click.argument("step")
+@click.argument("step", shell_complete=completing.steps)
 @click.option(
     "-o", "--output", "to", type=click.Path(path_type=Path), metavar="OUT.pb", help="Write it."
 )

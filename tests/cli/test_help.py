@@ -80,6 +80,28 @@ def test_the_shell_is_told_what_fits(cli: Cli) -> None:
     assert [line.partition(",")[2] for line in done.stdout.splitlines()] == ["inspect", "init"]
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("show small.yaml ", ["load", "freeze", "strip", "export"]),
+        ("show small.yaml f", ["freeze"]),
+        ("show --select s", []),
+        ("show small.yaml --select s", ["small"]),
+        ("run small.yaml --only e", ["export"]),
+        ("show absent.yaml ", []),
+    ],
+)
+def test_the_shell_is_told_what_a_recipe_has(cli: Cli, line: str, offered: list[str]) -> None:
+    words = ["freezeflow", *line.split(" ")]
+    done = cli(
+        _FREEZEFLOW_COMPLETE="bash_complete",
+        COMP_WORDS=" ".join(words).rstrip(),
+        COMP_CWORD=str(len(words) - 1),
+    )
+    assert done.stderr == ""
+    assert [found.partition(",")[2] for found in done.stdout.split()] == offered
+
+
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not here")
 def test_fish_shows_descriptions_whole(cli: Cli) -> None:
     script = cli("completion", "fish").stdout
