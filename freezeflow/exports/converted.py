@@ -86,14 +86,6 @@ class Single:
             {key: key for key in self.signature.outputs},
         )
 
-    def numbered(self, argument: str, result: str) -> Names:
-        """For formats that call inputs and outputs by their place, behind a word for each side."""
-        ends = self.signature
-        return Names(
-            {key: f"{argument}{place}" for place, key in enumerate(ends.inputs)},
-            {key: f"{result}{place}" for place, key in enumerate(ends.outputs)},
-        )
-
 
 def single(request: ExportRequest, profile: Profile) -> Single:
     """The part of the model that is exported, after a look whether the target takes it.

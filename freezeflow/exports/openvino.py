@@ -11,7 +11,7 @@ from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, LOWERED, Profile
 from freezeflow.params import param
 from freezeflow.runtimes.openvino_runtime import RUNTIME
-from freezeflow.runtimes.runtime import FLOAT16, FLOAT32
+from freezeflow.runtimes.runtime import FLOAT16, FLOAT32, Names
 
 TOOLS = ("openvino",)
 
@@ -45,7 +45,9 @@ def convert(request: ExportRequest, made: Single) -> Converted:
         to_openvino, made.model, graph, made.nodes, made.folder / main, half
     )
     precision = FLOAT16 if half else FLOAT32
-    return Converted(main=main, names=made.keys, precision=precision, facts=facts)
+    # An input that nothing depends on is none of OpenVINO's.
+    names = Names({key: key for key in facts["inputs"]}, made.keys.outputs)
+    return Converted(main=main, names=names, precision=precision, facts=facts)
 
 
 _CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=RUNTIME, tools=TOOLS)

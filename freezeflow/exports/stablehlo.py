@@ -1,6 +1,6 @@
 """StableHLO as a portable artifact, written by TensorFlow and checked by XLA.
 
-Shapes are static. Arguments and results are in the order of the signature's keys, as the manifest says.
+Shapes are static. Which argument and result is which, the manifest says.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from freezeflow.exports.converted import (
 from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, Profile
 from freezeflow.params import param
-from freezeflow.runtimes.runtime import FLOAT32, Runtime, Subject
+from freezeflow.runtimes.runtime import FLOAT32, Names, Runtime, Subject
 from freezeflow.values import Json
 
 
@@ -88,10 +88,11 @@ def convert(request: ExportRequest, made: Single) -> Converted:
     request.context.confined(look_at_ops, made.model, PROFILE)
     folder = saved_model_folder(request, made.model)
     main = request.to.name
-    facts = request.context.confined(
+    order = request.context.confined(
         to_stablehlo, made.model, folder, params.stablehlo, made.folder / main
     )
-    names = made.numbered("argument ", "result ")
+    names = Names.by_place(("argument ", "result "), order)
+    facts: dict[str, Json] = {"stablehlo": params.stablehlo}
     return Converted(main=main, names=names, precision=FLOAT32, facts=facts)
 
 
@@ -101,7 +102,7 @@ _CONVERTER = Converter(
 
 FORMAT = ExportFormat(
     name="stablehlo",
-    version=2,
+    version=3,
     summary="A portable StableHLO artifact, for compilers that take it; static shapes.",
     write=_CONVERTER.write,
     suffixes=(".mlirbc",),

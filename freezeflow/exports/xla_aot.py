@@ -1,7 +1,8 @@
 """An object file and a C++ header by XLA's ahead-of-time compiler, for programs without TensorFlow.
 
-Shapes are static. A program includes ``model.h`` and links the object files; arguments and results are
-in the order of the signature's keys, as the manifest says.
+Shapes are static. A program includes ``model.h`` and links the object files. Which argument and result is
+which, the manifest says, and the header: ``arg_feed_KEY``, ``result_fetch_KEY``. An input that nothing
+depends on is no argument.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, Profile
 from freezeflow.params import param
 from freezeflow.runtimes import compiled
-from freezeflow.runtimes.runtime import FLOAT32
+from freezeflow.runtimes.runtime import FLOAT32, Names
 
 MAIN = "model.h"
 
@@ -68,7 +69,7 @@ def convert(request: ExportRequest, made: Single) -> Converted:
     params: Params = request.params
     request.context.confined(look_at_ops, made.model, PROFILE)
     folder = saved_model_folder(request, made.model)
-    facts = request.context.confined(
+    facts, order = request.context.confined(
         to_xla_aot,
         made.model,
         folder,
@@ -79,7 +80,7 @@ def convert(request: ExportRequest, made: Single) -> Converted:
     )
     return Converted(
         main=MAIN,
-        names=made.numbered("arg", "result"),
+        names=Names.by_place(("arg", "result"), order),
         precision=FLOAT32,
         facts=facts,
         options={compiled.CPP_CLASS: params.cpp_class},
@@ -92,7 +93,7 @@ _CONVERTER = Converter(
 
 FORMAT = ExportFormat(
     name="xla_aot",
-    version=2,
+    version=3,
     summary="Object files with a C++ header, a folder, for programs without TensorFlow; static shapes.",
     write=_CONVERTER.write,
     params=Params,

@@ -22,7 +22,8 @@ def name_ends(model: Model, *, after_signature: bool = True) -> Model:
     """Gives every signature input a placeholder and every output a node of its own.
 
     With one signature the nodes are called after its keys, with several ``signature/key``; a node
-    that has such a name already gives way. A tensor that several keys name keeps its first name.
+    that has such a name already gives way, also if it is one in capitals: TensorFlow 2's loader of
+    SavedModels takes `Any` and `any` for the same. A tensor that several keys name keeps its first name.
 
     Args:
         model: The model; signature inputs are placeholders, or gone from the graph.
@@ -44,7 +45,7 @@ class _Naming:
         self._after_signature = after_signature
         self._nodes = dict(model.graph.nodes)
         self._new_names: dict[str, str] = {}  # node -> name that it shall have
-        self._wanted: set[str] = set()
+        self._wanted: set[str] = set()  # in small letters
         self._inputs: dict[str, dict[str, TensorSpec]] = {}
         self._outputs: dict[str, dict[str, TensorSpec]] = {}
 
@@ -96,10 +97,10 @@ class _Naming:
         if not re.match(r"[A-Za-z0-9.]", clean):
             clean = "." + clean
         number, unique = 0, clean
-        while unique in self._wanted:
+        while unique.lower() in self._wanted:
             number += 1
             unique = f"{clean}_{number}"
-        self._wanted.add(unique)
+        self._wanted.add(unique.lower())
         self._new_names[name] = unique
 
     def _free(self, name: str) -> str:
@@ -143,14 +144,14 @@ class _Naming:
     def _all_names(self) -> dict[str, str]:
         """Old name to new name, for the ends and for nodes that stand in their way."""
         names = dict(self._new_names)
-        taken = set(self._nodes) | self._wanted
+        taken = {name.lower() for name in self._nodes} | self._wanted
         for name in self._nodes:
-            if name in self._wanted and name not in names:
+            if name.lower() in self._wanted and name not in names:
                 number = 1
-                while f"{name}_{number}" in taken:
+                while f"{name}_{number}".lower() in taken:
                     number += 1
                 names[name] = f"{name}_{number}"
-                taken.add(names[name])
+                taken.add(names[name].lower())
         return names
 
 

@@ -78,16 +78,17 @@ def missing() -> str:
 def _answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
     from freezeflow.proof.saved_calls import load_calls, save_calls
 
-    file, names = subject.file, subject.names
+    file = subject.file
+    arguments, results = subject.names.in_order()
     program = _built(subject, calls.with_name("program"))
     given = load_calls(calls)
     data = b"".join(
-        call[key].tobytes() for call in given if not isinstance(call, str) for key in names.inputs
+        call[key].tobytes() for call in given if not isinstance(call, str) for key in arguments
     )
     done = subprocess.run([program], input=data, capture_output=True, check=False)
     if done.returncode != 0:
         raise RuntimeRefused(f"the compiled model: {done.stderr.decode(errors='replace')[:200]}")
-    save_calls(answers, _results(done.stdout, file, list(names.outputs), len(given)))
+    save_calls(answers, _results(done.stdout, file, results, len(given)))
     return {}
 
 

@@ -26,7 +26,7 @@ def answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
         found = []
         for call in load_calls(calls):
             assert not isinstance(call, str)
-            given = {names.inputs[key]: value for key, value in call.items()}
+            given = {name: call[key] for key, name in names.inputs.items()}
             result = request.infer(given)
             found.append(
                 {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,29 @@ class Names(NamedTuple):
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+
+    @staticmethod
+    def by_place(words: tuple[str, str], keys: tuple[Sequence[str], Sequence[str]]) -> Names:
+        """For files that only number what goes in and comes out.
+
+        Args:
+            words: What stands before the numbers of inputs, and of outputs.
+            keys: Keys of inputs in their order, and of outputs.
+        """
+        return Names(
+            *(
+                {key: f"{word}{place}" for place, key in enumerate(side)}
+                for word, side in zip(words, keys, strict=True)
+            )
+        )
+
+    def in_order(self) -> tuple[list[str], list[str]]:
+        """Keys of inputs, and of outputs, by the numbers of `by_place`."""
+
+        def ordered(side: Mapping[str, str]) -> list[str]:
+            return sorted(side, key=lambda key: int(re.sub(r"\D", "", side[key])))
+
+        return ordered(self.inputs), ordered(self.outputs)
 
 
 class Precision(NamedTuple):

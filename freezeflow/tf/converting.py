@@ -24,6 +24,7 @@ _MOST_CHARACTERS = 300
 _LISTS = (
     re.compile(r"(?:Flex|Custom|TF Select) ops: ([\w, ]+)"),
     re.compile(r"No translator found for operation\(s\): ([\w, ]+)", re.IGNORECASE),
+    re.compile(r"No conversion rule found for operations: ([\w, ]+)"),
     re.compile(r"No registered '(\w+)' OpKernel for XLA"),
     re.compile(r"TensorFlow op[^:\n]*: (\w+)"),
     re.compile(r"Conversion for TF op '(\w+)' not implemented"),

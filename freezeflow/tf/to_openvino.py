@@ -5,11 +5,13 @@ It needs no TensorFlow, and stands here because its process is one in which conv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from freezeflow.graph.graph import Graph, node_of, split
 from freezeflow.graph.model import Model
+from freezeflow.graph.walk import reached_nodes
 from freezeflow.runtimes.runtime import Names
 from freezeflow.tf.converting import converter
 from freezeflow.values import Json, Shape
@@ -31,22 +33,29 @@ def to_openvino(model: Model, graph: Path, nodes: Names, to: Path, half: bool) -
     import openvino
 
     ((_, signature),) = model.signatures.items()
+    # It knows no input that nothing depends on.
+    reached = reached_nodes(model.graph.nodes, nodes.outputs.values())
+    inputs = {key: node for key, node in nodes.inputs.items() if node in reached}
     with converter("OpenVINO", model):
         made = openvino.convert_model(
             str(graph),
             input=[
-                (f"{nodes.inputs[key]}:0", _shape(openvino, spec.shape))
-                for key, spec in signature.inputs.items()
+                (f"{node}:0", _shape(openvino, signature.inputs[key].shape))
+                for key, node in inputs.items()
             ]
             or None,
             output=[f"{node}:0" for node in nodes.outputs.values()],
         )
-        _name(made.outputs, nodes.outputs)
-        _name(made.inputs, nodes.inputs)
+        tensors = [
+            (key, tensor)
+            for key, node in [*inputs.items(), *nodes.outputs.items()]
+            for tensor in _handed_on(model.graph, node)
+        ]
+        _name([*made.inputs, *made.outputs], tensors)
         for key in list(made.get_rt_info()):
             del made.get_rt_info()[key]
         openvino.save_model(made, str(to), compress_to_fp16=half)
-    return {"layers": len(made.get_ops())}
+    return {"layers": len(made.get_ops()), "inputs": sorted(inputs)}
 
 
 def _shape(openvino: Any, shape: Shape) -> Any:
@@ -55,9 +64,27 @@ def _shape(openvino: Any, shape: Shape) -> Any:
     return openvino.PartialShape([-1 if size is None else size for size in shape])
 
 
-def _name(ports: Any, nodes: Mapping[str, str]) -> None:
-    """Gives ports the signature's keys for names, and no others; two keys may name one port."""
-    keys = {f"{node}:0": key for key, node in nodes.items()}
-    for port in ports:
-        mine = sorted(keys[name] for name in port.get_names() & keys.keys())
-        port.get_tensor().set_names(set(mine))
+def _name(ports: Sequence[Any], tensors: Sequence[tuple[str, str]]) -> None:
+    """Gives ports the signature's keys for names, and no others; several keys may name one port.
+
+    Args:
+        ports: Inputs and outputs. An output that is an input handed on is one tensor with it.
+        tensors: Keys of all ends, and tensors of the graph that they are.
+    """
+    named = [
+        (port, {key for key, tensor in tensors if tensor in port.get_names()}) for port in ports
+    ]
+    for port, keys in named:
+        port.get_tensor().set_names(keys)
+
+
+def _handed_on(graph: Graph, name: str) -> Iterator[str]:
+    """The tensor that a node gives and, of an Identity, the one that it gets: one name may be lost."""
+    tensor = f"{name}:0"
+    while True:
+        yield tensor
+        node = graph.nodes[node_of(tensor)]
+        if node.op != "Identity":
+            return
+        source, index = split(node.inputs[0])
+        tensor = f"{source}:{index}"

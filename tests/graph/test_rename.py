@@ -56,6 +56,19 @@ def test_the_graphs_own_names_on_request():
     )  # fmt: skip
 
 
+def test_a_node_of_that_name_in_capitals_gives_way():
+    """TensorFlow 2's loader makes no difference between the two, and then does not find the output."""
+    nodes = [
+        placeholder("serving_default_x"),
+        neg("Y", "serving_default_x"),
+        identity("Identity", "Y"),
+    ]
+    made = model(graph(*nodes), {"x": spec("serving_default_x")}, {"y": spec("Identity")})
+    result = named(made)
+    assert ends(result) == ({"x": "x"}, {"y": "y"})
+    assert set(result.graph.nodes) == {"x", "Y_1", "y"}
+
+
 def test_a_node_in_the_way_gives_way():
     made = model(
         graph(placeholder("in"), neg("y", "in"), identity("out", "y")),
