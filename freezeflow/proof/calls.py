@@ -43,6 +43,7 @@ class Wanted:
         pictures: Pictures for one of the inputs.
         warmup: The source's own warm-up requests.
         edges: Make the calls of `freezeflow.proof.edges`, too.
+        seconds: Each call is given up after so long.
     """
 
     samples: int | None = None
@@ -56,6 +57,7 @@ class Wanted:
     pictures: Pictures | None = None
     warmup: Path | None = None
     edges: bool = False
+    seconds: float = 300.0
 
 
 class Call(NamedTuple):

@@ -22,6 +22,11 @@ from freezeflow.graph.variables import HANDLES
 
 Kind = Literal["constant", "computation", "missing", "added", "inputs", "output", "unseen"]
 
+# Ops by which a variable's handle comes into branches and loops.
+_HANDING_ON = frozenset(
+    {"Identity", "Switch", "Enter", "Merge", "RefIdentity", "RefSwitch", "RefEnter", "RefMerge"}
+)
+
 # What each kind says of the node.
 IN_WORDS: Mapping[Kind, str] = {
     "constant": "has another value than in the original",
@@ -132,7 +137,8 @@ class _Search:
         for name in entries:
             if name in self.result.opaque:
                 return self._made(name, "unseen", entries, here, there)
-            if node_is_seen(self.result, name):
+            source = self._other_source(name, self._to_original.get(name), here)
+            if node_is_seen(self.result, name) or source is not None:
                 others = [entry for entry in entries if entry != name]
                 return self._explained(name, others, here, there)
         name = entries[0] if entries else node_of(self.result.output)
@@ -189,7 +195,7 @@ class _Search:
     def _missing_before(self, counterpart: str, there: _Region) -> str | None:
         """The first node that the original has in front of a node, and the result has not."""
         before = there.behind(counterpart)
-        for name in there.entries():
+        for name in (*there.entries(), *there.starts(before)):
             if name in before and name not in self._to_result:
                 return name
         return None
@@ -256,6 +262,8 @@ class _Agreement:
         found = self._side.prints.get(tensor)
         partner = self._names.get(node_of(tensor))
         twin = None if partner is None else partner + tensor[len(node_of(tensor)) :]
+        if twin is not None and twin not in self._other.prints and twin not in self._other.dead:
+            twin = self._handed_on(twin)
         if found is None:
             both_dead = tensor in self._side.dead and twin in self._other.dead
             return both_dead or node_of(tensor) in self._benign
@@ -266,6 +274,17 @@ class _Agreement:
             node = self._side.nodes[node_of(tensor)]
             return all(self._side.nodes[node_of(t)].op in HANDLES for t in data_inputs(node))
         return found in self._known
+
+    def _handed_on(self, tensor: str) -> str:
+        """What a tensor of the other side hands on, where it is a handle: a handle's print is its value's."""
+        start = tensor
+        while tensor not in self._other.prints:
+            node = self._other.nodes[node_of(tensor)]
+            given = list(data_inputs(node))
+            if node.op not in _HANDING_ON or not given:
+                return start
+            tensor = given[0]
+        return tensor if self._other.nodes[node_of(tensor)].op in HANDLES else start
 
     def _note(self, node: Node) -> None:
         if node.name in self._side.opaque:
@@ -316,6 +335,15 @@ class _Region:
             for tensor in relevant
             if not any(t in relevant for t in data_inputs(self.side.nodes[node_of(tensor)]))
         }
+        return sorted(found, key=self._order.__getitem__)
+
+    def starts(self, names: Iterable[str]) -> list[str]:
+        """Those of some nodes that get only what agrees, in order, whatever they depend on."""
+        found = [
+            name
+            for name in names
+            if not any(t in self.tensors for t in data_inputs(self.side.nodes[name]))
+        ]
         return sorted(found, key=self._order.__getitem__)
 
     def first_source(self, tensors: Iterable[str]) -> str:

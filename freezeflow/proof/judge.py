@@ -28,9 +28,15 @@ _NAMED_REFUSALS = 5
 
 
 class Refusal(NamedTuple):
-    """A call that a side answered with an error, by its first line."""
+    """A call that a side answered with an error, or not in time.
+
+    Args:
+        message: The error's first line.
+        is_late: It was given up.
+    """
 
     message: str
+    is_late: bool = False
 
 
 Answer = Mapping[str, Array] | Refusal
@@ -67,6 +73,22 @@ class Measure(NamedTuple):
 
     def compare(self, original: Array, result: Array) -> Comparison:
         return compare(original, result, Tolerance(0.0, 0.0) if self.exact else self.tolerance)
+
+
+def check_in_time(calls: Sequence[Call], answers: Sequence[Answer]) -> None:
+    """Refuses to go on with an original that does not come to an end.
+
+    Raises:
+        StageFailed: It does not answer a call in time.
+    """
+    for call, answer in zip(calls, answers, strict=True):
+        if isinstance(answer, Refusal) and answer.is_late:
+            raise StageFailed(
+                f"the original gives {answer.message} ({told(call)})",
+                where=call.signature,
+                hint="Either it has a loop that does not end with this input (`random: {KEY: {low: ...,"
+                " high: ...}}` makes other ones, at the edges, too), or it takes longer (`call_seconds`).",
+            )
 
 
 def check_answered(calls: Sequence[Call], answers: Sequence[Answer]) -> None:
@@ -107,7 +129,7 @@ def judge_signature(
         for key, value in first.items():
             judged = _judge(value, again[key], found[key], measure)
             if not judged["equal"]:
-                judged["call"] = _told(calls[index])
+                judged["call"] = told(calls[index])
             outputs[key] = _merge(outputs[key], judged) if key in outputs else judged
     return {
         "equal": not disagreements and all(o["equal"] for o in outputs.values()),
@@ -131,6 +153,14 @@ def first_failure(calls: Sequence[Call], answers: Answers, measure: Measure) -> 
     return None
 
 
+def first_late(answers: Answers) -> int | None:
+    """The call with which the result does not come to an end, by its number."""
+    for index, found in enumerate(answers.result):
+        if isinstance(found, Refusal) and found.is_late:
+            return index
+    return None
+
+
 def failing_outputs(index: int, answers: Answers, measure: Measure) -> list[str]:
     """The keys of the outputs that differ in a call."""
     first, second, found = (side[index] for side in answers)
@@ -140,7 +170,8 @@ def failing_outputs(index: int, answers: Answers, measure: Measure) -> list[str]
     return [k for k, v in first.items() if not _judge(v, again[k], found[k], measure)["equal"]]
 
 
-def _told(call: Call) -> str:
+def told(call: Call) -> str:
+    """A call in words."""
     return f"{call.kind}: {call.origin}"
 
 
@@ -149,8 +180,9 @@ def _disagreement(call: Call, first: Answer, found: Answer) -> str:
         what = f"the original refuses an input that the result takes: {first.message}"
     else:
         assert isinstance(found, Refusal)
-        what = f"the result refuses an input that the original takes: {found.message}"
-    return f"{what} ({_told(call)})"
+        does = "does not come to an end with" if found.is_late else "refuses"
+        what = f"the result {does} an input that the original takes: {found.message}"
+    return f"{what} ({told(call)})"
 
 
 def _judge(original: Array, again: Array, result: Array, measure: Measure) -> dict[str, Json]:

@@ -1,10 +1,10 @@
 """Loops of TF1 frames made visible: which round to look at, and how its tensors hang together.
 
 A tensor in a frame holds another value in each round. All rounds of both sides are recorded; looked at
-is the first one in which anything differs. What went into it agrees, because everything in the rounds
-before did, so in this round the node at which the difference begins is one whose inputs agree, as it is
-outside of loops. `as_traced` says so to the search: a loop's head takes nothing from the round before,
-and what leaves a loop depends on everything that goes round in it.
+is the first one out of which anything goes that differs. What went into it agrees, because what went out of
+the rounds before did, so in this round the node at which the difference begins is one whose inputs agree,
+as it is outside of loops. `as_traced` says so to the search: a loop's head takes nothing from the round
+before, and what leaves a loop depends on everything that goes round in it.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ class Record(NamedTuple):
         frames: Node to the frames that it is in; those outside of loops are left out.
         seen: The tensors.
         watched: All that would have been noted.
+        leaving: Those of them that go out of a round: see `leaving`.
         whole: Whether all rounds are there; else the first ones.
     """
 
     frames: Mapping[str, Path]
     seen: Recorded
     watched: tuple[str, ...]
+    leaving: Set[str]
     whole: bool
 
 
@@ -145,7 +147,9 @@ def first_rounds(
     twins: Mapping[str, str],
     same: Callable[[Array, Array], bool],
 ) -> tuple[dict[Path, Round], dict[Path, Round], set[Path]]:
-    """The first round of each frame in which anything differs; of one where nothing does, the first.
+    """The first round of each frame out of which anything goes that differs.
+
+    Where nothing does, one in which anything differs; where nothing does that, the first.
 
     Args:
         original: What the original's loops held.
@@ -157,27 +161,19 @@ def first_rounds(
         Frames of the original, and of the result, to the numbers of the round; and the frames of the
         result in which something differs.
     """
-    differ: dict[Path, list[Round]] = {}
+    whole = original.whole and result.whole
+    differ: dict[str, list[Round]] = {}
     for tensor, here in result.seen.items():
         name = node_of(tensor)
         twin = twins.get(name, "") + tensor[len(name) :]
         if twin in original.seen:
-            whole = original.whole and result.whole
-            rounds = _differing(original.seen[twin], here, same, whole=whole)
-            differ.setdefault(result.frames[name], []).extend(rounds)
+            differ[tensor] = list(_differing(original.seen[twin], here, same, whole=whole))
     chosen: dict[Path, Round] = {(): ()}
     unlike = set()
     for path in sorted(set(result.frames.values()), key=len):
-        before = chosen[path[:-1]]
-        numbers = [
-            found[len(before)]
-            for other, rounds in differ.items()
-            if other[: len(path)] == path
-            for found in rounds
-            if found[: len(before)] == before
-        ]
-        chosen[path] = (*before, min(numbers, default=0))
-        if numbers:
+        number = _first_number(result, differ, path, chosen[path[:-1]])
+        chosen[path] = (*chosen[path[:-1]], number or 0)
+        if number is not None:
             unlike.add(path)
     there: dict[Path, Round] = {}
     for name, path in result.frames.items():
@@ -187,6 +183,21 @@ def first_rounds(
     for path in original.frames.values():
         there.setdefault(path, (0,) * len(path))
     return there, chosen, unlike
+
+
+def _first_number(
+    result: Record, differ: Mapping[str, Iterable[Round]], path: Path, before: Round
+) -> int | None:
+    """The number of the round of a frame to look at; None where nothing in it differs."""
+    found: dict[int, list[int]] = {}
+    for tensor, rounds in differ.items():
+        other = result.frames[node_of(tensor)]
+        if other[: len(path)] == path:
+            # Not all that differs in a round goes on: an inner loop may give what it should after all.
+            worth = 2 if tensor not in result.leaving else 0 if other == path else 1
+            numbers = [number[len(before)] for number in rounds if number[: len(before)] == before]
+            found.setdefault(worth, []).extend(numbers)
+    return next((min(found[worth]) for worth in sorted(found) if found[worth]), None)
 
 
 def _differing(
@@ -206,6 +217,22 @@ def _differing(
 
 # ---------------------------------------------------------------- how tensors hang together
 
+
+def leaving(
+    nodes: Mapping[str, Node], frames: Mapping[str, Path], watched: Iterable[str]
+) -> set[str]:
+    """What goes out of a round of a loop, of the tensors of which the values are noted.
+
+    That is what goes into the next round, whether there is one, and what is put into lists, arrays and
+    variables, whose own values cannot be noted.
+    """
+    known = set(watched)
+    seen = {node_of(tensor) for tensor in known}
+    keep = {name for name in frames if name not in seen and nodes[name].op not in EXITS}
+    found = {t for t in known if nodes[node_of(t)].op in BACK | {"LoopCond"}}
+    return found | {t for name in keep for t in data_inputs(nodes[name]) if t in known}
+
+
 _HANDS_ON = (
     frozenset({"Identity", "Switch", "RefSwitch", "Merge", "RefMerge"}) | _ENTERS | EXITS | BACK
 )
@@ -218,6 +245,16 @@ def exits_of(nodes: Mapping[str, Node], frames: Mapping[str, Path], wanted: Set[
         for node in nodes.values()
         if node.op in EXITS and frames.get(node_of(node.inputs[0]), ()) in wanted
     }
+
+
+def behind_loops(nodes: Mapping[str, Node]) -> set[str]:
+    """The nodes that wait for some loop to end."""
+    found: set[str] = set()
+    for name in walk.inputs_first(nodes):
+        node = nodes[name]
+        if node.op in EXITS or any(node_of(tensor) in found for tensor in node.inputs):
+            found.add(name)
+    return found
 
 
 def as_traced(nodes: Mapping[str, Node], frames: Mapping[str, Path]) -> dict[str, Node]:

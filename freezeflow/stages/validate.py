@@ -142,6 +142,11 @@ class Params:
         minimum=0,
     )
     rtol: float | None = param("Relative tolerance, the same.", default=None, minimum=0)
+    call_seconds: float = param(
+        "A call that takes longer is given up, on either side; it counts as no answer.",
+        default=300.0,
+        minimum=0.001,
+    )
     allow_ops: Mapping[str, str] = param(
         "Ops that may run although they are not known to be harmless, each with the reason.",
         default_factory=dict,
@@ -284,6 +289,7 @@ def _wanted(params: Params, source: ModelSource, base: Path) -> Wanted:
         pictures=None if params.images is None else _pictures(params.images, base),
         warmup=_warmup(source) if params.warmup else None,
         edges=params.edges,
+        seconds=params.call_seconds,
     )
 
 
@@ -332,7 +338,9 @@ def _difference(verdict: dict[str, Json], model: Model) -> ValidationFailed:
 
     for name, found in verdict["signatures"].items():
         if found["disagreements"]:
-            return ValidationFailed(found["disagreements"][0], where=name, hint=_dropped(model))
+            hints = [_begins(verdict["divergence"]), _dropped(model)]
+            hint = "\n  ".join(filter(None, hints))
+            return ValidationFailed(found["disagreements"][0], where=name, hint=hint)
     _, name, key = max(
         (severity(output), name, key)
         for name, found in verdict["signatures"].items()
@@ -345,7 +353,7 @@ def _difference(verdict: dict[str, Json], model: Model) -> ValidationFailed:
         "The model was not exported. `validate: {level: served, atol: ..., rtol: ...}` states "
         "another tolerance."
     )
-    hints = [_begins(verdict.get("divergence")), _dropped(model)]
+    hints = [_begins(verdict["divergence"]), _dropped(model)]
     if not hints[1] and verdict["level"] == "exact":
         hints.append(hint)
     return ValidationFailed(

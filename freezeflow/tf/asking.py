@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from freezeflow.graph.original import Original
 from freezeflow.proof.calls import Call, Signatures, Wanted, assumed, make_calls
-from freezeflow.proof.judge import Answer, Refusal, check_answered
+from freezeflow.proof.judge import Answer, Refusal, check_answered, check_in_time
 from freezeflow.proof.needs import needs_of
 from freezeflow.proof.seeded import OTHER_HABITS, Habits
 from freezeflow.tf.sides import Side
@@ -47,11 +47,13 @@ def ask(
         config: The session's configuration.
 
     Raises:
-        StageFailed: The inputs do not fit, or the original answers no call of a signature.
+        StageFailed: The inputs do not fit, or the original answers no call of a signature, or one not in
+            time.
     """
     wanted = dataclasses.replace(wanted, needs=needs_of(original))
     calls = make_calls(signatures, wanted)
-    answers = side.call(_requests(calls), config)
+    answers = side.call(_requests(calls), config, wanted.seconds)
+    check_in_time(calls, answers)
     habits = {
         name: found
         for name, signature in signatures.items()
@@ -60,7 +62,8 @@ def ask(
     if habits:
         wanted = dataclasses.replace(wanted, habits=habits)
         calls = make_calls(signatures, wanted)
-        answers = side.call(_requests(calls), config)
+        answers = side.call(_requests(calls), config, wanted.seconds)
+        check_in_time(calls, answers)
     check_answered(calls, answers)
     return Asked(calls, answers, assumed(signatures, calls, wanted))
 
@@ -106,7 +109,9 @@ def _other_habits(
             needs=wanted.needs,
             habits={name: habits},
         )
-        (answer,) = side.call(_requests(make_calls({name: signature}, trial)), config)
+        calls = make_calls({name: signature}, trial)
+        (answer,) = side.call(_requests(calls), config, wanted.seconds)
+        check_in_time(calls, [answer])
         if not isinstance(answer, Refusal):
             return habits
     return None

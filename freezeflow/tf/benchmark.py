@@ -15,7 +15,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,11 +217,10 @@ def _steps(scratch: Path, side: str) -> Generator[dict[str, Any], str, None]:
     )
     session = loaded.opened(_config(course))
     load = time.perf_counter() - started
-    calls = [(course.signature, inputs)]
-    first = _timed(loaded, session, calls)
+    first = _timed(loaded, session, course, inputs)
     yield {"load_seconds": load, "first_call_seconds": first}
     for _ in range(_WARM_UP + course.calls):
-        yield {"seconds": _timed(loaded, session, calls)}
+        yield {"seconds": _timed(loaded, session, course, inputs)}
     peak = _peak()
     in_use = {**settings(exact=False), "grappler": course.grappler}
     yield {
@@ -242,9 +241,10 @@ def _config(course: Course) -> Any:
     return config
 
 
-def _timed(side: Any, session: Any, calls: list[tuple[str, Any]]) -> float:
+def _timed(side: Any, session: Any, course: Course, inputs: Mapping[str, Any]) -> float:
+    calls = [(course.signature, inputs)]
     started = time.perf_counter()
-    (answer,) = side.answers(session, calls)
+    (answer,) = side.answers(session, calls, course.wanted.seconds)
     seconds = time.perf_counter() - started
     if isinstance(answer, Refusal):
         raise StageFailed(

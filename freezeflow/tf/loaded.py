@@ -40,7 +40,8 @@ def answer_graph(subject: Subject, calls: Path, answers: Path) -> Mapping[str, J
         before: tuple[tuple[str, Arrays], ...] = tuple((name, {}) for name in subject.init)
         side = Side(graph, {subject.signature_name: subject.signature}, before, {})
         given = _given(calls)
-        _save(answers, side.call([(subject.signature_name, each) for each in given], _config()))
+        requests = [(subject.signature_name, each) for each in given]
+        _save(answers, side.call(requests, _config(), None))
     return {}
 
 
@@ -60,7 +61,7 @@ def answer_by_tf1_loader(subject: Subject, calls: Path, answers: Path) -> Mappin
             outputs=_found(subject.signature.outputs, told[name].outputs),
         )
         side = Side(graph, {name: signature}, (), {})
-        _save(answers, side.answers(session, [(name, each) for each in _given(calls)]))
+        _save(answers, side.answers(session, [(name, each) for each in _given(calls)], None))
     return {}
 
 

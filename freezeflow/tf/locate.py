@@ -29,7 +29,7 @@ from freezeflow.proof.divergence import (
     through_identities,
 )
 from freezeflow.proof.inside import difference_inside
-from freezeflow.proof.judge import Answers, Measure, failing_outputs, first_failure
+from freezeflow.proof.judge import Answers, Measure, failing_outputs, first_failure, first_late
 from freezeflow.proof.rounds import Path, first_rounds, with_clocks
 from freezeflow.tf.looking import Looker, Pair
 from freezeflow.tf.sides import Side, original_side, result_side
@@ -65,13 +65,18 @@ def locate(
         ``others`` (further differences), ``because`` (of an ``unseen`` node: why it could not be looked
         at), ``subgraph`` (whether the failing part could be saved); or
         ``reason`` alone where the difference cannot be found. None where no call gave outputs that
-        differ.
+        differ, or did not come to an end.
     """
-    index = first_failure(calls, answers, measure)
+    index, late = first_failure(calls, answers, measure), first_late(answers)
+    if index is None:
+        index = late
     if index is None:
         return None
     signature = calls[index].signature
-    key = failing_outputs(index, answers, measure)[0]
+    if index == late:
+        key = next(iter(model.signatures[signature].outputs))
+    else:
+        key = failing_outputs(index, answers, measure)[0]
     about: dict[str, Json] = {
         "call": f"{calls[index].kind}: {calls[index].origin}",
         "signature": signature,
@@ -86,6 +91,7 @@ def locate(
             key,
             measure,
             scratch,
+            finishes=index != late,
         )
     except FreezeflowError as error:
         return {**about, "reason": error.message}
@@ -142,10 +148,12 @@ def _flat_result(model: Model, scratch: Folder) -> _Flat:
     return _Flat(graph, clocks, result_side(flat, scratch, exact=True))
 
 
-def _looker(flat: _Flat, requests: list[tuple[str, Json]], key: str) -> Looker:
+def _looker(
+    flat: _Flat, requests: list[tuple[str, Json]], key: str, *, finishes: bool = True
+) -> Looker:
     output = flat.side.signatures[requests[-1][0]].outputs[key].tensor
     output = through_identities(flat.graph.nodes, output)
-    return Looker(flat.side, flat.graph, flat.clocks, requests, output)
+    return Looker(flat.side, flat.graph, flat.clocks, requests, output, finishes=finishes)
 
 
 def _located(
@@ -155,16 +163,13 @@ def _located(
     key: str,
     measure: Measure,
     scratch: Folder,
+    *,
+    finishes: bool,
 ) -> dict[str, Json]:
-    pair = Pair(_looker(original, requests, key), _looker(result, requests, key))
-    there, here = pair.original.value(pair.original.output), pair.result.value(pair.result.output)
-    if there is None or here is None:
-        return {"reason": "the call cannot be made again"}
-    if measure.passes(measure.compare(there, here)):
-        return {
-            "reason": "one thread without Grappler gives equal outputs: the difference comes from how "
-            "TensorFlow runs the graph, not from a node"
-        }
+    pair = Pair(_looker(original, requests, key), _looker(result, requests, key, finishes=finishes))
+    reason = _no_difference(pair, measure) if finishes else None
+    if reason is not None:
+        return {"reason": reason}
     names = dict(_fed_names(pair))
     _choose_rounds(pair, names, measure)
     alike = functools.cache(functools.partial(_alike, pair, measure))
@@ -179,6 +184,19 @@ def _located(
     pair.original.close()
     pair.result.close()
     return {**about, "subgraph": saved}
+
+
+def _no_difference(pair: Pair, measure: Measure) -> str | None:
+    """Why there is nothing to look for: the call made again gives no outputs that differ."""
+    there, here = pair.original.value(pair.original.output), pair.result.value(pair.result.output)
+    if there is None or here is None:
+        return "the call cannot be made again"
+    if not measure.passes(measure.compare(there, here)):
+        return None
+    return (
+        "one thread without Grappler gives equal outputs: the difference comes from how TensorFlow runs"
+        " the graph, not from a node"
+    )
 
 
 def _choose_rounds(pair: Pair, names: Mapping[str, str], measure: Measure) -> None:

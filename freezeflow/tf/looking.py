@@ -26,8 +26,10 @@ from freezeflow.proof.rounds import (
     Round,
     array_flows,
     as_traced,
+    behind_loops,
     exits_of,
     frames_of,
+    leaving,
 )
 from freezeflow.tf.recording import Recorder
 from freezeflow.tf.sessions import RUN_ERRORS, as_array, exact_config
@@ -38,6 +40,9 @@ v1 = tf.compat.v1
 # Tensors that are fetched together, and bytes that they should not exceed by far.
 _FIRST_BATCH = 32
 _MOST_BYTES = 128 * 1024 * 1024
+
+# What a loop without an end is given, to record its first rounds.
+_SECONDS_FOR_ROUNDS = 3.0
 
 _NO_VALUE = frozenset({tf.resource, tf.variant})
 
@@ -51,6 +56,8 @@ class Looker:
         clocks: The tensors that count the rounds of its loops, by frames (`rounds.with_clocks`).
         calls: The calls before this one, and this one: those before change what variables hold.
         output: The tensor that differs from the other side's.
+        finishes: Whether the call comes to an end; of one that does not, only what does not wait for a loop,
+            and the first rounds of its loops, can be looked at.
     """
 
     def __init__(
@@ -60,6 +67,8 @@ class Looker:
         clocks: Mapping[Path, Sequence[str]],
         calls: Sequence[tuple[str, Arrays]],
         output: str,
+        *,
+        finishes: bool,
     ) -> None:
         self._side = side
         self._before = calls[:-1]
@@ -79,6 +88,8 @@ class Looker:
         self._clocks = clocks
         self._frames = frames_of(self.nodes)
         self._flows = array_flows(self.nodes)
+        self._finishes = finishes
+        self._waiting = frozenset() if finishes else behind_loops(self.nodes)
         self._rounds: Mapping[Path, Round] = {}
         self._hidden: Set[Path] = frozenset()
         self._keeps_state = any(
@@ -146,8 +157,8 @@ class Looker:
         clocks = {t: self._clocks.get(self._frames[node_of(t)], ()) for t in tensors}
         wanted = {tensor: clock for tensor, clock in clocks.items() if clock}
         if not wanted:
-            return Record(self._frames, {}, (), whole=True)
-        recorder = Recorder()
+            return Record(self._frames, {}, (), frozenset(), whole=True)
+        recorder = Recorder(None if self._finishes else _SECONDS_FOR_ROUNDS)
         with self._side.graph.as_default():
             targets = [
                 recorder.watch(
@@ -159,10 +170,17 @@ class Looker:
                 for tensor, clock in wanted.items()
             ]
         self.close()
+        wanted_too = [full_name(self.output)] if self._finishes else []
         with contextlib.suppress(*RUN_ERRORS):
-            self._run([*map(full_name, [self.output]), *targets])
+            self._run([*wanted_too, *targets])
         self.close()
-        return Record(self._frames, recorder.seen, tuple(wanted), whole=recorder.whole)
+        return Record(
+            frames=self._frames,
+            seen=recorder.seen,
+            watched=tuple(wanted),
+            leaving=leaving(self.nodes, self._frames, wanted),
+            whole=recorder.whole and self._finishes,
+        )
 
     def look_at(self, rounds: Mapping[Path, Round], unlike: Set[Path]) -> None:
         """From now on, tensors in loops have the values of these rounds.
@@ -214,7 +232,7 @@ class Looker:
         ] + sorted(self._reads)
 
     def _has_value(self, tensor: str) -> bool:
-        if tensor in self._flows:
+        if tensor in self._flows or node_of(tensor) in self._waiting:
             return False
         found = self._side.graph.get_tensor_by_name(full_name(tensor))
         return found.dtype.base_dtype not in _NO_VALUE
@@ -236,7 +254,7 @@ class Looker:
             self.close()
             self._session = self._side.opened(exact_config())
             if self._keeps_state:
-                self._side.answers(self._session, self._before)
+                self._side.answers(self._session, self._before, None)
         results: list[Any] = self._session.run(list(names), self.feeds)
         return results
 

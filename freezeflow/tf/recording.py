@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,12 +22,18 @@ _MOST_VALUES = 200_000
 class Recorder:
     """Values by tensor and round.
 
+    Args:
+        seconds: The run is ended, by an error, when it has gone on for so long or there is no more room;
+            None to let it come to its own end.
+
     Attributes:
         seen: Tensor to what it held in each round in which it was alive.
         whole: Whether there was room for all of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._started: float | None = None
         self.seen: dict[str, dict[Round, Array]] = {}
         self.whole = True
         self._bytes = 0
@@ -56,5 +63,16 @@ class Recorder:
         self._values += 1
         if self._bytes > _MOST_BYTES or self._values > _MOST_VALUES:
             self.whole = False
+            self._check_time(is_over=True)
             return
+        self._check_time(is_over=False)
         self.seen.setdefault(tensor, {})[numbers] = array
+
+    def _check_time(self, *, is_over: bool) -> None:
+        """Raises what ends the run; TensorFlow itself does not end one in which Python is called."""
+        if self._seconds is None:
+            return
+        if self._started is None:
+            self._started = time.monotonic()
+        if is_over or time.monotonic() - self._started > self._seconds:
+            raise TimeoutError("enough rounds of a loop that does not end")

@@ -82,7 +82,7 @@ def answer_original(
     side = original_side(original, inquiry.bound, exact=inquiry.exact)
     config = exact_config() if inquiry.exact else served_config()
     asked = ask(original, side, inquiry.signatures, inquiry.wanted, config)
-    second = side.call(asked.requests, config)
+    second = side.call(asked.requests, config, inquiry.wanted.seconds)
     return {
         name: _saved(
             [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ v1 = tf.compat.v1
 _MOST_BYTES = 2**31 - 1
 
 
+# The answer to a call behind one that was given up.
+_NOT_MADE = "not made behind a call that was given up"
+
 _MESSAGES = {
     "SavedModel": saved_model_pb2.SavedModel,
     "MetaGraphDef": meta_graph_pb2.MetaGraphDef,
@@ -54,19 +58,20 @@ class Side(NamedTuple):
     always: Mapping[str, Any]
 
     def call(
-        self, calls: Sequence[tuple[str, Arrays]], config: Any
+        self, calls: Sequence[tuple[str, Arrays]], config: Any, seconds: float | None
     ) -> list[dict[str, np.ndarray[Any, Any]] | Refusal]:
         """Answers calls in order, in one fresh session.
 
         Args:
             calls: Signature name and inputs by key, for each call.
             config: The session's configuration.
+            seconds: As for `answers`.
 
         Raises:
             StageFailed: The model cannot be restored or initialised.
         """
         with self.opened(config) as session:
-            return self.answers(session, calls)
+            return self.answers(session, calls, seconds)
 
     def opened(self, config: Any) -> Any:
         """A fresh session, restored and initialised.
@@ -83,10 +88,23 @@ class Side(NamedTuple):
         return session
 
     def answers(
-        self, session: Any, calls: Sequence[tuple[str, Arrays]]
+        self, session: Any, calls: Sequence[tuple[str, Arrays]], seconds: float | None
     ) -> list[dict[str, np.ndarray[Any, Any]] | Refusal]:
-        """Answers calls in order, in a session of `opened`."""
-        return [self._answer(session, name, inputs) for name, inputs in calls]
+        """Answers calls in order, in a session of `opened`.
+
+        Args:
+            session: The session.
+            calls: Signature name and inputs by key, for each call.
+            seconds: Each call is given up after so long (None: never), and those that follow are not
+                made then: what does not end in one call will mostly not end in the next one either.
+        """
+        found: list[dict[str, np.ndarray[Any, Any]] | Refusal] = []
+        for name, inputs in calls:
+            answer = self._answer(session, name, inputs, seconds)
+            found.append(answer)
+            if isinstance(answer, Refusal) and answer.is_late:
+                break
+        return found + [Refusal(_NOT_MADE)] * (len(calls) - len(found))
 
     def _prepare(self, session: Any) -> None:
         for name, feeds in self.before:
@@ -99,16 +117,23 @@ class Side(NamedTuple):
                 ) from None
 
     def _answer(
-        self, session: Any, name: str, inputs: Arrays
+        self, session: Any, name: str, inputs: Arrays, seconds: float | None
     ) -> dict[str, np.ndarray[Any, Any]] | Refusal:
         signature = self.signatures[name]
         fetches = {key: full_name(spec.tensor) for key, spec in signature.outputs.items()}
         feeds = {full_name(signature.inputs[key].tensor): value for key, value in inputs.items()}
         try:
-            results = session.run(fetches, {**self.always, **feeds})
+            results = session.run(fetches, {**self.always, **feeds}, options=ended_after(seconds))
+        except tf.errors.DeadlineExceededError:
+            return Refusal(f"no answer within {seconds:g} seconds", is_late=True)
         except (tf.errors.OpError, ValueError) as error:
             return Refusal(_first_reason(str(error)) + _failing_node(str(error)))
         return {key: as_array(value) for key, value in results.items()}
+
+
+def ended_after(seconds: float | None) -> Any:
+    """Options of a session's run that end it after so long; an op that has begun is finished first."""
+    return v1.RunOptions(timeout_in_ms=0 if seconds is None else math.ceil(seconds * 1000))
 
 
 def _failing_node(text: str) -> str:

@@ -72,9 +72,10 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
     side = original_side(original, model.bound, exact=measure.exact)
     calls, first, assumed = asked = ask(original, side, model.signatures, trial.wanted, config)
     (scratch / INPUTS_FILE).write_bytes(encode_requests(kept_requests(calls)))
-    second = side.call(asked.requests, config)
+    second = side.call(asked.requests, config, trial.wanted.seconds)
     del side
-    result = result_side(model, scratch, exact=measure.exact).call(asked.requests, config)
+    after = result_side(model, scratch, exact=measure.exact)
+    result = after.call(asked.requests, config, trial.wanted.seconds)
     answers = Answers(first, second, result)
     signatures = {n: judge_signature(n, calls, answers, measure) for n in model.signatures}
     if trial.labels is not None:
@@ -89,7 +90,11 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
         "seed": trial.wanted.seed,
         "signatures": signatures,
         "assumed": assumed,
-        "settings": {**settings(exact=measure.exact), **_pillow(trial)},
+        "settings": {
+            **settings(exact=measure.exact),
+            "call_seconds": trial.wanted.seconds,
+            **_pillow(trial),
+        },
         **_random_ops(original, signatures),
         **(
             {}

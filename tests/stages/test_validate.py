@@ -273,6 +273,30 @@ def test_both_must_refuse_the_same_inputs(tmp_path):
         pair.validate(random={"x": Random(low=7, high=9)})
 
 
+def test_a_loop_without_end_is_given_up_on_either_side(tmp_path):
+    def halved(share):
+        with tf.Graph().as_default() as graph:
+            x = v1.placeholder(tf.float32, [], name="x")
+            more = tf.while_loop(lambda y: y > 1e-3, lambda y: y * share, [tf.abs(x) + 1.0])
+            y = tf.identity(more[0] if isinstance(more, (list, tuple)) else more, name="y")
+        return graph, {"x": x}, {"y": y}
+
+    for folder in ("ends", "endless"):
+        (tmp_path / folder).mkdir()
+    ends = pair_of(tmp_path / "ends", *halved(0.5))
+    endless = pair_of(tmp_path / "endless", *halved(1.0))
+    with pytest.raises(
+        StageFailed, match=r"the original gives no answer within 0\.5 seconds"
+    ) as told:
+        endless.validate(call_seconds=0.5)
+    assert "call_seconds" in told.value.hint
+    with pytest.raises(ValidationFailed, match="the result does not come to an end") as told:
+        ends.validate(endless.model, call_seconds=0.5)
+    assert told.value.exit_code == 4
+    assert "It begins at" in told.value.hint
+    assert ends.verdict(call_seconds=30.0)["settings"]["call_seconds"] == 30.0
+
+
 def test_sizes_of_unknown_dimensions_are_taken_in_turn(tmp_path):
     with tf.Graph().as_default() as graph:
         x = v1.placeholder(tf.float32, [None, None, 2], name="x")

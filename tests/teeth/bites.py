@@ -20,10 +20,13 @@ from freezeflow.stages.stage import StageInput
 from freezeflow.stages.validate import STAGE, Params
 from tests.constructs import harness
 from tests.teeth.faults import FAULTS, nodes_named
-from tests.teeth.models import MODELS, save
+from tests.teeth.models import MODELS
 from tests.tf.built import FakeContext
 
 QUIET_RUNS = 40
+
+# What a call may take: a fault in a loop may keep it from ending.
+SECONDS = 10.0
 
 
 @dataclasses.dataclass
@@ -45,7 +48,8 @@ class Bite:
 
 def frozen_model(model_class, folder):
     """A model of `MODELS` as a source, and frozen."""
-    source = harness.saved_model(save(model_class, 1, folder / "saved"))
+    model_class(1).save(folder / "saved")
+    source = harness.saved_model(folder / "saved")
     (folder / "scratch").mkdir()
     return source, harness.freeze_model(source, folder / "scratch")
 
@@ -67,7 +71,7 @@ def bites(source, model, folder):
         for number, faulty in enumerate(make(model, np.random.default_rng(1))):
             assert verify(faulty.model) == (), kind
             where = folder / f"{kind}-{number}"
-            verdict = validate(source, faulty.model, where, samples=6)
+            verdict = validate(source, faulty.model, where, samples=6, call_seconds=SECONDS)
             if verdict["equal"]:
                 # What few calls do not show, many may; if they do not, it is within tolerance.
                 more = folder / f"{kind}-{number}-more"

@@ -13,8 +13,10 @@ from freezeflow.graph import attrs
 from freezeflow.graph.constants import const
 from freezeflow.graph.graph import Node, data_inputs, node_of
 from freezeflow.graph.model import Model
+from freezeflow.graph.walk import consumers
 from freezeflow.graph.write import read_range
 from freezeflow.messages import message_class
+from freezeflow.proof.rounds import frames_of
 from freezeflow.values import DType, Signature
 
 
@@ -255,6 +257,17 @@ def a_dropped_bias(model, generator):
 
 
 @fault
+def a_counter_that_stands_still(model, generator):
+    """The loop does not come to an end. The node is gone; what took its value takes another one."""
+    frames = frames_of(model.graph.nodes)
+    for node in of_op(model, "AddV2", "Add"):
+        is_counter = attrs.to_type(node.attrs["T"]) is DType.INT32 and node.name in frames
+        if is_counter:
+            takers = consumers(model.graph.nodes)[node.name]
+            yield Faulty(bypassed(model, node), {node.name, *takers})
+
+
+@fault
 def a_dropped_activation(model, generator):
     ops = "Relu", "Tanh", "Sigmoid", "LeakyRelu", "Elu", "Softplus"
     for node in of_op(model, *ops)[:2]:
@@ -282,7 +295,10 @@ def _casts(source, target):
 
 @fault
 def one_ulp_more_on_the_way(model, generator):
-    for node in of_op(model, "MatMul", "BatchMatMulV2", "Conv2D")[-1:]:
+    # A constant of the main graph cannot be taken in a loop.
+    frames = frames_of(model.graph.nodes)
+    products = of_op(model, "MatMul", "BatchMatMulV2", "Conv2D")
+    for node in [node for node in products if node.name not in frames][-1:]:
         factor = np.float32(1 + 2**-23)
         more = const("fault/factor", DType.FLOAT, (), factor.tobytes())
         times = Node(

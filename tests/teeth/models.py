@@ -19,6 +19,10 @@ class _Seeded(tf.Module):
         start = self._random.standard_normal(shape).astype(np.float32) * np.float32(scale)
         return tf.Variable(start, name=name)
 
+    def save(self, folder):
+        """Leaves it as a SavedModel in a folder."""
+        tf.saved_model.save(self, str(folder), signatures=self.call)
+
 
 class Convolutions(_Seeded):
     """Convolution, batch norm, pooling, depthwise, dense, softmax; scores and their logarithms."""
@@ -161,11 +165,40 @@ class Words(_Seeded):
         }
 
 
-MODELS = (Convolutions, Dense, Attention, Loop, Mixed, Words)
+class Frames:
+    """TF1's loop and branch: Enter, Merge, Switch and NextIteration among the nodes of the graph."""
+
+    def __init__(self, seed):
+        self._seed = seed
+
+    def save(self, folder):
+        with tf.Graph().as_default():
+            v1.disable_control_flow_v2()
+            try:
+                x, outputs = self._built(np.random.default_rng(self._seed))
+            finally:
+                v1.enable_control_flow_v2()
+            with v1.Session() as session:
+                session.run(v1.global_variables_initializer())
+                v1.saved_model.simple_save(session, str(folder), {"x": x}, outputs)
+
+    def _built(self, random):
+        def weight(name, *shape):
+            start = random.standard_normal(shape).astype(np.float32) * np.float32(0.5)
+            return v1.get_variable(name, initializer=start)
+
+        first, second = weight("first", 8, 8), weight("second", 8, 8)
+        bias, shift = weight("bias", 8), weight("shift", 8)
+        x = v1.placeholder(tf.float32, [None, 8], name="x")
+
+        def step(number, state):
+            now = tf.tanh(tf.nn.bias_add(state @ first, bias))
+            return number + 1, tf.maximum(now, state * 0.5)
+
+        _, y = v1.while_loop(lambda n, _: n < 4, step, [tf.constant(0), x])
+        y = v1.cond(tf.reduce_sum(x) > 0, lambda: y * 2.0, lambda: y - shift)
+        y = tf.nn.relu(tf.nn.bias_add(y @ second, bias))
+        return x, {"scores": tf.nn.softmax(y), "sum": tf.reduce_sum(y - 1.0, 1)}
 
 
-def save(make, seed, folder):
-    """A SavedModel of a model; the path."""
-    module = make(seed)
-    tf.saved_model.save(module, str(folder), signatures=module.call)
-    return folder
+MODELS = (Convolutions, Dense, Attention, Loop, Mixed, Words, Frames)

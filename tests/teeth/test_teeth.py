@@ -8,7 +8,7 @@ import pytest
 from freezeflow.tf.subgraph import replay_subgraph
 from tests.teeth.bites import bites, false_alarms, frozen_model, validate
 from tests.teeth.faults import FAULTS, nodes_named
-from tests.teeth.models import MODELS, Dense
+from tests.teeth.models import MODELS, Dense, Frames
 
 QUICK = (
     "flipped_weight_bit",
@@ -54,6 +54,18 @@ def test_a_fault_is_caught_and_its_node_named(frozen, tmp_path, kind):
         assert again["equal"] is False
         assert again["node"] == found["node"]
     assert caught
+
+
+@pytest.mark.parametrize(
+    "kind", ["flipped_weight_bit", "two_weights_exchanged", "a_counter_that_stands_still"]
+)
+def test_a_fault_in_a_loop_of_frames_is_caught_and_its_node_named(frozen, tmp_path, kind):
+    source, model = frozen(Frames)
+    for number, faulty in enumerate(FAULTS[kind](model, np.random.default_rng(1))):
+        folder = tmp_path / str(number)
+        verdict = validate(source, faulty.model, folder, samples=2, call_seconds=2.0)
+        assert not verdict["equal"]
+        assert nodes_named(verdict["divergence"]) & faulty.blamed, verdict["divergence"]
 
 
 def test_calls_run_without_grappler_too(frozen, tmp_path):
