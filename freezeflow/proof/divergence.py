@@ -279,11 +279,11 @@ class _Agreement:
         """What a tensor of the other side hands on, where it is a handle: a handle's print is its value's."""
         start = tensor
         while tensor not in self._other.prints:
-            node = self._other.nodes[node_of(tensor)]
-            given = list(data_inputs(node))
-            if node.op not in _HANDING_ON or not given:
+            # What is fed may not be among the nodes.
+            node = self._other.nodes.get(node_of(tensor))
+            if node is None or node.op not in _HANDING_ON or not node.inputs:
                 return start
-            tensor = given[0]
+            tensor = node.inputs[0]
         return tensor if self._other.nodes[node_of(tensor)].op in HANDLES else start
 
     def _note(self, node: Node) -> None:
