@@ -90,5 +90,6 @@ def root() -> None:
     freezeflow run RECIPE.yaml            load, freeze, fold, validate, export
 
     Results go to standard output, progress to standard error. Exit codes: 0 done, 1 a stage
-    failed, 2 usage, 3 invalid recipe, 4 validation failed, 5 model refused, 130 interrupted.
+    failed, 2 usage, 3 invalid recipe, 4 validation failed, 5 model refused, 130 interrupted,
+    141 nobody reads the output.
     """

@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import select
 import sys
+from collections.abc import Iterator
 
 import click
 
 from freezeflow.errors import FreezeflowError
 
 INTERRUPTED = 130
+
+# As a shell says it of a program that a closed pipe has ended.
+NOBODY_READS = 141
 
 
 @dataclasses.dataclass
@@ -30,8 +35,47 @@ def guarded(command: click.Command) -> int:
 
     Returns:
         The exit code: the command's own, that of a `FreezeflowError`, 2 for wrong usage, 130 when
-        interrupted, 1 for a bug (its report is kept in a file).
+        interrupted, 141 when nobody reads the output any more, 1 for a bug (its report is kept in a file).
     """
+    try:
+        code = _code_of(command)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (BrokenPipeError, SystemExit) as end:
+        # Click, and rich, end the process where a pipe is closed, click without saying why.
+        causes = [type(cause) for cause in _causes(end)]
+        if BrokenPipeError not in causes and not _is_unread():
+            raise
+        _mute()
+        return INTERRUPTED if KeyboardInterrupt in causes else NOBODY_READS
+    return code
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those in whose handling it was raised."""
+    while error is not None:
+        yield error
+        error = error.__context__
+
+
+def _is_unread() -> bool:
+    """Whether standard output or standard error is a pipe without a reader."""
+    poll = select.poll()
+    for stream in (1, 2):
+        poll.register(stream, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def _mute() -> None:
+    """Sends what is yet to be flushed nowhere: at its end the interpreter would complain of the pipe."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+def _code_of(command: click.Command) -> int:
+    """Runs a command and tells what goes wrong; raises only where it cannot be told."""
     wishes = Wishes()
     try:
         code = command.main(prog_name="freezeflow", standalone_mode=False, obj=wishes)
@@ -47,6 +91,8 @@ def guarded(command: click.Command) -> int:
     except FreezeflowError as error:
         tell(error, as_json=wishes.json)
         return error.exit_code
+    except BrokenPipeError:
+        raise
     except Exception as bug:  # noqa: BLE001  a bug: kept in a report, told in one line
         click.echo(_report_bug(bug), err=True)
         return 1
