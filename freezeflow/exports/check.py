@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from freezeflow.context import Context
 from freezeflow.errors import ValidationFailed
 from freezeflow.graph.original import Original
-from freezeflow.params import InputTree, param
-from freezeflow.proof.wishes import Random
+from freezeflow.params import param
+from freezeflow.proof.wishes import Inputs, input_problems, wanted_of
 from freezeflow.runtimes.runtime import Precision, Runtime, Subject
 from freezeflow.values import Json
 
@@ -31,20 +31,12 @@ FORMAT = "freezeflow.runtime-verdict/1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Check:
+class Check(Inputs):
     """How an exported file is compared with the original."""
 
-    inputs: InputTree | None = param(
-        "A file with inputs, as `validate` takes them: .npz with an array for each key, and so on.",
-        default=None,
-    )
     samples: int = param("How many calls with seeded inputs.", default=4, minimum=0)
-    seed: int = param("Seed of the inputs.", default=0, minimum=0)
     sizes: tuple[int, ...] = param(
         "Sizes that unknown dimensions get, taken in turn call by call.", default=(2, 3, 1)
-    )
-    random: Mapping[str, Random] = param(
-        "Input key to what its seeded values look like.", default_factory=dict
     )
     atol: float | None = param(
         "Absolute tolerance; by default what the format's precision allows.",
@@ -55,11 +47,6 @@ class Check:
         "Relative tolerance; by default what the format's precision allows.",
         default=None,
         minimum=0,
-    )
-    allow_ops: Mapping[str, str] = param(
-        "Ops of the original that may run although they are not known to be harmless, each with the"
-        " reason.",
-        default_factory=dict,
     )
 
 
@@ -95,10 +82,7 @@ def check_problems(params: Checked | CheckedOnRequest) -> list[tuple[str, str]]:
         found.append(("check", "with no samples and no inputs there is nothing to compare"))
     if not check.sizes or min(check.sizes) < 0:
         found.append(("check", "at least one size is needed, none below 0"))
-    found += [
-        ("check", f"say why {op} may run") for op, why in check.allow_ops.items() if not why.strip()
-    ]
-    return found
+    return found + [("check", message) for _, message in input_problems(check)]
 
 
 class Trial(NamedTuple):
@@ -128,20 +112,8 @@ def trial_of(check: bool | Check, base: Path) -> Trial:
         check: The parameter.
         base: The folder that relative paths start from.
     """
-    from freezeflow.proof.calls import Wanted
-    from freezeflow.proof.seeded import Wish
-
     wish = check if isinstance(check, Check) else Check()
-    wanted = Wanted(
-        samples=wish.samples,
-        seed=wish.seed,
-        sizes=wish.sizes,
-        wishes={
-            key: Wish(random.shape, random.low, random.high, (*random.values, *random.vocabulary))
-            for key, random in wish.random.items()
-        },
-        files=None if wish.inputs is None else Path(base, wish.inputs),
-    )
+    wanted = dataclasses.replace(wanted_of(wish, base), samples=wish.samples, sizes=wish.sizes)
     return Trial(wanted, wish.atol, wish.rtol, wish.allow_ops)
 
 

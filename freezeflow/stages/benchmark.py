@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from freezeflow.context import Context
+from freezeflow.context import INPUTS_FILE, Context
 from freezeflow.errors import StageFailed
 from freezeflow.graph.op_policy import check_runnable, uses_of
 from freezeflow.graph.walk import function_order
-from freezeflow.params import InputTree, param
-from freezeflow.proof.wishes import Random
+from freezeflow.params import param
+from freezeflow.proof.wishes import Inputs, input_problems, wanted_of
 from freezeflow.stages.stage import Outcome, Stage, StageInput
 from freezeflow.suggestions import did_you_mean
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Params:
+class Params(Inputs):
     """What to measure."""
 
     calls: int = param(
@@ -34,23 +34,11 @@ class Params:
     signature: str | None = param(
         "Which signature is called; by default serving_default, else the first.", default=None
     )
-    inputs: InputTree | None = param(
-        "A file or folder with the inputs of one call, as for `validate`; else they are seeded.",
-        default=None,
-    )
     size: int = param("Size of unknown dimensions in seeded inputs.", default=1, minimum=1)
-    seed: int = param("Seed of the inputs.", default=0, minimum=0)
-    random: Mapping[str, Random] = param(
-        "Input key to what its seeded values look like.", default_factory=dict
-    )
     threads: int | None = param(
         "Threads of both sides; by default what TensorFlow takes.", default=None, minimum=1
     )
     grappler: bool = param("Let Grappler optimise both sides, as TensorFlow does.", default=True)
-    allow_ops: Mapping[str, str] = param(
-        "Ops that may run although they are not known to be harmless, each with the reason.",
-        default_factory=dict,
-    )
 
 
 def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
@@ -76,12 +64,13 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
     source_bytes = sum(path.stat().st_size for path in source_files(stage_input.source))
     course = _course(model, params, context.base)
     found = measure(original, model, course, source_bytes, context.scratch)
+    for key, words in found["assumed"].items():
+        context.log(f"input {key} is taken to be: {words}")
+    found["inputs"] = str(context.keep(context.scratch / INPUTS_FILE))
     return Outcome(model=model, facts={"benchmark": found})
 
 
 def _course(model: Model, params: Params, base: Path) -> Course:
-    from freezeflow.proof.calls import Wanted
-    from freezeflow.proof.seeded import Wish
     from freezeflow.tf.benchmark import Course
 
     names = list(model.signatures)
@@ -91,30 +80,26 @@ def _course(model: Model, params: Params, base: Path) -> Course:
         raise StageFailed(f"there is no signature {name!r}", hint=did_you_mean(name, names))
     return Course(
         signature=name,
-        wanted=Wanted(
-            usual=1,
-            seed=params.seed,
-            sizes=(params.size,),
-            wishes={
-                key: Wish(wish.shape, wish.low, wish.high, (*wish.values, *wish.vocabulary))
-                for key, wish in params.random.items()
-            },
-            files=None if params.inputs is None else base / params.inputs,
-        ),
+        wanted=dataclasses.replace(wanted_of(params, base), usual=1, sizes=(params.size,)),
         calls=params.calls,
         threads=params.threads,
         grappler=params.grappler,
     )
 
 
+def _problems(params: Params) -> list[tuple[str, str]]:
+    return list(input_problems(params))
+
+
 STAGE = Stage(
     name="benchmark",
     summary="Measure original and result side by side: size, load, first call, latency, memory.",
-    version=1,
+    version=2,
     params=Params,
     run=run,
     role="check",
     in_tensorflow=True,
     reads_source=True,
     tools=("tensorflow", "numpy"),
+    problems=_problems,
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +18,7 @@ from freezeflow.graph.storage import model_tensors
 from freezeflow.graph.walk import function_order
 from freezeflow.machine import available_bytes
 from freezeflow.params import InputTree, param
-from freezeflow.proof.wishes import Random
+from freezeflow.proof.wishes import Inputs, input_problems, wanted_of
 from freezeflow.stages.stage import Demands, Outcome, Stage, StageInput
 from freezeflow.store.files import remove_tree
 from freezeflow.store.hashing import hash_file
@@ -70,7 +71,7 @@ class Images:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Params:
+class Params(Inputs):
     """How to validate."""
 
     level: Literal["exact", "served"] = param(
@@ -98,12 +99,6 @@ class Params:
         " published, and its answers are compared with the original's, within a tolerance.",
         default=None,
     )
-    inputs: InputTree | Mapping[str, InputTree] | None = param(
-        "A file with inputs: .npz (arrays under the signature's keys), .npy, .json (as TensorFlow"
-        " Serving's REST takes it) or .tfrecord (PredictionLogs); a folder of such files; or input keys"
-        " with a .npy file, or a folder of them, for each.",
-        default=None,
-    )
     images: Images | None = param("Pictures for one of the inputs.", default=None)
     warmup: bool = param(
         "Make the warm-up requests that a SavedModel brings for TensorFlow Serving, if it does.",
@@ -128,12 +123,8 @@ class Params:
         default=None,
         minimum=1,
     )
-    seed: int = param("Seed of the inputs.", default=0, minimum=0)
     sizes: tuple[int, ...] = param(
         "Sizes that unknown dimensions get, taken in turn call by call.", default=(2, 3, 1)
-    )
-    random: Mapping[str, Random] = param(
-        "Input key to what its seeded values look like.", default_factory=dict
     )
     atol: float | None = param(
         "Absolute tolerance of level `served`, by default 1e-5, and of another runtime, by default what"
@@ -146,10 +137,6 @@ class Params:
         "A call that takes longer is given up, on either side; it counts as no answer.",
         default=300.0,
         minimum=0.001,
-    )
-    allow_ops: Mapping[str, str] = param(
-        "Ops that may run although they are not known to be harmless, each with the reason.",
-        default_factory=dict,
     )
 
 
@@ -266,26 +253,11 @@ def _trial(params: Params, source: ModelSource, base: Path) -> Trial:
 
 def _wanted(params: Params, source: ModelSource, base: Path) -> Wanted:
     """The calls to make."""
-    from freezeflow.proof.calls import Wanted
-    from freezeflow.proof.seeded import Wish
-
-    files = params.inputs
-    return Wanted(
+    return dataclasses.replace(
+        wanted_of(params, base),
         samples=params.samples,
         usual=_USUAL_SAMPLES,
-        seed=params.seed,
         sizes=params.sizes,
-        wishes={
-            key: Wish(wish.shape, wish.low, wish.high, (*wish.values, *wish.vocabulary))
-            for key, wish in params.random.items()
-        },
-        files=(
-            {key: base / path for key, path in files.items()}
-            if isinstance(files, Mapping)
-            else None
-            if files is None
-            else base / files
-        ),
         pictures=None if params.images is None else _pictures(params.images, base),
         warmup=_warmup(source) if params.warmup else None,
         edges=params.edges,
@@ -433,10 +405,7 @@ def _problems(params: Params) -> list[tuple[str, str]]:
         found.append(("scores", "`scores` says what `labels` belong to, and there are none"))
     if not params.sizes or min(params.sizes) < 0:
         found.append(("sizes", "at least one size is needed, none below 0"))
-    for op, reason in params.allow_ops.items():
-        if not reason.strip():
-            found.append(("allow_ops", f"say why {op} may run"))
-    return found
+    return [*found, *input_problems(params)]
 
 
 def _image_problems(images: Images) -> list[tuple[str, str]]:

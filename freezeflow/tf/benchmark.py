@@ -21,13 +21,15 @@ from typing import Any
 
 import numpy as np
 
+from freezeflow.context import INPUTS_FILE
 from freezeflow.errors import FreezeflowError, StageFailed
 from freezeflow.graph.graph import Graph
 from freezeflow.graph.model import Model
 from freezeflow.graph.original import Original
 from freezeflow.graph.write import graph_def_pieces, size_of
-from freezeflow.proof.calls import Wanted, make_calls
-from freezeflow.proof.judge import Refusal
+from freezeflow.proof.calls import Call, Wanted, kept_requests
+from freezeflow.proof.judge import Refusal, told
+from freezeflow.proof.requests import encode_requests
 from freezeflow.tf import confine
 from freezeflow.tf.apart import ONEDNN_FLAG
 from freezeflow.values import Json
@@ -46,7 +48,7 @@ class Course:
 
     Args:
         signature: The signature.
-        wanted: The inputs; of several calls the first one is taken.
+        wanted: The inputs; of several calls the first one that the original answers is taken.
         calls: Timed calls of each side.
         threads: Threads of both; None for TensorFlow's choice.
         grappler: Whether Grappler optimises.
@@ -72,14 +74,16 @@ def measure(
         scratch: A folder for files between the processes.
 
     Returns:
-        ``format``, ``samples``, ``signature``, ``original`` and ``result`` (``bytes``, ``nodes``,
+        ``format``, ``samples``, ``signature``, ``call`` (where its inputs are from), ``assumed`` (what those
+        that were made up look like), ``original`` and ``result`` (``bytes``, ``nodes``,
         ``load_seconds``, ``first_call_seconds``, ``p50_seconds``, ``p90_seconds``, ``p99_seconds``,
         ``peak_bytes`` of the process, ``memory_bytes`` that it took on for the model), ``settings``.
 
     Raises:
         StageFailed: The inputs do not fit, or a side answers with an error or dies.
     """
-    (call, *_) = make_calls({course.signature: model.signatures[course.signature]}, course.wanted)
+    call, assumed = _chosen(original, model, course)
+    (scratch / INPUTS_FILE).write_bytes(encode_requests(kept_requests([call])))
     found: dict[str, dict[str, Json]] = {
         "original": {"bytes": source_bytes, "nodes": _nodes(original.graph)},
         "result": {
@@ -109,9 +113,27 @@ def measure(
         "format": FORMAT,
         "samples": course.calls,
         "signature": course.signature,
+        "call": told(call),
+        "assumed": assumed,
         **found,
         "settings": settings,
     }
+
+
+def _chosen(original: Original, model: Model, course: Course) -> tuple[Call, Mapping[str, str]]:
+    """The call that is timed, and what its inputs were taken to look like."""
+    from freezeflow.tf.asking import ask
+    from freezeflow.tf.sides import original_side
+
+    signatures = {course.signature: model.signatures[course.signature]}
+    side = original_side(original, model.bound, exact=False)
+    asked = ask(original, side, signatures, course.wanted, _config(course))
+    call = next(
+        call
+        for call, answer in zip(asked.calls, asked.answers, strict=True)
+        if not isinstance(answer, Refusal)
+    )
+    return call, asked.assumed.get(course.signature, {})
 
 
 def _nodes(graph: Graph) -> int:

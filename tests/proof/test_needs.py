@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from freezeflow.errors import StageFailed
 from freezeflow.proof import samples
-from freezeflow.stages.validate import Random
+from freezeflow.proof.wishes import Random
 from freezeflow.values import DType
 from tests.stages.test_validate import pair_of, weights
 

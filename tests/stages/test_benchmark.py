@@ -4,9 +4,11 @@ import pytest
 import tensorflow as tf
 
 from freezeflow.errors import StageFailed
+from freezeflow.proof.requests import read_requests
 from freezeflow.report.run import benchmark_line
 from freezeflow.stages.benchmark import STAGE, Params
 from freezeflow.stages.stage import StageInput
+from freezeflow.values import Digest
 from tests.stages.test_validate import pair_of, weights
 
 v1 = tf.compat.v1
@@ -48,3 +50,16 @@ def test_what_cannot_be_measured(pair):
         benchmark(pair, signature="other")
     with pytest.raises(StageFailed, match="no model"):
         STAGE.run(StageInput(model=None, source=pair.source), Params(), pair.context)
+
+
+@pytest.mark.slow
+def test_inputs_are_such_that_the_original_answers(tmp_path):
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.int32, [None], name="x")
+        y = tf.gather(tf.constant(weights(2, 4)), x)
+    rows = pair_of(tmp_path, graph, {"x": x}, {"y": y})
+    found = benchmark(rows, calls=5, size=40).facts["benchmark"]
+    assert found["assumed"] == {"x": "from 0 to 1 (for GatherV2 at GatherV2)"}
+    (kept,) = read_requests(tmp_path / "scratch" / Digest.parse(found["inputs"]).hex)
+    assert kept.inputs["x"].shape == (40,)
+    assert set(kept.inputs["x"]) == {0, 1}

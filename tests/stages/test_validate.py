@@ -14,9 +14,10 @@ from freezeflow.graph import attrs
 from freezeflow.graph.constants import const
 from freezeflow.graph.write import read_range
 from freezeflow.proof.requests import Request, encode_requests, read_requests
+from freezeflow.proof.wishes import Random
 from freezeflow.sources.registry import source_files
 from freezeflow.stages.stage import StageInput
-from freezeflow.stages.validate import STAGE, Images, Params, Random
+from freezeflow.stages.validate import STAGE, Images, Params
 from freezeflow.tf import apart
 from freezeflow.values import DType, ModelSource, Signature
 from tests.tf.built import FakeContext, model_of, run

@@ -12,8 +12,9 @@ from freezeflow.engine.context import StepContext
 from freezeflow.errors import StageFailed, UsageError, ValidationFailed
 from freezeflow.exports.manifest import manifest_bytes
 from freezeflow.graph.storage import decode_model, encode_model, model_tensors
+from freezeflow.proof.wishes import Random
 from freezeflow.stages.stage import StageInput
-from freezeflow.stages.validate import STAGE, Params, Random
+from freezeflow.stages.validate import STAGE, Params
 from freezeflow.values import ModelSource
 from tests.constructs import harness, tf1_models, tf2_models
 from tests.constructs.test_bind import batch_norm, batch_norm_tf2
