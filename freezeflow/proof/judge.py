@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +21,16 @@ from freezeflow.proof.compare import (
 )
 from freezeflow.proof.dtypes import Array
 from freezeflow.suggestions import did_you_mean
-from freezeflow.values import Json
+from freezeflow.values import Json, Signature
 
 # Calls that both sides refused and that a verdict names.
 _NAMED_REFUSALS = 5
+
+
+# Of so many random elements, even of random bits, all are the same again once in a million times.
+_NO_CHANCE = 20
+
+_FIXED = "the original's is random, the result's is the same every time"
 
 
 class Refusal(NamedTuple):
@@ -49,11 +55,21 @@ class Answers(NamedTuple):
         first: By the original.
         second: By the original, asked again in a fresh session.
         result: By the result.
+        repeated: By the result, asked again in a fresh session; empty where nothing is random.
+        random: Signature and key of each output that differs from itself in some call of the original; in
+            others it may be the same by chance.
     """
 
     first: Sequence[Answer]
     second: Sequence[Answer]
     result: Sequence[Answer]
+    repeated: Sequence[Answer] = ()
+    random: Set[tuple[str, str]] = frozenset()
+
+    def of_call(self, index: int) -> tuple[Answer, Answer, Answer]:
+        """What the original answered to a call, what it answered again, and the result's answer."""
+        first, second = self.first[index], self.second[index]
+        return first, first if isinstance(second, Refusal) else second, self.result[index]
 
 
 class Measure(NamedTuple):
@@ -73,6 +89,37 @@ class Measure(NamedTuple):
 
     def compare(self, original: Array, result: Array) -> Comparison:
         return compare(original, result, Tolerance(0.0, 0.0) if self.exact else self.tolerance)
+
+
+def ends_that_differ(
+    original: Mapping[str, Signature], result: Mapping[str, Signature], bound: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """Ends of signatures that are only on one side.
+
+    Args:
+        original: The original's signatures.
+        result: The result's.
+        bound: Inputs that the result has no more because they have a fixed value.
+
+    Yields:
+        A signature's name, and what it has or lacks.
+    """
+    for name in original:
+        if name not in result:
+            yield name, "the result has no such signature"
+    for name in result:
+        if name not in original:
+            yield name, "the original has no such signature"
+            continue
+        one, other = original[name], result[name]
+        for kind, there, here in (
+            ("input", one.inputs, other.inputs),
+            ("output", one.outputs, other.outputs),
+        ):
+            for key in sorted(there.keys() - here.keys() - set(bound)):
+                yield name, f"the result has no {kind} {key!r}"
+            for key in sorted(here.keys() - there.keys()):
+                yield name, f"the original has no {kind} {key!r}"
 
 
 def check_in_time(calls: Sequence[Call], answers: Sequence[Answer]) -> None:
@@ -119,18 +166,23 @@ def judge_signature(
     refused: list[str] = []
     disagreements: list[str] = []
     for index in mine:
-        first, second, found = (side[index] for side in answers)
+        first, again, found = answers.of_call(index)
         if isinstance(first, Refusal) or isinstance(found, Refusal):
             refused.append(calls[index].origin)
             if not (isinstance(first, Refusal) and isinstance(found, Refusal)):
                 disagreements.append(_disagreement(calls[index], first, found))
             continue
-        again = first if isinstance(second, Refusal) else second
+        assert not isinstance(again, Refusal)
         for key, value in first.items():
-            judged = _judge(value, again[key], found[key], measure)
+            is_random = (name, key) in answers.random
+            judged = _judge(value, again[key], found[key], measure, is_random=is_random)
+            judged["compared"] = _count(value)
             if not judged["equal"]:
                 judged["call"] = told(calls[index])
             outputs[key] = _merge(outputs[key], judged) if key in outputs else judged
+    for key, output in outputs.items():
+        if output["random"] and output["equal"] and _is_fixed(key, mine, answers):
+            output.update(equal=False, problem=_FIXED, call="all calls")
     return {
         "equal": not disagreements and all(o["equal"] for o in outputs.values()),
         "calls": len(mine),
@@ -144,11 +196,8 @@ def judge_signature(
 
 def first_failure(calls: Sequence[Call], answers: Answers, measure: Measure) -> int | None:
     """The first call in which the sides give outputs that differ, by its number."""
-    for index, (first, second, found) in enumerate(zip(*answers, strict=True)):
-        if isinstance(first, Refusal) or isinstance(found, Refusal):
-            continue
-        again = first if isinstance(second, Refusal) else second
-        if any(not _judge(v, again[k], found[k], measure)["equal"] for k, v in first.items()):
+    for index, call in enumerate(calls):
+        if failing_outputs(index, call.signature, answers, measure):
             return index
     return None
 
@@ -161,13 +210,18 @@ def first_late(answers: Answers) -> int | None:
     return None
 
 
-def failing_outputs(index: int, answers: Answers, measure: Measure) -> list[str]:
-    """The keys of the outputs that differ in a call."""
-    first, second, found = (side[index] for side in answers)
-    assert not isinstance(first, Refusal)
-    assert not isinstance(found, Refusal)
-    again = first if isinstance(second, Refusal) else second
-    return [k for k, v in first.items() if not _judge(v, again[k], found[k], measure)["equal"]]
+def failing_outputs(index: int, name: str, answers: Answers, measure: Measure) -> list[str]:
+    """The keys of the outputs that differ in a call of a signature; none where a side refuses it."""
+    first, again, found = answers.of_call(index)
+    if isinstance(first, Refusal) or isinstance(again, Refusal) or isinstance(found, Refusal):
+        return []
+    return [
+        key
+        for key, value in first.items()
+        if not _judge(
+            value, again[key], found[key], measure, is_random=(name, key) in answers.random
+        )["equal"]
+    ]
 
 
 def told(call: Call) -> str:
@@ -185,13 +239,53 @@ def _disagreement(call: Call, first: Answer, found: Answer) -> str:
     return f"{what} ({told(call)})"
 
 
-def _judge(original: Array, again: Array, result: Array, measure: Measure) -> dict[str, Json]:
+def _judge(
+    original: Array, again: Array, result: Array, measure: Measure, *, is_random: bool
+) -> dict[str, Json]:
     """One output of one call: ``equal`` (passed), ``random``, and the metrics."""
-    if not measure.passes(measure.compare(original, again)):
+    if is_random:
         same_kind = original.dtype == result.dtype and original.ndim == result.ndim
+        if original.shape == again.shape:
+            same_kind = same_kind and original.shape == result.shape
         return {"equal": same_kind, "random": True}
     comparison = measure.compare(original, result)
     return {"equal": measure.passes(comparison), "random": False, **comparison.metrics}
+
+
+def _count(array: Array) -> int:
+    """The elements that say something: equal NaNs prove little."""
+    if array.dtype.kind in "OSU" or array.dtype.names is not None:
+        return array.size
+    return array.size - int(np.count_nonzero(array != array))
+
+
+def random_outputs(
+    calls: Sequence[Call], answers: Answers, measure: Measure
+) -> set[tuple[str, str]]:
+    """Signature and key of each output of the original that differs from itself in some call."""
+    found: set[tuple[str, str]] = set()
+    for index, call in enumerate(calls):
+        first, again, _ = answers.of_call(index)
+        if not isinstance(first, Refusal) and not isinstance(again, Refusal):
+            keys = (key for key, value in first.items() if not measure.same(value, again[key]))
+            found.update((call.signature, key) for key in keys)
+    return found
+
+
+def _is_fixed(key: str, mine: Sequence[int], answers: Answers) -> bool:
+    """Whether an output never changes that changes in the original, as often as cannot be chance."""
+    changed = 0
+    for index in mine:
+        first, again, found = answers.of_call(index)
+        repeated = answers.repeated[index]
+        sides = (first, again, found, repeated)
+        if any(isinstance(side, Refusal) for side in sides):
+            continue
+        one, other, left, right = (side[key] for side in sides if not isinstance(side, Refusal))
+        if not same_bytes(left, right):
+            return False
+        changed += int(np.count_nonzero(one != other)) if one.shape == other.shape else one.size
+    return changed >= _NO_CHANCE
 
 
 def _merge(one: dict[str, Json], other: dict[str, Json]) -> dict[str, Json]:

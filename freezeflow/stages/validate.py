@@ -148,6 +148,7 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
         StageFailed: The inputs do not fit, or the original answers none of them.
         ValidationFailed: The result differs from the original.
     """
+    from freezeflow.proof.judge import ends_that_differ
     from freezeflow.sources.original import original_of
     from freezeflow.tf.apart import right_process, validate_apart
     from freezeflow.tf.validate import validate
@@ -160,6 +161,8 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
         return _in_runtime(stage_input, params, context)
     original = original_of(stage_input.source, context)
     _check_may_run(original, model, params)
+    for name, problem in ends_that_differ(original.signatures, model.signatures, model.bound):
+        raise ValidationFailed(problem, where=name)
     trial = _trial(params, stage_input.source, context.base)
     run_here = right_process(exact=trial.measure.exact)
     verdict = (validate if run_here else validate_apart)(original, model, trial, context.scratch)
@@ -299,8 +302,14 @@ def _report(verdict: dict[str, Json], context: Context) -> None:
         random = [key for key, output in found["outputs"].items() if output["random"]]
         if random:
             context.warn(
-                f"{name}: random in the original itself, only dtype and rank were compared: "
+                f"{name}: random in the original itself, only dtype and shape were compared: "
                 + ", ".join(random)
+            )
+        nothing = [key for key, output in found["outputs"].items() if not output["compared"]]
+        if nothing:
+            context.warn(
+                f"{name}: empty or NaN in every call, which proves nothing (`random` or `inputs` can ask"
+                f" for others): {', '.join(nothing)}"
             )
 
 

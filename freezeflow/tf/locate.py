@@ -76,7 +76,7 @@ def locate(
     if index == late:
         key = next(iter(model.signatures[signature].outputs))
     else:
-        key = failing_outputs(index, answers, measure)[0]
+        key = failing_outputs(index, signature, answers, measure)[0]
     about: dict[str, Json] = {
         "call": f"{calls[index].kind}: {calls[index].origin}",
         "signature": signature,

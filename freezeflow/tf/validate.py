@@ -1,7 +1,8 @@
 """Runs original and result on the same inputs and says whether the result means the same.
 
 The original runs twice, each time in a fresh session: an output that differs from itself is random
-and can only be compared by dtype and shape. Then the result runs the same calls in the same order.
+and can only be compared by dtype and shape. Then the result runs the same calls in the same order; where
+something is random, twice, too, because it must still be.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from freezeflow.graph.op_policy import RANDOM, uses_of
 from freezeflow.graph.original import Original
 from freezeflow.proof.calls import Wanted, kept_requests
 from freezeflow.proof.images import pillow_version
-from freezeflow.proof.judge import Answers, Measure, accuracies, judge_signature
+from freezeflow.proof.judge import Answers, Measure, accuracies, judge_signature, random_outputs
 from freezeflow.proof.requests import encode_requests
 from freezeflow.tf.asking import ask
 from freezeflow.tf.locate import locate
@@ -77,6 +78,9 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
     after = result_side(model, scratch, exact=measure.exact)
     result = after.call(asked.requests, config, trial.wanted.seconds)
     answers = Answers(first, second, result)
+    if random := random_outputs(calls, answers, measure):
+        repeated = after.call(asked.requests, config, trial.wanted.seconds)
+        answers = answers._replace(repeated=repeated, random=random)
     signatures = {n: judge_signature(n, calls, answers, measure) for n in model.signatures}
     if trial.labels is not None:
         for name, found in signatures.items():

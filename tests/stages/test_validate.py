@@ -197,7 +197,7 @@ def test_random_outputs_are_found_and_said(tmp_path):
         calm = tf.multiply(x, 2.0, name="calm")
     pair = pair_of(tmp_path, graph, {"x": x}, {"noisy": noisy, "calm": calm})
     outputs = pair.verdict()["signatures"]["serving_default"]["outputs"]
-    assert outputs["noisy"] == {"equal": True, "random": True}
+    assert outputs["noisy"] == {"equal": True, "random": True, "compared": 3}
     assert pair.verdict()["random_ops"] == ["random_uniform/RandomUniform (RandomUniform)"]
     assert outputs["calm"]["random"] is False
     assert any("noisy" in line for line in pair.context.warnings)
