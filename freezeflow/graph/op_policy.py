@@ -14,7 +14,7 @@ from typing import NamedTuple
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import Graph
-from freezeflow.graph.walk import reached_functions
+from freezeflow.graph.walk import function_order, reached_functions
 
 # The same bytes come out that went in: nothing has to be evaluated, however large the tensor.
 SAME_VALUE = frozenset(["Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot"])
@@ -262,8 +262,17 @@ def uses_of(graph: Graph) -> Iterator[Use]:
             yield Use(f"{name}/{node.name}", node.op, node.attrs)
 
 
+def check_runs(graph: Graph, allowed: Collection[str] = (), mapped: Collection[str] = ()) -> None:
+    """Refuses a graph that must not run: a function calls itself, or see `check_runnable`."""
+    function_order(graph)
+    check_runnable(uses_of(graph), graph.functions, allowed, mapped)
+
+
 def check_runnable(
-    uses: Iterable[Use], functions: Collection[str], allowed: Collection[str] = ()
+    uses: Iterable[Use],
+    functions: Collection[str],
+    allowed: Collection[str] = (),
+    mapped: Collection[str] = (),
 ) -> None:
     """Refuses ops that are not known to be harmless.
 
@@ -271,13 +280,15 @@ def check_runnable(
         uses: The nodes that would run.
         functions: Names of library functions; a node whose op is one of them is a call.
         allowed: Ops that the recipe allows by name.
+        mapped: Paths that an ImmutableConst may name.
 
     Raises:
         ModelRefused: Names the first node of each op that is not allowed.
     """
     refused: dict[str, str] = {}
     for use in uses:
-        if use.op not in functions and use.op not in allowed and not is_runnable(use):
+        is_call = use.op in functions
+        if not is_call and use.op not in allowed and not is_runnable(use, mapped):
             refused.setdefault(use.op, use.path)
     if not refused:
         return
@@ -290,8 +301,11 @@ def check_runnable(
     )
 
 
-def is_runnable(use: Use) -> bool:
-    """Whether the policy lets this node run."""
+def is_runnable(use: Use, mapped: Collection[str] = ()) -> bool:
+    """Whether the policy lets this node run; `mapped` as for `check_runnable`."""
+    if use.op == "ImmutableConst":
+        named = use.attrs.get("memory_region_name")
+        return named is not None and attrs.to_bytes(named).decode(errors="replace") in mapped
     if use.op == "PrintV2" and "output_stream" in use.attrs:
         return attrs.to_bytes(use.attrs["output_stream"]) in _PRINTV2_STREAMS
     return use.op in RUNNABLE

@@ -37,6 +37,7 @@ class Original:
         tables: Table node to the tensors of its keys and values, the same.
         init: Nodes that run after restoring, in order.
         assets: Tensor to the path that is fed for it while `init` runs.
+        mapped: Path that an ImmutableConst names to the file beside the graph that it is to map.
     """
 
     file: Path
@@ -51,3 +52,4 @@ class Original:
     tables: Mapping[str, tuple[SavedTensor, SavedTensor]] = dataclasses.field(default_factory=dict)
     init: tuple[str, ...] = ()
     assets: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    mapped: Mapping[str, Path] = dataclasses.field(default_factory=dict)

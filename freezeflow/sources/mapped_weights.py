@@ -40,8 +40,13 @@ def with_mapped_weights(graph: Graph, folder: Path) -> Graph:
 
 def mapped_weight_files(graph: Graph, folder: Path) -> list[Path]:
     """The files beside a graph that it maps, sorted."""
-    found = {_inside(name, folder) for name in mapped_files(graph)}
-    return sorted(path for path in found if path is not None)
+    return sorted(set(mapped_paths(graph, folder).values()))
+
+
+def mapped_paths(graph: Graph, folder: Path) -> dict[str, Path]:
+    """What the graph names of the files beside it that it maps, each with the file."""
+    found = {name: _inside(name, folder) for name in mapped_files(graph)}
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def _inside(name: str, folder: Path) -> Path | None:

@@ -19,6 +19,7 @@ from freezeflow.sources.checkpoint import meta_graph_file
 from freezeflow.sources.frozen_graph import saved_weights
 from freezeflow.sources.graph_file import ParsedFile, parse_file
 from freezeflow.sources.keras import keras_files
+from freezeflow.sources.mapped_weights import mapped_paths, with_mapped_weights
 from freezeflow.sources.meta_graph import Saved, init_nodes, read_assets, saved_values
 from freezeflow.sources.saved_model import choose_meta_graph, graph_file
 from freezeflow.sources.signatures import ends_of, signatures_of
@@ -66,6 +67,8 @@ def _frozen_graph(source: ModelSource, context: Context) -> Original:
     signatures = {SIGNATURE: signature_of_names(whole, source.inputs, source.outputs, where)}
     whole = _cut(whole, signatures)
     graph = walk.prune(whole, ends_of(signatures))
+    # Refuses a file that is missing or too short, which would end the process that reads it.
+    with_mapped_weights(graph, source.path.parent)
     saved = saved_weights(graph, whole, source)
     return Original(
         file=source.path,
@@ -75,6 +78,7 @@ def _frozen_graph(source: ModelSource, context: Context) -> Original:
         checkpoint="" if saved is None else _prefix(saved.checkpoint),
         assigned={} if saved is None else saved.variables,
         tables={} if saved is None else saved.tables,
+        mapped=mapped_paths(graph, source.path.parent),
     )
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from freezeflow.context import INPUTS_FILE, Context
 from freezeflow.errors import StageFailed
-from freezeflow.graph.op_policy import check_runnable, uses_of
-from freezeflow.graph.walk import function_order
+from freezeflow.graph.op_policy import check_runs
 from freezeflow.params import param
 from freezeflow.proof.wishes import Inputs, input_problems, wanted_of
 from freezeflow.stages.stage import Outcome, Stage, StageInput
@@ -58,9 +57,8 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
     if model.variables:
         raise StageFailed("the model still has variables", hint="Put `freeze` before `benchmark`.")
     original = original_of(stage_input.source, context)
-    for graph in (original.graph, model.graph):
-        function_order(graph)
-        check_runnable(uses_of(graph), graph.functions, params.allow_ops)
+    check_runs(original.graph, params.allow_ops, original.mapped)
+    check_runs(model.graph, params.allow_ops)
     source_bytes = sum(path.stat().st_size for path in source_files(stage_input.source))
     course = _course(model, params, context.base)
     found = measure(original, model, course, source_bytes, context.scratch)

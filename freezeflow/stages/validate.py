@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Literal
 from freezeflow.context import EVIDENCE, INPUTS_FILE, SUBGRAPH_FOLDER, VERDICT_FILE, Context
 from freezeflow.errors import StageFailed, ValidationFailed
 from freezeflow.exports.registry import RUNTIMES, runtime_named
-from freezeflow.graph.op_policy import check_runnable, uses_of
+from freezeflow.graph.op_policy import check_runs
 from freezeflow.graph.original import WARMUP_REQUESTS
 from freezeflow.graph.storage import model_tensors
-from freezeflow.graph.walk import function_order
 from freezeflow.machine import available_bytes
 from freezeflow.params import InputTree, param
 from freezeflow.proof.wishes import Inputs, input_problems, wanted_of
@@ -234,9 +233,8 @@ def _check_may_run(original: Original, model: Model, params: Params) -> None:
             hint="Put `freeze` before `validate`; variables that it keeps (written: keep) change from"
             " call to call, so there is nothing to compare with",
         )
-    for graph in (original.graph, model.graph):
-        function_order(graph)
-        check_runnable(uses_of(graph), graph.functions, params.allow_ops)
+    check_runs(original.graph, params.allow_ops, original.mapped)
+    check_runs(model.graph, params.allow_ops)
 
 
 def _trial(params: Params, source: ModelSource, base: Path) -> Trial:

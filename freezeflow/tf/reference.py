@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from freezeflow.graph.model import Scalar
-from freezeflow.graph.op_policy import check_runnable, uses_of
+from freezeflow.graph.op_policy import check_runs
 from freezeflow.graph.original import Original
-from freezeflow.graph.walk import function_order
 from freezeflow.proof.calls import Call, Wanted
 from freezeflow.proof.judge import Answer, Refusal
 from freezeflow.proof.saved_calls import save_calls
@@ -77,8 +76,7 @@ def answer_original(
         StageFailed: The inputs do not fit, or it answers none of a signature's calls.
     """
     original = load()
-    function_order(original.graph)
-    check_runnable(uses_of(original.graph), original.graph.functions, inquiry.allow_ops)
+    check_runs(original.graph, inquiry.allow_ops, original.mapped)
     side = original_side(original, inquiry.bound, exact=inquiry.exact)
     config = exact_config() if inquiry.exact else served_config()
     asked = ask(original, side, inquiry.signatures, inquiry.wanted, config)

@@ -279,6 +279,12 @@ def _pruned(graph_def: Any, original: Original) -> Any:
         node.attr.pop("_output_shapes", None)
         # Names nodes to be placed beside, some of which may be gone.
         node.attr.pop("_class", None)
+    for node in _all_nodes(pruned):
+        if node.op == "ImmutableConst":
+            region = node.attr["memory_region_name"]
+            file = original.mapped.get(region.s.decode(errors="replace"))
+            if file is not None:
+                region.s = str(file).encode()
     return pruned
 
 

@@ -16,7 +16,7 @@ from freezeflow.context import SUBGRAPH_FOLDER
 from freezeflow.errors import FreezeflowError, StageFailed
 from freezeflow.graph import attrs, walk
 from freezeflow.graph.graph import Graph, Node, data_inputs, node_of, split
-from freezeflow.graph.op_policy import check_runnable, uses_of
+from freezeflow.graph.op_policy import check_runs
 from freezeflow.graph.read import GraphReader
 from freezeflow.graph.write import graph_def_bytes
 from freezeflow.messages import message_class
@@ -134,8 +134,7 @@ def replay_subgraph(folder: Path) -> dict[str, Json]:
 def _run(path: Path, inputs: Mapping[str, Array], output: str) -> Array:
     data = path.read_bytes()
     graph = GraphReader(message_class("GraphDef").FromString(data)).graph()
-    walk.function_order(graph)
-    check_runnable(uses_of(graph), graph.functions)
+    check_runs(graph)
     tf_graph = tf.Graph()
     with tf_graph.as_default():
         tf.graph_util.import_graph_def(v1.GraphDef.FromString(data), name="")

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import freezeflow
 from freezeflow.errors import ModelRefused
@@ -13,6 +14,8 @@ from freezeflow.graph.canonical import canonical
 from freezeflow.sources.registry import source_files
 from tests.exports.models import asked, dense
 from tests.exports.test_weights import EXPECTED, X, external, run_mapped
+
+v1 = tf.compat.v1
 
 
 @pytest.fixture
@@ -47,6 +50,41 @@ def test_it_can_be_looked_at_and_compared(graph, tmp_path):
     assert found.freezes
     again = external(dense(tmp_path / "in2"), tmp_path / "again" / "m.pb")[0].path
     assert freezeflow.diff(graph, again).same
+
+
+RECIPE = """\
+version: 1
+model: {{frozen_graph: {graph}, inputs: [x], outputs: [y]}}
+stages: [load, freeze, {{validate: {{samples: 2}}}}, {{export: build/m.pb}}]
+"""
+
+
+def test_it_can_be_validated(graph, tmp_path):
+    """TensorFlow itself maps the files of the original."""
+    (tmp_path / "pyproject.toml").touch()
+    recipe = tmp_path / "m.yaml"
+    recipe.write_text(RECIPE.format(graph=graph))
+    result = freezeflow.run(recipe, cache_dir=tmp_path / "cache")
+    assert result.ok
+    (verdict,) = (step.facts["verdict"] for step in result.steps if step.stage == "validate")
+    assert verdict["equal"] is True
+
+
+@pytest.mark.parametrize("region", ["{outside}", "../outside.bin"])
+def test_other_files_are_not_mapped(graph, tmp_path, region):
+    path = weights(graph)
+    outside = graph.parent.parent / "outside.bin"
+    path.rename(outside)
+    graph_def = v1.GraphDef.FromString(graph.read_bytes())
+    (mapped,) = (node for node in graph_def.node if node.op == "ImmutableConst")
+    mapped.attr["memory_region_name"].s = region.format(outside=outside).encode()
+    graph.write_bytes(graph_def.SerializeToString())
+    recipe = tmp_path / "m.yaml"
+    recipe.write_text(RECIPE.format(graph=graph))
+    result = freezeflow.run(recipe, cache_dir=tmp_path / "cache")
+    (error,) = (step.error for step in result.steps if step.error)
+    assert error.exit_code == 5
+    assert "ImmutableConst" in error.message
 
 
 def test_its_files_are_those_of_the_source(graph):
