@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import sys
 import time
@@ -144,7 +143,9 @@ def command(
     for step in result.failures:
         click.echo(render_failure(step, color=colored(sys.stderr)), err=True)
     if as_json:
-        click.echo(json.dumps(run_to_json(plans, result, shard=shard)))
+        for piece in run_to_json(plans, result, shard=shard):
+            click.echo(piece, nl=False)
+        click.echo()
     else:
         click.echo(render_run(plans, result, color=colored(sys.stdout)))
     return exit_code(result.failures)

@@ -16,9 +16,11 @@ import json
 import os
 import struct
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import blake3
 
 from freezeflow.engine.keys import source_paths
 from freezeflow.engine.results import RunResult
@@ -34,6 +36,10 @@ FORMAT = "freezeflow.unchanged/1"
 _HOLDS_NS = 24 * 3600 * 1_000_000_000
 
 _GONE = b"-"
+
+# Plans whose files are looked at together, and bytes of paths.
+_AT_ONCE = 256
+_BLOCK_BYTES = 1 << 18
 
 # No file system's clock ticks more slowly.
 _LONGEST_NS = 2_200_000_000
@@ -65,8 +71,10 @@ class Record:
             known = json.loads(head)
             age = time.time_ns() - known["made_ns"]
             if known["origin"] == self._origin and 0 <= age < _HOLDS_NS:
-                found = _look(names.split(b"\0")).digest
-                return int(known["steps"]) if found == known["digest"] else None
+                looks = _Looks(time.time_ns())
+                for paths in _split(names):
+                    looks.add(paths)
+                return int(known["steps"]) if looks.digest() == known["digest"] else None
         return None
 
     def keep(self, plans: Sequence[Plan], result: RunResult, store: Store, began_ns: int) -> None:
@@ -78,38 +86,77 @@ class Record:
             store: Where it has looked and written.
             began_ns: When it began, in ns since the epoch.
         """
-        written = _written(result, store)
-        if written is None:
-            return
-        given = _given(plans, store)
-        paths = sorted({*given, *written.blobs, *written.files})
-        look = _look(paths)
-        recent = look.touched_since(began_ns)
-        if recent and recent.isdisjoint(given):
-            _wait_until(look.quiet_ns)
-            look = _look(paths)
-            recent = look.touched_since(began_ns)
-        # Checked after the look: what changes in between is not as it looked.
-        if not (recent.isdisjoint(given) and written.is_whole(recent, store)):
+        seen = _see(plans, result, store, began_ns, check=False)
+        if seen is not None and seen.changed_ns is not None:
+            _wait_until(seen.changed_ns)
+            seen = _see(plans, result, store, began_ns, check=True)
+        if seen is None:
             return
         head = {
             "origin": self._origin,
             "made_ns": time.time_ns(),
             "steps": len(result.steps),
-            "digest": look.digest,
+            "digest": seen.digest,
         }
         # A cache that cannot be written makes the next run slower, and no more.
         with contextlib.suppress(FreezeflowError):
-            write_checked_later(self._path, json.dumps(head).encode() + b"\n" + b"\0".join(paths))
+            write_checked_later(self._path, json.dumps(head).encode() + b"\n" + seen.names)
+
+
+class _Seen(NamedTuple):
+    """What a record says: a digest of how files look, and their paths.
+
+    Args:
+        digest: The digest.
+        names: The paths, as `_split` takes them apart.
+        changed_ns: When a change of what was written last begins to show (ns since the epoch); None
+            where nothing was written since the run began.
+    """
+
+    digest: str
+    names: bytes
+    changed_ns: int | None
+
+
+def _see(
+    plans: Sequence[Plan], result: RunResult, store: Store, began_ns: int, *, check: bool
+) -> _Seen | None:
+    """Looks at all files of some plans; None if no record can be kept.
+
+    Args:
+        plans: The plans.
+        result: What came of them.
+        store: Where they have looked and written.
+        began_ns: What was given must not have been touched since then.
+        check: Compare what was written since then with what it should be.
+    """
+    looks = _Looks(began_ns)
+    names = []
+    was_written = False
+    for start in range(0, len(plans), _AT_ONCE):
+        some = plans[start : start + _AT_ONCE]
+        given = _given(some, store)
+        written = _written(some, result, store)
+        if written is None:
+            return None
+        paths = sorted({*given, *written.blobs, *written.files})
+        recent = looks.add(paths)
+        if not recent.isdisjoint(given):
+            return None
+        # Checked after the look: what changes in between is not as it looked.
+        if check and not written.is_whole(recent, store):
+            return None
+        names.append(b"\0".join(paths))
+        was_written |= bool(recent)
+    changed_ns = looks.quiet_ns if was_written else None
+    return _Seen(looks.digest(), b"\0".join(names), changed_ns)
 
 
 def _given(plans: Sequence[Plan], store: Store) -> set[bytes]:
     """Every file and folder that steps read, and what tells that actions were deleted."""
-    sources = {step.source for plan in plans for step in plan.steps}
-    found = {str(store.actions.forgetting), *source_paths(sources, store)}
-    for plan in plans:
-        for step in plan.steps:
-            found.update(map(str, step.input_files.values()))
+    steps = [step for plan in plans for step in plan.steps]
+    found = {str(store.actions.forgetting), *source_paths({s.source for s in steps}, store)}
+    found.update(str(path) for step in steps for path in step.input_files.values())
     return set(map(os.fsencode, found))
 
 
@@ -126,57 +173,73 @@ class _Written(NamedTuple):
         return len(store.stats.unchanged(files)) == len(files) and not store.blobs.lost(blobs)
 
 
-def _written(result: RunResult, store: Store) -> _Written | None:
-    """What the steps of a run have written, now or earlier; None if an action is gone already."""
+def _written(plans: Sequence[Plan], result: RunResult, store: Store) -> _Written | None:
+    """What the steps of plans have written, now or earlier; None if an action is gone already."""
     prefix = f"{store.blobs.folder}/"
-    blobs: dict[bytes, Digest] = {}
-    files: dict[bytes, tuple[str, int]] = {}
-    for steps in result.steps.by_plan():
-        keys = {step.key for step in steps if step.key is not None}
-        actions = store.actions.get(keys)
-        if len(actions) < len(keys):
-            return None
-        for digest in (digest for action in actions.values() for digest in action.outputs.blobs()):
-            blobs[os.fsencode(f"{prefix}{digest.hex[:2]}/{digest.hex[2:]}")] = digest
-        published = (file for step in steps for file in step.files)
-        files.update((os.fsencode(file.path), (file.sha256, file.nbytes)) for file in published)
+    steps = [step for plan in plans for step in result.steps.of_plan(plan.recipe, plan.name)]
+    keys = {step.key for step in steps if step.key is not None}
+    actions = store.actions.get(keys)
+    if len(actions) < len(keys):
+        return None
+    blobs = {
+        os.fsencode(f"{prefix}{digest.hex[:2]}/{digest.hex[2:]}"): digest
+        for action in actions.values()
+        for digest in action.outputs.blobs()
+    }
+    files = {
+        os.fsencode(file.path): (file.sha256, file.nbytes) for step in steps for file in step.files
+    }
     return _Written(blobs, files)
 
 
-class _Look(NamedTuple):
-    """How files look.
+class _Looks:
+    """How files look, one after another.
 
     Args:
-        digest: A digest of it.
-        quiet: When (ns since the epoch) a change of each began to show, as far as it is there.
+        since_ns: A moment, in ns since the epoch.
+
+    Attributes:
+        quiet_ns: When a change of any of them begins to show.
     """
 
-    digest: str
-    quiet: Mapping[bytes, int]
+    def __init__(self, since_ns: int) -> None:
+        self._since_ns = since_ns
+        self._hasher = blake3.blake3()
+        self.quiet_ns = 0
 
-    @property
-    def quiet_ns(self) -> int:
-        return max(self.quiet.values(), default=0)
+    def add(self, paths: Iterable[bytes]) -> set[bytes]:
+        """Looks at more files; those that may have been changed since that moment."""
+        stat, pack = os.stat, struct.Struct("<4q").pack
+        recent: set[bytes] = set()
+        looks: list[bytes] = []
+        for path in paths:
+            try:
+                status = stat(path)
+            except OSError:
+                looks.append(_GONE)
+                continue
+            modified, changed = status.st_mtime_ns, status.st_ctime_ns
+            quiet_ns = max(modified, changed) + tick_ns(modified)
+            if quiet_ns >= self._since_ns:
+                recent.add(path)
+                self.quiet_ns = max(self.quiet_ns, quiet_ns)
+            looks.append(pack(status.st_size, modified, status.st_ino, changed))
+        self._hasher.update(b"".join(looks))
+        return recent
 
-    def touched_since(self, began_ns: int) -> set[bytes]:
-        """Those that may have been changed since then."""
-        return {path for path, quiet_ns in self.quiet.items() if quiet_ns >= began_ns}
+    def digest(self) -> str:
+        """A digest of how all of them look."""
+        return self._hasher.hexdigest()
 
 
-def _look(paths: Iterable[bytes]) -> _Look:
-    stat, pack = os.stat, struct.Struct("<4q").pack
-    quiet: dict[bytes, int] = {}
-    looks: list[bytes] = []
-    for path in paths:
-        try:
-            status = stat(path)
-        except OSError:
-            looks.append(_GONE)
-            continue
-        modified, changed = status.st_mtime_ns, status.st_ctime_ns
-        quiet[path] = max(modified, changed) + tick_ns(modified)
-        looks.append(pack(status.st_size, modified, status.st_ino, changed))
-    return _Look(Digest.of(b"".join(looks)).hex, quiet)
+def _split(names: bytes) -> Iterator[list[bytes]]:
+    """The paths of a record, some at a time."""
+    start = 0
+    while start < len(names):
+        end = names.find(b"\0", start + _BLOCK_BYTES)
+        end = len(names) if end < 0 else end
+        yield names[start:end].split(b"\0")
+        start = end + 1
 
 
 def _wait_until(moment_ns: int) -> None:

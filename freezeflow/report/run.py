@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -212,23 +213,25 @@ def render_failure(step: StepResult, *, color: bool = False) -> str:
 
 def run_to_json(
     plans: Sequence[Plan], result: RunResult, *, shard: tuple[int, int] | None = None
-) -> Json:
-    """``freezeflow.run/2``: plans with their steps, in order; for a shard which one it is."""
-    return {
+) -> Iterator[str]:
+    """``freezeflow.run/2``, in pieces: plans with their steps, in order; for a shard which one it is."""
+    head = {
         "format": FORMAT,
         "ok": result.ok,
         "nothing_to_do": result.is_idle,
         "seconds": round(result.seconds, 6),
         "shard": shard,
-        "plans": [
-            {
-                "recipe": str(plan.recipe),
-                "name": plan.name,
-                "steps": list(map(step_to_json, result.steps.of_plan(plan.recipe, plan.name))),
-            }
-            for plan in plans
-        ],
     }
+    yield f'{json.dumps(head)[:-1]}, "plans": ['
+    for number, plan in enumerate(plans):
+        steps = result.steps.of_plan(plan.recipe, plan.name)
+        data = {
+            "recipe": str(plan.recipe),
+            "name": plan.name,
+            "steps": list(map(step_to_json, steps)),
+        }
+        yield f"{', ' if number else ''}{json.dumps(data)}"
+    yield "]}"
 
 
 def step_to_json(step: StepResult) -> Json:
