@@ -15,9 +15,10 @@ from fractions import Fraction
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
-from freezeflow.graph.constants import const
-from freezeflow.graph.graph import Node, control_inputs, data_inputs, node_of, split
+from freezeflow.graph.constants import const, strings_of
+from freezeflow.graph.graph import Graph, Node, control_inputs, data_inputs, node_of, split
 from freezeflow.graph.model import Asset, Model
+from freezeflow.graph.tensor_values import quoted
 from freezeflow.graph.write import read_range
 from freezeflow.values import DType
 
@@ -25,6 +26,9 @@ _FROM_FILE = {
     "InitializeTableFromTextFile": "InitializeTable",
     "InitializeTableFromTextFileV2": "InitializeTableV2",
 }
+
+# Ops that read a file, with the number of the input that names it.
+_FILE_INPUT = {**dict.fromkeys(_FROM_FILE, 1), **dict.fromkeys(("Restore", "RestoreV2"), 0)}
 
 # What a column index of a vocabulary file means when it is not the number of a column.
 _WHOLE_LINE = -2
@@ -36,10 +40,9 @@ def embed_assets(model: Model) -> Model:
 
     Raises:
         ModelRefused: A vocabulary file does not hold what its table asks for, or an op other than
-            a table's initialiser or ReadFile takes an asset's path.
+            a table's initialiser or ReadFile takes an asset's path; or a table or a checkpoint is read
+            from a file that is no asset.
     """
-    if not model.assets:
-        return model
     nodes = dict(model.graph.nodes)
     by_tensor = {asset.tensor: asset for asset in model.assets}
     for node in model.graph.nodes.values():
@@ -47,9 +50,32 @@ def embed_assets(model: Model) -> Model:
         for _, asset in used:
             if asset is not None and node.op != "Identity":
                 nodes.update(_embedded(nodes, node, asset))
-    return dataclasses.replace(
-        model, graph=dataclasses.replace(model.graph, nodes=nodes), assets=()
-    )
+    graph = dataclasses.replace(model.graph, nodes=nodes)
+    _check_files(graph)
+    return dataclasses.replace(model, graph=graph, assets=()) if model.assets else model
+
+
+def _check_files(graph: Graph) -> None:
+    """Refuses files that do not belong to the model: nobody else has them, or has others there."""
+    for nodes in (graph.nodes, *(function.nodes for function in graph.functions.values())):
+        for node in nodes.values():
+            if node.op in _FILE_INPUT:
+                path = _path(nodes, node.inputs[_FILE_INPUT[node.op]])
+                if path:
+                    raise ModelRefused(
+                        f"op {node.op} reads {quoted(path)}, a file that is not part of the model",
+                        where=node.name,
+                        hint="Save the model anew with the file among its assets (tf.saved_model.Asset), or"
+                        " with the table's contents as constants (tf.lookup.KeyValueTensorInitializer).",
+                    )
+
+
+def _path(nodes: Mapping[str, Node], tensor: str) -> bytes:
+    """The path that a tensor always holds; empty where it is not known."""
+    node = nodes.get(node_of(tensor))
+    while node is not None and node.op == "Identity":
+        node = nodes.get(node_of(node.inputs[0]))
+    return strings_of(node)[0] if node is not None and node.op == "Const" else b""
 
 
 def _asset(nodes: Mapping[str, Node], tensor: str, by_tensor: Mapping[str, Asset]) -> Asset | None:

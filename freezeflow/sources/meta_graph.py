@@ -294,7 +294,13 @@ def read_assets(meta_graph: Any, graph: Graph, folder: Path) -> tuple[Asset, ...
         if tensor not in graph.nodes:
             continue
         path = folder / definition.filename
-        if not _lies_in(path, folder) or not path.is_file():
+        if not _lies_in(path, folder):
+            raise ModelRefused(
+                f"asset {definition.filename!r} lies outside of the folder of assets",
+                where=str(folder),
+                hint="Put the file itself there.",
+            )
+        if not path.is_file():
             raise ModelRefused(
                 f"asset {definition.filename!r} is missing",
                 where=str(folder),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from freezeflow.errors import ModelRefused
@@ -104,3 +106,22 @@ def test_a_path_that_goes_elsewhere(tmp_path):
 def test_without_assets_nothing_happens():
     made = model(graph(placeholder("x")), {}, {})
     assert embed_assets(made) is made and verify(made) == ()
+
+
+@pytest.mark.parametrize("path", [b"/etc/passwd", b"../outside.txt"])
+def test_a_vocabulary_that_is_no_asset_is_refused(path, tmp_path):
+    made = table_model(tmp_path, b"a\n")
+    nodes = {**made.graph.nodes, "asset": const("asset", path, S)}
+    with pytest.raises(ModelRefused, match="a file that is not part of the model") as told:
+        embed_assets(
+            dataclasses.replace(made, assets=(), graph=dataclasses.replace(made.graph, nodes=nodes))
+        )
+    assert told.value.where == "fill"
+    assert path.decode() in told.value.message
+
+
+def test_a_checkpoint_that_an_output_reads_is_refused(tmp_path):
+    read = node("read", "RestoreV2", "prefix", "names", "slices", dtypes=[F])
+    nodes = [const(name, b"/elsewhere", S) for name in ("prefix", "names", "slices")]
+    with pytest.raises(ModelRefused, match='RestoreV2 reads "/elsewhere"'):
+        embed_assets(model(graph(*nodes, read), {}, {"y": spec("read", F)}))

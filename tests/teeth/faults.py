@@ -332,16 +332,16 @@ def swapped_outputs(model, generator):
                         {
                             node_of(left.tensor),
                             node_of(right.tensor),
-                            *_sources(model, left, right),
+                            *_sources(model, left.tensor, right.tensor),
                         },
                     )
                     return
 
 
-def _sources(model, *specs):
-    """The nodes whose values the outputs hand on."""
-    for spec in specs:
-        node = model.graph.nodes[node_of(spec.tensor)]
+def _sources(model, *tensors):
+    """The nodes whose values some tensors hand on."""
+    for tensor in tensors:
+        node = model.graph.nodes[node_of(tensor)]
         while node.op == "Identity":
             node = model.graph.nodes[node_of(node.inputs[0])]
         yield node.name
@@ -388,7 +388,7 @@ def another_op(model, generator):
 @fault
 def a_transposing_product(model, generator):
     for node in of_op(model, "MatMul"):
-        weight = model.graph.nodes[node_of(node.inputs[1])]
+        weight = model.graph.nodes[next(_sources(model, node.inputs[1]))]
         if weight.op == "Const" and value_of(weight).shape[0] == value_of(weight).shape[1]:
             changed = attribute(node, "transpose_b", b=True)
             yield Faulty(with_nodes(model, changed), {node.name})

@@ -31,9 +31,13 @@ def frozen(tmp_path_factory):
     return make
 
 
-def test_there_are_enough_kinds_of_fault():
-    assert len(FAULTS) >= 20
+def test_there_are_enough_models_and_each_kind_of_fault_can_be_put_into_one(frozen):
     assert len(MODELS) >= 5
+    assert len(FAULTS) >= 20
+    models = [frozen(model_class)[1] for model_class in MODELS]
+    for kind, make in FAULTS.items():
+        made = (next(iter(make(model, np.random.default_rng(1))), None) for model in models)
+        assert any(made), kind
 
 
 @pytest.mark.parametrize("kind", QUICK)
