@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -132,27 +133,37 @@ def test_weights_that_mean_something_else_are_told(model, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".m")]
 
 
-@pytest.mark.parametrize(
-    ("to", "form", "fault", "kind", "text"),
-    [
-        ("m.pb", "frozen_graph", "graph", "ValidationFailed", DIFFERENT),
-        ("m.pb", "frozen_graph", "cut", "RuntimeRefused", "TensorFlow: this is no GraphDef"),
-        ("m.pbtxt", "frozen_graph", "weight", "ValidationFailed", DIFFERENT),
-        ("m", "saved_model", "graph", "ValidationFailed", DIFFERENT),
-        ("m", "saved_model", "cut", "RuntimeRefused", "TensorFlow: "),
-        ("m.pb", "frozen_graph", "none", "", ""),
-    ],
-)
-def test_a_damaged_export_leaves_no_file(model, tmp_path, to, form, fault, kind, text):
-    command = [sys.executable, "-m", "tests.exports.damaged", str(model), str(tmp_path / to)]
-    done = subprocess.run(
-        [*command, form, fault], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    told = json.loads(done.stdout.splitlines()[-1])
+# File, format, fault, and what is told.
+DAMAGED = [
+    ("a/m.pb", "frozen_graph", "graph", "ValidationFailed", DIFFERENT),
+    ("b/m.pb", "frozen_graph", "cut", "RuntimeRefused", "TensorFlow: this is no GraphDef"),
+    ("c/m.pbtxt", "frozen_graph", "weight", "ValidationFailed", DIFFERENT),
+    ("d/m", "saved_model", "graph", "ValidationFailed", DIFFERENT),
+    ("e/m", "saved_model", "cut", "RuntimeRefused", "TensorFlow: "),
+    ("f/m.pb", "frozen_graph", "none", "", ""),
+]
+
+
+@pytest.fixture(scope="module")
+def damaged(model, tmp_path_factory):
+    """The folder of all exports, and what each told; one process, which imports TensorFlow once."""
+    folder = tmp_path_factory.mktemp("damaged")
+    exports = [(str(folder / to), form, fault) for to, form, fault, *_ in DAMAGED]
+    for to, *_ in exports:
+        Path(to).parent.mkdir()
+    command = [sys.executable, "-m", "tests.exports.damaged", str(model), json.dumps(exports)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return folder, json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("case", range(len(DAMAGED)))
+def test_a_damaged_export_leaves_no_file(damaged, case):
+    folder, told = damaged
+    to, _, fault, kind, text = DAMAGED[case]
     if fault == "none":
-        assert told == {}
-        assert (tmp_path / to).exists()
+        assert told[case] == {}
+        assert (folder / to).exists()
         return
-    assert told["kind"] == kind
-    assert text in told["message"]
-    assert list(tmp_path.iterdir()) == []
+    assert told[case]["kind"] == kind
+    assert text in told[case]["message"]
+    assert list((folder / to).parent.iterdir()) == []
