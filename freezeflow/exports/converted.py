@@ -16,7 +16,9 @@ from freezeflow.exports.format import Export, ExportedFile, ExportRequest
 from freezeflow.exports.limits import check_self_contained
 from freezeflow.exports.manifest import manifest_bytes, manifest_path
 from freezeflow.exports.saved_model import saved_model_pieces
+from freezeflow.graph import attrs
 from freezeflow.graph.canonical import canonical
+from freezeflow.graph.graph import Graph
 from freezeflow.graph.model import Model
 from freezeflow.graph.profile import Profile, look
 from freezeflow.graph.single import with_one_signature, with_shapes
@@ -25,9 +27,17 @@ from freezeflow.graph.unroll import unrolled
 from freezeflow.graph.write import graph_def_pieces
 from freezeflow.installed import version_of
 from freezeflow.params import param
-from freezeflow.runtimes.runtime import Names, Precision, Runtime, Subject
+from freezeflow.runtimes.runtime import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    Names,
+    Precision,
+    Runtime,
+    Subject,
+)
 from freezeflow.store.files import publication, whole_file, write_atomically
-from freezeflow.values import Json, Signature
+from freezeflow.values import DType, Json, Signature
 
 MANIFEST = "freezeflow.manifest.json"
 
@@ -178,6 +188,7 @@ class Converter:
         made = single(request, self.profile())
         done = self.convert(request, made)
         folder = done.folder or made.folder
+        precision = max(done.precision, own_precision(made.model.graph), key=lambda each: each.rtol)
         verdict: Json = None
         if self.runtime is not None and params.check is not False:
             subject = Subject(
@@ -186,7 +197,7 @@ class Converter:
                 signature_name=made.name,
                 signature=made.signature,
                 bound=made.model.bound,
-                precision=done.precision,
+                precision=precision,
                 options=done.options,
             )
             trial = trial_of(params.check, request.context.base)
@@ -196,7 +207,7 @@ class Converter:
         told = {
             "format": params.format,
             "main": done.main,
-            "precision": done.precision.name,
+            "precision": precision.name,
             "inputs": dict(done.names.inputs),
             "outputs": dict(done.names.outputs),
             "tools": {name: version_of(name) for name in sorted(self.tools)},
@@ -204,6 +215,15 @@ class Converter:
         }
         files = published(request, made.model, folder, done.main, export=told)
         return Export(files, {"check": verdict, **done.facts})
+
+
+def own_precision(graph: Graph) -> Precision:
+    """How exact the model itself is: as its least exact numbers, wherever it computes with them."""
+    bodies = [graph.nodes, *(function.nodes for function in graph.functions.values())]
+    values = {value for body in bodies for node in body.values() for value in node.attrs.values()}
+    if attrs.of_type(DType.BFLOAT16) in values:
+        return BFLOAT16
+    return FLOAT16 if attrs.of_type(DType.HALF) in values else FLOAT32
 
 
 def published(

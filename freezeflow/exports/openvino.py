@@ -30,6 +30,7 @@ PROFILE = Profile(
     # Its reader tells; it is asked before anything is written.
     ops=None,
     control_flow=FUNCTIONAL | LOWERED,
+    wide_integers=False,
 )
 
 

@@ -7,13 +7,14 @@ and what helps.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import Graph, Node
 from freezeflow.graph.model import Model
+from freezeflow.graph.tensor_values import elements
 from freezeflow.graph.walk import reached_functions
 from freezeflow.values import DType, Shape
 
@@ -24,6 +25,8 @@ LOWERED = frozenset(["Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopC
 _PLAIN = frozenset(["Const", "Identity", "NoOp", "Placeholder", "PlaceholderWithDefault"])
 
 _NAMED = 4
+
+_WIDE = frozenset([DType.INT64, DType.UINT64, DType.UINT32])
 
 _UNROLLING = (
     "A loop is unrolled where the number of its rounds is known: `fold` before the export, fix what is open"
@@ -47,6 +50,7 @@ class Profile:
         unrolls: Which loops are unrolled first (`freezeflow.graph.unroll`), where that can be done: none,
             those that carry lists, or all.
         list_loops: Takes loops that carry lists of tensors, whatever their length.
+        wide_integers: Its runtime computes with integers of 64 bits as such, not in 32.
     """
 
     target: str
@@ -58,6 +62,7 @@ class Profile:
     spells_out: bool = False
     unrolls: Literal["none", "lists", "all"] = "none"
     list_loops: bool = True
+    wide_integers: bool = True
     helps: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -80,6 +85,27 @@ def look(model: Model, profile: Profile) -> None:
     _look_at_lists(uses, profile)
     _look_at_ops(uses, profile)
     _look_at_layout(uses, profile)
+    _look_at_integers(uses, profile)
+
+
+def _look_at_integers(uses: Iterable[_Use], profile: Profile) -> None:
+    """Refuses small constants that have more than 32 bits; the largest of 64 stand for "to the end"."""
+    if profile.wide_integers:
+        return
+    for path, node in uses:
+        if node.op != "Const" or node.tensor is not None:
+            continue
+        tensor = attrs.message(node.attrs["value"]).tensor
+        if DType(tensor.dtype) not in _WIDE:
+            continue
+        if any(
+            -(2**63) < value < -(2**31) or 2**31 <= value < 2**63 - 1 for value in elements(tensor)
+        ):
+            raise ModelRefused(
+                f"{profile.target} computes with integers of 32 bits, and a constant has more",
+                where=path,
+                hint="Compute with such numbers outside of the model, or in floating point.",
+            )
 
 
 def refuse_ops(model: Model, target: str, ops: Collection[str], hint: str) -> None:

@@ -56,15 +56,16 @@ class Precision(NamedTuple):
     rtol: float
 
 
-# Sums in another order; half precision has 11 bits; 8 bits for weights, or for everything.
+# Sums in another order; half precision has 11 bits, bfloat16 8; 8 bits for weights, or for everything.
 FLOAT32 = Precision("float32", 1e-5, 1e-4)
 FLOAT16 = Precision("float16", 2e-3, 1e-2)
+BFLOAT16 = Precision("bfloat16", 1.6e-2, 8e-2)
 DYNAMIC_RANGE = Precision("dynamic_range", 5e-2, 5e-2)
 INT8 = Precision("int8", 1e-1, 1e-1)
 
 
 PRECISIONS: Mapping[str, Precision] = {
-    precision.name: precision for precision in (FLOAT32, FLOAT16, DYNAMIC_RANGE, INT8)
+    precision.name: precision for precision in (FLOAT32, FLOAT16, BFLOAT16, DYNAMIC_RANGE, INT8)
 }
 
 

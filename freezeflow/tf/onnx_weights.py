@@ -21,6 +21,7 @@ import numpy as np
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import Node
 from freezeflow.graph.model import Model
+from freezeflow.graph.write import read_range
 from freezeflow.store.files import write_atomically
 from freezeflow.tf.onnx_form import names_taken
 from freezeflow.values import DType, Location, TensorRef
@@ -132,6 +133,24 @@ def put_back(proto: Any, weights: Mapping[str, Weight]) -> dict[str, Weight]:
         made.dims.extend(tensor.shape[axis] for axis in axes)
         _set_place(made, location=name)
     return found
+
+
+def move_in(proto: Any, weights: Mapping[str, Weight]) -> None:
+    """Puts the contents into the model itself.
+
+    Args:
+        proto: The ModelProto, changed in place.
+        weights: What `put_back` gave.
+    """
+    for tensor in _tensors(proto.graph):
+        if not tensor.external_data:
+            continue
+        pieces = weights[tensor.external_data[0].value].pieces()
+        tensor.raw_data = b"".join(
+            read_range(piece) if isinstance(piece, Location) else piece for piece in pieces
+        )
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
 
 
 def move_out(proto: Any, weights: Mapping[str, Weight], to: Path) -> None:

@@ -17,7 +17,7 @@ from freezeflow.graph.storage import model_tensors
 from freezeflow.runtimes.runtime import Names
 from freezeflow.tf.converting import converter, graph_def_of
 from freezeflow.tf.onnx_form import canonical
-from freezeflow.tf.onnx_weights import Weight, move_out, put_back, with_stand_ins
+from freezeflow.tf.onnx_weights import Weight, move_in, move_out, put_back, with_stand_ins
 from freezeflow.values import Json
 
 # What tf2onnx's rewriters take in groups (dropout, loops with tensor lists), not node by node.
@@ -39,6 +39,9 @@ _REWRITTEN = frozenset(
 
 # Below what a protobuf message can hold, with room for what the converter adds.
 _MESSAGE_BYTES = 1_500_000_000
+
+# With more weights tf2onnx does not get the large ones: it takes ten times their size in memory, or more.
+_WHOLE_BYTES = 1 << 28
 
 # Before the names of what stands for weights.
 _STAND_IN = "freezeflow_weight/"
@@ -78,13 +81,16 @@ def to_onnx(
 
     table = tf2onnx.handler.tf_op.create_mapping(opset, None)
     look(model, dataclasses.replace(profile, ops={*table, *_REWRITTEN}, helps=_HELPS))
-    outside = external == "always" or _nbytes(model) > _MESSAGE_BYTES
-    proto, weights = _first_of(_ways(model, outside), nodes, opset)
+    nbytes = _nbytes(model)
+    outside = external == "always" or nbytes > _MESSAGE_BYTES
+    proto, weights = _first_of(_ways(model, outside or nbytes > _WHOLE_BYTES), nodes, opset)
     proto.producer_name, proto.producer_version = "freezeflow by tf2onnx", ""
     proto.doc_string = ""
     canonical(proto, {name: weight.key for name, weight in weights.items()})
     if outside:
         move_out(proto, weights, to)
+    else:
+        move_in(proto, weights)
     to.write_bytes(proto.SerializeToString(deterministic=True))
     used = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     return {
@@ -103,14 +109,14 @@ class _Way(NamedTuple):
     optimised: bool
 
 
-def _ways(model: Model, outside: bool) -> list[_Way]:
-    """In the order in which they are tried.
+def _ways(model: Model, apart: bool) -> list[_Way]:
+    """In the order in which they are tried; large weights apart first, if asked for.
 
     Some handlers of tf2onnx want to see a constant's value. Functional control flow is mostly taken as it
     is, and some of it only after Grappler.
     """
     seen: list[tuple[Model, Mapping[str, Weight]]] = []
-    if outside:
+    if apart:
         seen.append(with_stand_ins(model))
     if not seen or (seen[0][1] and _nbytes(model) <= _MESSAGE_BYTES):
         seen.append((model, {}))

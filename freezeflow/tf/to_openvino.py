@@ -16,6 +16,11 @@ from freezeflow.runtimes.runtime import Names
 from freezeflow.tf.converting import converter
 from freezeflow.values import Json, Shape
 
+_HINT = (
+    "`fold` before the export, or a signature without them, may leave them out. The whole report is in the"
+    " log of the step."
+)
+
 
 def to_openvino(model: Model, graph: Path, nodes: Names, to: Path, half: bool) -> Json:
     """Writes ``to`` (.xml) and the weights beside it (.bin).
@@ -36,7 +41,7 @@ def to_openvino(model: Model, graph: Path, nodes: Names, to: Path, half: bool) -
     # It knows no input that nothing depends on.
     reached = reached_nodes(model.graph.nodes, nodes.outputs.values())
     inputs = {key: node for key, node in nodes.inputs.items() if node in reached}
-    with converter("OpenVINO", model):
+    with converter("OpenVINO", model, _HINT):
         made = openvino.convert_model(
             str(graph),
             input=[

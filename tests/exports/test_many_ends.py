@@ -74,3 +74,24 @@ def test_the_compiler_numbers_ends_by_name(tmp_path, saved_model):
     export = json.loads((tmp_path / "aot" / "freezeflow.manifest.json").read_text())["export"]
     assert export["inputs"] == {"a": "arg0", "my_input_1": "arg1", "my_input_2": "arg2"}
     assert export["outputs"]["b"] == "result0"
+
+
+@pytest.mark.parametrize(("dtype", "name"), [("float16", "float16"), ("bfloat16", "bfloat16")])
+def test_a_model_is_no_more_exact_than_its_own_numbers(tmp_path, dtype, name):
+    """OpenVINO and XLA round in other places than TensorFlow where numbers are short."""
+
+    class Short(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([3, 8], tf.float32, name="x")])
+        def serve(self, x):
+            y = tf.cast(x, dtype)
+            for _ in range(4):
+                y = y * tf.cast(1.1, dtype) + tf.cast(0.3, dtype)
+            return {"y": tf.cast(y, tf.float32)}
+
+    short = Short()
+    tf.saved_model.save(short, str(tmp_path / "model"), signatures=short.serve)
+    folder = tmp_path / "p"
+    folder.mkdir()
+    ran = branches(folder, tmp_path / "model", {"stablehlo": {"to": "m.mlirbc"}})
+    check = ran.facts("stablehlo")["check"]
+    assert check["precision"] == name

@@ -1,15 +1,20 @@
 """ONNX models whose weights lie in a file of their own: streamed, and never in the converter's hands."""
 
+import contextlib
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import tensorflow as tf
+from onnx.numpy_helper import to_array
 
+from freezeflow.engine.cached import cached_model
 from freezeflow.errors import ModelRefused
 from freezeflow.exports.onnx import PROFILE
 from freezeflow.graph.constants import const as made_const
 from freezeflow.runtimes.runtime import Names
+from freezeflow.store.store import Store
 from freezeflow.tf.to_onnx import to_onnx
 from freezeflow.values import Digest, DType, Location, TensorRef
 from tests.exports.running import Branches
@@ -116,6 +121,26 @@ def test_only_a_weight_that_is_taken_both_ways_is_transposed_at_run_time(exporte
     turned = [n.input[0] for n in graph.node if n.op_type == "Transpose" and n.input[0] in weights]
     assert len(turned) == 1
     assert any(node.op_type == "Gather" and node.input[0] == turned[0] for node in graph.node)
+
+
+def test_weights_that_the_converter_does_not_see_may_lie_inside(exported, tmp_path, monkeypatch):
+    """From some size on it does not get them, though all fit into one message."""
+    monkeypatch.setattr("freezeflow.tf.to_onnx._WHOLE_BYTES", 1 << 20)
+    with contextlib.closing(Store.open(exported.folder / "cache")) as store:
+        made = cached_model(exported.plan, "strip", store)
+    (signature,) = made.signatures.values()
+    nodes = Names(*({key: key for key in side} for side in (signature.inputs, signature.outputs)))
+    facts = to_onnx(made, nodes, PROFILE, tmp_path / "m.onnx", 17, "auto")
+    assert not facts["external_data"]
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+    outside = exported.folder / "outside" / "m.onnx"
+    for one, other in zip(answer(tmp_path / "m.onnx"), answer(outside), strict=True):
+        np.testing.assert_array_equal(one, other)
+    found = [onnx.load(path).graph.initializer for path in (tmp_path / "m.onnx", outside)]
+    one, other = ({tensor.name: to_array(tensor) for tensor in tensors} for tensors in found)
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name])
 
 
 def test_too_much_that_has_to_go_through_the_converter(tmp_path):

@@ -6,7 +6,7 @@ from freezeflow.graph.graph import Graph
 from freezeflow.graph.model import Model
 from freezeflow.graph.profile import LOWERED, Profile, look
 from freezeflow.values import DType, Signature, TensorSpec
-from tests.graphs import node
+from tests.graphs import const, node
 
 F = DType.FLOAT
 
@@ -57,6 +57,21 @@ def test_shapes_and_dtypes():
     assert "`batch: N`" in error.hint
     error = refusal(made(dtype=DType.STRING), dtypes=frozenset([F]))
     assert "has no string inputs: 'x'" in error.message
+
+
+@pytest.mark.parametrize(
+    ("value", "is_taken"),
+    [(7, True), (2**31 - 1, True), (2**31, False), (-(2**31) - 1, False), (2**63 - 1, True)],
+)
+def test_integers_that_a_runtime_would_cut(value, is_taken):
+    found = made(const("c", value, DType.INT64))
+    look(found, Profile(target="Toaster", ops=None))
+    if is_taken:
+        look(found, Profile(target="Toaster", ops=None, wide_integers=False))
+        return
+    error = refusal(found, wide_integers=False)
+    assert "Toaster computes with integers of 32 bits" in error.message
+    assert error.where == "c"
 
 
 def test_layout():
