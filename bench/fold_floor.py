@@ -3,8 +3,9 @@
 For each model four graphs are made: frozen and stripped, the same folded by freezeflow, the frozen
 one optimised by Grappler (pruning, constant folding, dependency optimisation), and folded with batch
 norms. Their nodes and bytes are counted; they run in turn in one process, Grappler on and off, on the
-same inputs. Their outputs are compared with the frozen graph's: by the largest difference, and, with one
-thread and Grappler off, by the share of elements whose bits are others.
+same inputs. Their outputs are compared with the frozen graph's: by the largest difference, and, as
+`validate` does at the level `exact`, with one thread and neither Grappler nor oneDNN, by the share of
+elements whose bits are others.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ NAMES = (
     "TF1 loop",
 )
 Row = dict[str, Any]
+EXACT = {"TF_ENABLE_ONEDNN_OPTS": "0"}
 
 
 # ---------------------------------------------------------------- making the graphs
@@ -173,9 +175,10 @@ def seeded(signature: dict[str, Any]) -> list[Any]:
 def differing(paths: dict[str, Path], signature: dict[str, Any]) -> dict[str, float]:
     """For each graph, the share of output elements whose bits are not those of the frozen graph's.
 
-    To be called in a process of its own: the first session decides how many threads all have. With one
-    thread and Grappler off, so that what differs comes from the graphs alone; before a last
-    Softmax, which in an untrained network rounds every difference away.
+    To be called in a process of its own, with `EXACT` in its environment: the first session decides
+    how many threads all have, and oneDNN takes other kernels for a convolution by what is around it.
+    With one thread and Grappler off, too, so that what differs comes from the graphs alone; before a
+    last Softmax, which in an untrained network rounds every difference away.
     """
     values = seeded(signature)
     answers = {
@@ -268,6 +271,7 @@ def one_model(name: str, folder: Path, rounds: int, batch_norms: bool) -> list[R
     child(
         "bench.fold_floor",
         *("--differing", json.dumps({k: str(p) for k, p in paths.items()}), str(rows_file)),
+        **EXACT,
     )
     shares = json.loads(rows_file.read_text())
     for row in rows:
@@ -277,8 +281,8 @@ def one_model(name: str, folder: Path, rounds: int, batch_norms: bool) -> list[R
     return rows
 
 
-def child(module: str, *arguments: str) -> None:
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+def child(module: str, *arguments: str, **variables: str) -> None:
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **variables}
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         env=environment,

@@ -2,8 +2,8 @@
 
 For each model: nodes (functions included) and bytes of the frozen and stripped graph, of what Grappler's
 `pruning`, `constfold` and `dependency` make of it, and of the folded one; and whether the outputs have
-the bits of the frozen graph's, with one thread and Grappler off. A row with more nodes or bytes than
-Grappler leaves is marked.
+the bits of the frozen graph's, with one thread and neither Grappler nor oneDNN. A row with more nodes or
+bytes than Grappler leaves is marked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.fold_floor import Row, differing, freeze, grappler, signatures
+from bench.fold_floor import EXACT, Row, differing, freeze, grappler, signatures
 from freezeflow.errors import FreezeflowError
 
 GRAPHS = ("frozen", "grappler", "folded")
@@ -83,6 +83,7 @@ def line(name: str, rows: list[Row]) -> str:
 
 def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.update(EXACT)
     parser = argparse.ArgumentParser(prog="python -m bench.fold_many", description=__doc__)
     parser.add_argument("models", nargs="+", type=Path, help="paths of models")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
