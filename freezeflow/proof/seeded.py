@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from freezeflow.errors import StageFailed
 from freezeflow.proof.dtypes import (
     COMPLEX,
     INTEGERS,
@@ -169,6 +170,12 @@ def seeded_input(
         words = chosen or list(_WORDS)
         picked = generator.choice(len(words), shape)
         return strings([words[index] for index in np.ravel(picked)], np.shape(picked))
+    texts = [choice for choice in wish.choices if not isinstance(choice, (int, float))]
+    if texts:
+        raise StageFailed(
+            f"input {key!r} is {spec.dtype.tf_name}, and the recipe has words for it",
+            hint=f"random: {{{key}: {{values: [...]}}}} takes numbers; `vocabulary` is for strings.",
+        )
     if wish.choices:
         values = generator.choice(np.array([float(choice) for choice in wish.choices]), shape)
         return np.asarray(values).astype(kind)

@@ -290,6 +290,13 @@ def _warmup(source: ModelSource) -> Path | None:
 
 
 def _report(verdict: dict[str, Json], context: Context) -> None:
+    record = verdict["settings"]["confinement"] or {}
+    free = [what for what in ("writes", "network") if record.get(what) == "not confined"]
+    if free:
+        context.warn(
+            f"not confined by this system: {' and '.join(free)}; that only ops run which are known to be"
+            " harmless holds here, too"
+        )
     for name, found in verdict["signatures"].items():
         word = "equal" if found["equal"] else "different"
         context.log(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as Folder
 from typing import NamedTuple
@@ -170,7 +171,7 @@ def _located(
     reason = _no_difference(pair, measure) if finishes else None
     if reason is not None:
         return {"reason": reason}
-    names = dict(_fed_names(pair))
+    names = {**_output_names(original, result, requests[-1][0]), **dict(_fed_names(pair))}
     _choose_rounds(pair, names, measure)
     alike = functools.cache(functools.partial(_alike, pair, measure))
     found = find_divergence(
@@ -221,6 +222,31 @@ def _fed_names(pair: Pair) -> Iterator[tuple[str, str]]:
         for other, same in pair.original.feeds.items():
             if same is value:
                 yield node_of(tensor), node_of(other)
+
+
+def _output_names(original: _Flat, result: _Flat, signature: str) -> dict[str, str]:
+    """Outputs of the result, which may be named after their keys, to those of the original.
+
+    Only nodes whose names are not on the other side: those of the same op under the same key, then of the
+    same op, then under the same key.
+    """
+    there, here = _output_nodes(original, signature), _output_nodes(result, signature)
+    free = {key: name for key, name in there.items() if name not in result.graph.nodes}
+    new = {key: name for key, name in here.items() if name not in original.graph.nodes}
+    found: dict[str, str] = {}
+    for same_key, same_op in ((True, True), (False, True), (True, False)):
+        for (key, name), (other, twin) in itertools.product(new.items(), free.items()):
+            is_op = result.graph.nodes[name].op == original.graph.nodes[twin].op
+            fits = (key == other or not same_key) and (is_op or not same_op)
+            if fits and name not in found and twin not in found.values():
+                found[name] = twin
+    return found
+
+
+def _output_nodes(flat: _Flat, signature: str) -> dict[str, str]:
+    outputs = flat.side.signatures[signature].outputs
+    nodes = flat.graph.nodes
+    return {k: node_of(through_identities(nodes, spec.tensor)) for k, spec in outputs.items()}
 
 
 def _to_json(found: Divergence, pair: Pair) -> dict[str, Json]:

@@ -87,3 +87,8 @@ def test_what_fits_no_signature(tmp_path):
     with pytest.raises(StageFailed, match="holds y, no signature's inputs") as caught:
         made(files=tmp_path / "a.npz")
     assert "serving_default: x" in caught.value.hint
+
+
+def test_words_for_an_input_of_numbers_are_refused():
+    with pytest.raises(StageFailed, match="input 'x' is float32, and the recipe has words for it"):
+        calls({"s": signature(x=(DType.FLOAT, (2,)))}, wishes={"x": Wish(choices=("a",))})
