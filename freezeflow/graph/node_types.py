@@ -100,9 +100,7 @@ class NodeTypes:
         op, values = node.op, node.attrs
         found = self._looks.get(id(values))
         if found is None or found.op != op:
-            tags, required = self.kinds(op)
-            is_fine = all(tags.get(name) == data[:1] for name, data in values.items())
-            is_fine = is_fine and (len(values) == len(tags) or required <= values.keys())
+            is_fine = _are_declared(values, *self.kinds(op))
             found = self._looks[id(values)] = Look(op, values, self.ends(node), is_fine)
         return found
 
@@ -125,6 +123,15 @@ class NodeTypes:
         if found is None:
             found = self._kinds[op] = _kinds(self.definition(op))
         return found
+
+
+def _are_declared(
+    values: Mapping[str, bytes], tags: Mapping[str, bytes], required: frozenset[str]
+) -> bool:
+    for name, data in values.items():
+        if tags.get(name) != data[:1]:
+            return False
+    return len(values) == len(tags) or required <= values.keys()
 
 
 def _kinds(definition: OpDef | None) -> Kinds:

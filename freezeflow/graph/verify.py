@@ -163,8 +163,12 @@ def _changed(graph: Graph, body: _Valid, before: _Valid | None) -> Collection[st
     nodes = body.nodes
     if before is None or before.args != body.args:
         return nodes
-    same = {arg.name for arg in body.args}
-    same.update(name for name, node in nodes.items() if before.nodes.get(name) is node)
+    was = before.nodes.get
+    same = {name for name, node in nodes.items() if was(name) is node}
+    if len(same) == len(nodes) == len(before.nodes):
+        ops = graph.functions
+        return [n for n, node in nodes.items() if node.op in ops or attrs.functions_in(node.attrs)]
+    same.update(arg.name for arg in body.args)
     return [
         name
         for name, node in nodes.items()

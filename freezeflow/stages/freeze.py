@@ -11,7 +11,6 @@ from freezeflow.graph import attrs
 from freezeflow.graph.assets import embed_assets
 from freezeflow.graph.bind import bind_inputs, settle_branches
 from freezeflow.graph.freeze import freeze_variables
-from freezeflow.graph.inline import inline_model
 from freezeflow.graph.model import Model
 from freezeflow.graph.rename import name_ends
 from freezeflow.graph.tables import inline_tables
@@ -59,8 +58,10 @@ def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
             f"function {name} is marked jit_compile and inlined: without XLA's kernels the last bits of"
             " results may differ"
         )
-    loaded = inline_model(given.model)
-    loaded = bind_inputs(loaded, params.bind) if params.bind else settle_branches(loaded)
+    if params.bind:
+        loaded = bind_inputs(given.model, params.bind)
+    else:
+        loaded = settle_branches(given.model)
     frozen = freeze_variables(loaded, written=params.written)
     for write in frozen.seen_writes:
         context.warn(f"dropped a write that an output sees: {write}")
