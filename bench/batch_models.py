@@ -2,6 +2,7 @@
 
 TensorFlow saves one; the others are that one with another number in a constant of its graph, which is
 quick. Each has two convolutions with a moving-average normalization, so that there is something to fold.
+With the count 0, one model is saved; a third argument says with which weights.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from freezeflow.messages import message_class
 _MARK = 0.3759765625
 
 
-def save_one(folder: str) -> None:
-    """Saves the model that the others are made of."""
+def save_one(folder: str, seed: int = 0) -> None:
+    """Saves the model that the others are made of; the seed says with which weights."""
     import tensorflow as tf
 
     model = tf.Module()
-    model.kernels = [tf.Variable(tf.random.stateless_uniform([3, 3, 4, 4], (n, 1))) for n in (0, 1)]
-    model.scales = [tf.Variable(tf.random.stateless_uniform([4], (n, 2)) + 0.5) for n in (0, 1)]
-    model.dense = tf.Variable(tf.random.stateless_uniform([4, 10], (0, 3)))
+
+    def weights(shape: list[int], *number: int) -> tf.Tensor:
+        return tf.random.stateless_uniform(shape, (10 * seed + number[0], number[1]))
+
+    model.kernels = [tf.Variable(weights([3, 3, 4, 4], n, 1)) for n in (0, 1)]
+    model.scales = [tf.Variable(weights([4], n, 2) + 0.5) for n in (0, 1)]
+    model.dense = tf.Variable(weights([4, 10], 0, 3))
 
     def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
         for kernel, scale in zip(model.kernels, model.scales, strict=True):
@@ -39,9 +44,7 @@ def save_one(folder: str) -> None:
 
 def make_models(count: int, folder: Path) -> None:
     """Makes models ``m0000``, ``m0001``, ... in a folder, those that are not there yet."""
-    first = folder.with_name(f"{folder.name}-first")
-    if not (first / "saved_model.pb").exists():
-        subprocess.run([sys.executable, "-m", "bench.batch_models", "0", str(first)], check=True)
+    first = save_apart(folder.with_name(f"{folder.name}-first"))
     template = (first / "saved_model.pb").read_bytes()
     for number in range(count):
         target = folder / f"m{number:04}"
@@ -49,6 +52,14 @@ def make_models(count: int, folder: Path) -> None:
             continue
         shutil.copytree(first / "variables", target / "variables", dirs_exist_ok=True)
         (target / "saved_model.pb").write_bytes(_changed(template, number))
+
+
+def save_apart(folder: Path, seed: int = 0) -> Path:
+    """The folder, with `save_one`'s model in it, which a process with TensorFlow saves if it must."""
+    if not (folder / "saved_model.pb").exists():
+        command = [sys.executable, "-m", "bench.batch_models", "0", str(folder), str(seed)]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    return folder
 
 
 def _changed(template: bytes, number: int) -> bytes:
@@ -74,9 +85,9 @@ def write_recipe(path: Path, models: str, stages: str) -> None:
 
 
 def main() -> None:
-    _, count, folder = sys.argv
+    _, count, folder, *seed = sys.argv
     if count == "0":
-        save_one(folder)
+        save_one(folder, *map(int, seed))
     else:
         make_models(int(count), Path(folder))
 

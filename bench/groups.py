@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import chains
-from bench.batch_models import make_models
+from bench.batch_models import make_models, save_apart
 from bench.environments import Tool, from_registry, from_system
 from bench.measure import Contender, forget_cached
 
@@ -195,10 +195,20 @@ def something_to_do(folder: Path, sizes: Sizes) -> Iterator[Group]:
         # An unknown field: another digest, and the same model.
         graph.write_bytes(graph.read_bytes() + b"\xfa\x7f\x01x")
 
+    others = [
+        save_apart(project / "weights" / str(seed), seed) for seed in range(1, sizes.rounds + 1)
+    ]
+    weights = iter(others)
+
+    def train() -> None:
+        # Other weights each time: a model that was there before has its results still.
+        shutil.copytree(next(weights) / "variables", models[2] / "variables", dirs_exist_ok=True)
+
     contenders = [
         _run(project, "nothing", "batch.yaml", sizes.rounds),
         _run(project, "a source that was touched", "batch.yaml", sizes.rounds, touch),
-        _run(project, "a source that changed", "batch.yaml", sizes.rounds, change),
+        _run(project, "a graph that changed", "batch.yaml", sizes.rounds, change),
+        _run(project, "weights that changed", "batch.yaml", sizes.rounds, train),
         _run(project, "another path for each last stage", "changed.yaml", 1),
     ]
     yield f"something to do, {len(models):,} models x 6", contenders

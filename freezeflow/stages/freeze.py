@@ -58,10 +58,7 @@ def freeze(given: StageInput, params: Params, context: Context) -> Outcome:
             f"function {name} is marked jit_compile and inlined: without XLA's kernels the last bits of"
             " results may differ"
         )
-    if params.bind:
-        loaded = bind_inputs(given.model, params.bind)
-    else:
-        loaded = settle_branches(given.model)
+    loaded = bind_inputs(given.model, params.bind) if params.bind else settle_branches(given.model)
     frozen = freeze_variables(loaded, written=params.written)
     for write in frozen.seen_writes:
         context.warn(f"dropped a write that an output sees: {write}")
