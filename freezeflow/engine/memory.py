@@ -100,6 +100,11 @@ def peak_bytes() -> int:
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def peak_of_children_bytes() -> int:
+    """The most memory that any process had which this one has started and waited for, in bytes."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+
+
 def _status(name: str) -> int:
     """A figure of ``/proc/self/status``, in bytes; 0 where there is none."""
     return field("/proc/self/status", name)

@@ -150,7 +150,8 @@ class Report:
         warnings: What the user should see.
         seconds: Wall time of the stage.
         peak_rss_bytes: Peak memory of the process.
-        own_peak_bytes: How much its memory grew over what the process had when the step began.
+        own_peak_bytes: How much memory it took, or a process that it started, over what the process had
+            when the step began.
         failure: Why it failed.
         crash: The traceback of a bug.
         lost: It failed because of what happened to its process, and may succeed when it is tried

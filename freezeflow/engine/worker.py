@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from freezeflow.engine.context import StepContext
-from freezeflow.engine.memory import peak_bytes, start_measuring
+from freezeflow.engine.memory import peak_bytes, peak_of_children_bytes, start_measuring
 from freezeflow.engine.orders import NewModel, Order, Report, StoredModel
 from freezeflow.errors import FreezeflowError, StageFailed
 from freezeflow.values import Json
@@ -44,7 +44,7 @@ def perform(order: Order, model: Model | None, log: TextIO) -> tuple[Report, Mod
     """
     context = StepContext(order.base, order.scratch, order.recipe_digest, log, order.limits)
     started = time.perf_counter()
-    before = start_measuring()
+    before, before_of_children = start_measuring(), peak_of_children_bytes()
     try:
         report, result = _run_stage(order, model, context)
     except FreezeflowError as error:
@@ -55,13 +55,15 @@ def perform(order: Order, model: Model | None, log: TextIO) -> tuple[Report, Mod
         report, result = Report(failure=failure, lost="memory"), None
     except Exception:  # noqa: BLE001  a bug: the engine reports it
         report, result = Report(crash=traceback.format_exc()), None
-    peak = peak_bytes()
+    peak, peak_of_children = peak_bytes(), peak_of_children_bytes()
+    if peak_of_children <= before_of_children:
+        peak_of_children = 0  # an earlier step's
     report = dataclasses.replace(
         report,
         warnings=tuple(context.warnings),
         seconds=time.perf_counter() - started,
         peak_rss_bytes=peak,
-        own_peak_bytes=max(0, peak - before),
+        own_peak_bytes=max(0, max(peak, peak_of_children) - before),
     )
     return report, result
 

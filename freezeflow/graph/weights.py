@@ -19,7 +19,7 @@ from freezeflow.graph.model import Model
 from freezeflow.values import DType, TensorRef
 
 # Measured with TensorFlow 2.21: AssignVariableOp has no kernel for them.
-_NO_VARIABLES = frozenset(
+NO_VARIABLES = frozenset(
     {
         DType.QINT16,
         DType.QUINT16,
@@ -40,7 +40,7 @@ def as_variables(model: Model) -> Model:
     variables = dict(model.variables)
     taken = set(model.graph.nodes)
     for name, node in model.graph.nodes.items():
-        if not _is_movable(node) or node.tensor is None or node.tensor.dtype in _NO_VARIABLES:
+        if not _is_movable(node) or node.tensor is None or node.tensor.dtype in NO_VARIABLES:
             nodes[name] = node
             continue
         handle = _free(f"{name}/variable", taken)

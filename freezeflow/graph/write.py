@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from freezeflow.errors import ModelRefused
@@ -18,6 +19,8 @@ from freezeflow.graph.graph import Function, Graph, Node, split
 from freezeflow.graph.read import TENSOR_ATTR
 from freezeflow.graph.wire import varint
 from freezeflow.messages import message_class
+from freezeflow.store.files import writing_failed
+from freezeflow.store.kernel import copy
 from freezeflow.values import Location
 
 # Part of a file: bytes as they are, or a range of another file.
@@ -70,12 +73,34 @@ def read_range(location: Location) -> bytes:
         file.seek(location.offset)
         data = file.read(location.length)
     if len(data) != location.length:
-        raise ModelRefused(
-            "the file became shorter while it was in use",
-            where=location.path,
-            hint="Leave a model alone while it is being frozen, and run again.",
-        )
+        raise _became_shorter(location)
     return data
+
+
+def copy_range(location: Location, path: Path) -> None:
+    """Copies a range of a file into a new file, without taking it into this process.
+
+    Raises:
+        ModelRefused: The file has become shorter.
+        FreezeflowError: The new file cannot be written.
+    """
+    offset, left = location.offset, location.length
+    try:
+        with open(location.path, "rb") as source, open(path, "xb") as target:
+            while left and (count := copy(source.fileno(), target.fileno(), offset, left)):
+                offset, left = offset + count, left - count
+    except OSError as error:
+        raise writing_failed(error, path) from error
+    if left:
+        raise _became_shorter(location)
+
+
+def _became_shorter(location: Location) -> ModelRefused:
+    return ModelRefused(
+        "the file became shorter while it was in use",
+        where=location.path,
+        hint="Leave a model alone while it is being frozen, and run again.",
+    )
 
 
 # ---------------------------------------------------------------- nodes

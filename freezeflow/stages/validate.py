@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Original and result, and a little of what the calls take, for each byte of weights; besides, what a
 # process of TensorFlow takes.
 _MEMORY_FACTOR = 2.2
-_MEMORY_BASE = 160_000_000
+_MEMORY_BASE = 300_000_000
 
 # Seeded calls of each signature where the recipe says nothing.
 _USUAL_SAMPLES = 4

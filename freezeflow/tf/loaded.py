@@ -18,6 +18,7 @@ from freezeflow.runtimes.runtime import Subject
 from freezeflow.tf.mapped import load_graph
 from freezeflow.tf.sessions import as_array, exact_config
 from freezeflow.tf.sides import Arrays, Side, configure_calls
+from freezeflow.tf.weights import filled, read_mapped
 from freezeflow.values import Json, Signature, TensorSpec
 
 v1 = tf.compat.v1
@@ -33,11 +34,13 @@ def answer_graph(subject: Subject, calls: Path, answers: Path) -> Mapping[str, J
     """
     with _refusals():
         graph_def = load_graph(subject.file, subject.file, verify=False)
+        weights = read_mapped(graph_def)
         configure_calls(graph_def)
         graph = tf.Graph()
         with graph.as_default():
             tf.graph_util.import_graph_def(graph_def, name="")
-        before: tuple[tuple[str, Arrays], ...] = tuple((name, {}) for name in subject.init)
+        prepare = (*filled(graph, weights), *subject.init)
+        before: tuple[tuple[str, Arrays], ...] = tuple((name, {}) for name in prepare)
         side = Side(graph, {subject.signature_name: subject.signature}, before, {})
         given = _given(calls)
         requests = [(subject.signature_name, each) for each in given]

@@ -139,14 +139,15 @@ def _flat_original(original: Original, bound: Mapping[str, Scalar], scratch: Fol
     flat_original = dataclasses.replace(
         original, file=file, message="GraphDef", graph=flat, signatures=signatures
     )
-    return _Flat(flat, clocks, original_side(flat_original, bound, exact=True))
+    side = original_side(flat_original, bound, exact=True, mapped=scratch)
+    return _Flat(flat, clocks, side)
 
 
 def _flat_result(model: Model, scratch: Folder) -> _Flat:
     inlined = inline_model(model)
     graph, clocks = with_clocks(lower(inlined.graph))
     flat = dataclasses.replace(inlined, graph=graph)
-    return _Flat(graph, clocks, result_side(flat, scratch, exact=True))
+    return _Flat(graph, clocks, result_side(flat, scratch, exact=True, mapped=scratch))
 
 
 def _looker(

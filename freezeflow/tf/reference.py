@@ -9,12 +9,14 @@ from typing import NamedTuple
 from freezeflow.graph.model import Scalar
 from freezeflow.graph.op_policy import check_runs
 from freezeflow.graph.original import Original
+from freezeflow.graph.weights import largest_constants
 from freezeflow.proof.calls import Call, Wanted
 from freezeflow.proof.judge import Answer, Refusal
 from freezeflow.proof.saved_calls import save_calls
 from freezeflow.tf.asking import ask
 from freezeflow.tf.sessions import exact_config, served_config
 from freezeflow.tf.sides import original_side
+from freezeflow.tf.weights import where_mapped
 from freezeflow.values import Json, Signature
 
 
@@ -77,7 +79,10 @@ def answer_original(
     """
     original = load()
     check_runs(original.graph, inquiry.allow_ops, original.mapped)
-    side = original_side(original, inquiry.bound, exact=inquiry.exact)
+    nbytes = sum(size for _, size in largest_constants(original.graph))
+    scratch = next(iter(places.values())).calls.parent
+    mapped = where_mapped(scratch, nbytes, exact=inquiry.exact)
+    side = original_side(original, inquiry.bound, exact=inquiry.exact, mapped=mapped)
     config = exact_config() if inquiry.exact else served_config()
     asked = ask(original, side, inquiry.signatures, inquiry.wanted, config)
     second = side.call(asked.requests, config, inquiry.wanted.seconds)

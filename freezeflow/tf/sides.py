@@ -22,6 +22,7 @@ from freezeflow.graph.restore import SavedTensor
 from freezeflow.graph.write import graph_def_pieces, materialise, read_range, size_of
 from freezeflow.proof.judge import Refusal
 from freezeflow.tf.sessions import RUN_ERRORS, as_array, exact_config
+from freezeflow.tf.weights import Weight, filled, map_constants, mapped_graph, read_mapped
 from freezeflow.values import Signature
 
 v1 = tf.compat.v1
@@ -155,7 +156,13 @@ def full_name(tensor: str) -> str:
     return f"{name}:{index}"
 
 
-def original_side(original: Original, bound: Mapping[str, Scalar], *, exact: bool = False) -> Side:
+def original_side(
+    original: Original,
+    bound: Mapping[str, Scalar],
+    *,
+    exact: bool = False,
+    mapped: Path | None = None,
+) -> Side:
     """The original, from its own file, pruned to what runs.
 
     Pruning takes out what a session would not run either (saving, training); the importer would still
@@ -167,18 +174,23 @@ def original_side(original: Original, bound: Mapping[str, Scalar], *, exact: boo
         exact: Its calls, too, run without Grappler. TensorFlow keeps a configuration with each call,
             apart from the session's; else Grappler would turn ``x / sqrt(y)`` in a function into
             ``x * rsqrt(y)``, which has other bytes.
+        mapped: Where a folder is made for large constants, as TensorFlow has read them; None to leave
+            them in the graph. See `freezeflow.tf.weights`.
 
     Raises:
         UsageError: The original has no such input.
     """
-    graph_def, op_list = _graph_def(original)
-    pruned = _pruned(graph_def, original)
+    pruned, op_list = _pruned_graph_def(original)
+    weights: list[Weight] = []
+    if mapped is not None:
+        map_constants(pruned, mapped)
+        weights = read_mapped(pruned)
     if exact:
         configure_calls(pruned)
     graph = tf.Graph()
     with graph.as_default():
         tf.graph_util.import_graph_def(pruned, name="", producer_op_list=op_list)
-    before: list[tuple[str, Mapping[str, Any]]] = []
+    before: list[tuple[str, Mapping[str, Any]]] = [(name, {}) for name in filled(graph, weights)]
     if original.restore_op:
         before.append((original.restore_op, {original.filename_tensor: original.checkpoint}))
     before += [(name, {}) for name in _assignments(graph, original)]
@@ -245,6 +257,12 @@ def _restored(saved: SavedTensor, dtype: Any, prefix: str) -> Any:
         dtypes=[dtype],
     )
     return value
+
+
+def _pruned_graph_def(original: Original) -> tuple[Any, Any]:
+    """What the original runs; and the ops as its producer knew them (None where it does not say)."""
+    graph_def, op_list = _graph_def(original)
+    return _pruned(graph_def, original), op_list
 
 
 def _graph_def(original: Original) -> tuple[Any, Any]:
@@ -318,34 +336,40 @@ def _all_nodes(graph_def: Any) -> list[Any]:
     return [*graph_def.node, *functions]
 
 
-def result_side(model: Model, scratch: Path, *, exact: bool = False) -> Side:
+def result_side(
+    model: Model, scratch: Path, *, exact: bool = False, mapped: Path | None = None
+) -> Side:
     """A model of ours, as the bytes that an export would write.
 
     Args:
         model: The model, frozen.
         scratch: Where its asset files are put.
-        exact: As for `original_side`.
+        exact, mapped: As for `original_side`.
 
     Raises:
         StageFailed: It is too large for TensorFlow to import.
+        FreezeflowError: There is no space for the files.
     """
-    pieces = list(graph_def_pieces(model.graph))
+    graph = model.graph if mapped is None else mapped_graph(model, mapped)
+    pieces = list(graph_def_pieces(graph))
     if size_of(pieces) > _MOST_BYTES:
         raise StageFailed(
             "the graph is larger than 2 GB, which TensorFlow cannot import in one piece",
             hint="Leave `validate` out for this model.",
         )
     graph_def = v1.GraphDef.FromString(materialise(pieces))
+    weights = [] if mapped is None else read_mapped(graph_def)
     _unplace(graph_def)
     if exact:
         configure_calls(graph_def)
-    graph = tf.Graph()
-    with graph.as_default():
+    imported = tf.Graph()
+    with imported.as_default():
         tf.graph_util.import_graph_def(graph_def, name="")
     feeds = {}
     for number, asset in enumerate(model.assets):
         path = scratch / f"asset_{number}"
         path.write_bytes(read_range(asset.content.location))
         feeds[full_name(asset.tensor)] = str(path)
-    before = tuple((node_of(name), feeds) for name in model.init)
-    return Side(graph, model.signatures, before, {})
+    before: list[tuple[str, Mapping[str, Any]]] = [(name, {}) for name in filled(imported, weights)]
+    before += [(node_of(name), feeds) for name in model.init]
+    return Side(imported, model.signatures, tuple(before), {})

@@ -14,6 +14,7 @@ from freezeflow.context import INPUTS_FILE
 from freezeflow.graph.model import Model
 from freezeflow.graph.op_policy import RANDOM, uses_of
 from freezeflow.graph.original import Original
+from freezeflow.graph.storage import model_tensors
 from freezeflow.proof.calls import Wanted, kept_requests
 from freezeflow.proof.images import pillow_version
 from freezeflow.proof.judge import Answers, Measure, accuracies, judge_signature, random_outputs
@@ -22,6 +23,7 @@ from freezeflow.tf.asking import ask
 from freezeflow.tf.locate import locate
 from freezeflow.tf.sessions import exact_config, served_config, settings
 from freezeflow.tf.sides import original_side, result_side
+from freezeflow.tf.weights import where_mapped
 from freezeflow.values import Json
 
 VERDICT_FORMAT = "freezeflow.verdict/1"
@@ -70,12 +72,14 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
     """
     measure = trial.measure
     config = exact_config() if measure.exact else served_config()
-    side = original_side(original, model.bound, exact=measure.exact)
+    nbytes = sum(tensor.nbytes for tensor in model_tensors(model))
+    mapped = where_mapped(scratch, nbytes, exact=measure.exact)
+    side = original_side(original, model.bound, exact=measure.exact, mapped=mapped)
     calls, first, assumed = asked = ask(original, side, model.signatures, trial.wanted, config)
     (scratch / INPUTS_FILE).write_bytes(encode_requests(kept_requests(calls)))
     second = side.call(asked.requests, config, trial.wanted.seconds)
     del side
-    after = result_side(model, scratch, exact=measure.exact)
+    after = result_side(model, scratch, exact=measure.exact, mapped=mapped)
     result = after.call(asked.requests, config, trial.wanted.seconds)
     answers = Answers(first, second, result)
     if random := random_outputs(calls, answers, measure):
@@ -97,6 +101,7 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
         "settings": {
             **settings(exact=measure.exact),
             "call_seconds": trial.wanted.seconds,
+            "weights": "in the graph" if mapped is None else "mapped",
             **_pillow(trial),
         },
         **_random_ops(original, signatures),
