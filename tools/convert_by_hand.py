@@ -1,0 +1,307 @@
+"""Converts an unfrozen model with each converter alone, as its own guide says, and runs the result.
+
+``prepare`` brings a model into a SavedModel where it is none (as Keras and TensorFlow do that), with inputs
+and TensorFlow's answers beside it; the name of a converter converts that SavedModel. Both are called by
+`tools.make_format_matrix`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Arrays = Mapping[str, Any]
+
+
+class Task:
+    """What there is to convert.
+
+    Args:
+        folder: What `prepare` wrote.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import numpy as np
+
+        told = json.loads((folder / "order.json").read_text())
+        self.model = str(folder / "model")
+        self.signature: str = told["signature"]
+        self.tags: list[str] = told["tags"]
+        with np.load(folder / "calls.npz", allow_pickle=True) as calls:
+            arrays = {key: calls[key] for key in calls.files}
+        self.inputs: Arrays = {k[3:]: v for k, v in arrays.items() if k.startswith("in:")}
+        self.outputs: Arrays = {k[4:]: v for k, v in arrays.items() if k.startswith("out:")}
+
+
+# ---------------------------------------------------------------- before
+
+
+def prepare(order: Mapping[str, Any], folder: Path) -> None:
+    """Writes ``model``, ``calls.npz`` and ``order.json``."""
+    import numpy as np
+    import tensorflow as tf
+
+    folder.mkdir()
+    source, model = order["source"], folder / "model"
+    if "saved_model" in source:
+        shutil.copytree(source["saved_model"], model)
+    elif "keras" in source:
+        import keras
+
+        keras.models.load_model(source["keras"]).export(str(model), verbose=False)
+    else:
+        _from_graph(source, model)
+    tags = source.get("tags", ["serve"])
+    name = order["signature"] or "serving_default"
+    run = tf.saved_model.load(str(model), tags=tags).signatures[name]
+    specs = run.structured_input_signature[1]
+    inputs = _inputs(specs, order)
+    given = {key: tf.constant(value, specs[key].dtype) for key, value in inputs.items()}
+    outputs = {key: value.numpy() for key, value in run(**given).items()}
+    calls = {f"in:{key}": value for key, value in inputs.items()}
+    calls |= {f"out:{key}": value for key, value in outputs.items()}
+    np.savez(folder / "calls.npz", **calls)
+    (folder / "order.json").write_text(json.dumps({"signature": name, "tags": tags}))
+
+
+def _from_graph(source: Mapping[str, Any], model: Path) -> None:
+    """A checkpoint with its meta graph, or a frozen graph, as a SavedModel."""
+    import tensorflow.compat.v1 as tf1
+
+    with tf1.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
+        if "checkpoint" in source:
+            prefix = source["checkpoint"]
+            tf1.train.import_meta_graph(f"{prefix}.meta").restore(session, prefix)
+        else:
+            definition = tf1.GraphDef.FromString(Path(source["frozen_graph"]).read_bytes())
+            tf1.import_graph_def(definition, name="")
+        ends = [
+            {name.partition(":")[0]: graph.get_tensor_by_name(name) for name in source[side]}
+            for side in ("inputs", "outputs")
+        ]
+        tf1.saved_model.simple_save(session, str(model), *ends)
+
+
+def _inputs(specs: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the reference, else seeded ones."""
+    import numpy as np
+
+    if order["reference"]:
+        with np.load(order["reference"], allow_pickle=True) as recorded:
+            found = {k[3:]: recorded[k] for k in recorded.files if k.startswith("in:")}
+        if found.keys() == specs.keys():
+            return found
+        if len(found) == len(specs):
+            return dict(zip(sorted(specs), found.values(), strict=True))
+    random = np.random.default_rng(0)
+    inputs = {}
+    for key, spec in specs.items():
+        fixed = [1 if size is None else size for size in spec.shape]
+        values: Any = random.uniform(-1, 1, order["shapes"].get(key, fixed))
+        if spec.dtype.is_integer:
+            values = values * 4 + 4
+        inputs[key] = values.astype(spec.dtype.as_numpy_dtype)
+    return inputs
+
+
+# ---------------------------------------------------------------- converters
+
+
+def _onnx(task: Task) -> Any:
+    import onnxruntime
+
+    command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", task.model]
+    command += ["--signature_def", task.signature, "--tag", ",".join(task.tags)]
+    _run([*command, "--output", "m.onnx", "--opset", "17"])
+    session = onnxruntime.InferenceSession("m.onnx")
+    given = _matched(task.inputs, [end.name for end in session.get_inputs()])
+    names = [end.name for end in session.get_outputs()]
+    return dict(zip(names, session.run(names, given), strict=True))
+
+
+def _tflite(task: Task) -> Any:
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        task.model, signature_keys=[task.signature], tags=set(task.tags)
+    )
+    runner = Interpreter(model_content=converter.convert()).get_signature_runner()
+    return runner(**task.inputs)
+
+
+def _openvino(task: Task) -> Any:
+    import openvino
+
+    compiled = openvino.compile_model(openvino.convert_model(task.model), "CPU")
+    names = {next(iter(port.get_names())): port for port in compiled.inputs}
+    given = _matched(task.inputs, list(names))
+    results = compiled({names[name]: value for name, value in given.items()})
+    return {next(iter(port.get_names()), str(port)): results[port] for port in compiled.outputs}
+
+
+def _tfjs(task: Task) -> Any:
+    from freezeflow.proof.saved_calls import load_calls, save_calls
+    from freezeflow.runtimes.runtime import Names, Subject
+    from freezeflow.runtimes.tfjs_runtime import RUNTIME
+
+    command = [os.environ["TFJS_PYTHON"], "-m", "tensorflowjs.converters.converter"]
+    command += ["--input_format=tf_saved_model", f"--signature_name={task.signature}"]
+    _run([*command, f"--saved_model_tags={','.join(task.tags)}", task.model, "js"])
+    ends = json.loads(Path("js/model.json").read_text())["signature"]
+    sides = [{k: end["name"] for k, end in ends.get(s, {}).items()} for s in ("inputs", "outputs")]
+    save_calls(Path("calls").absolute(), [task.inputs])
+    signature: Any = None
+    subject = Subject(
+        file=Path("js/model.json").absolute(),
+        names=Names(*sides),
+        signature_name="",
+        signature=signature,
+    )
+    RUNTIME.answer(subject, Path("calls").absolute(), Path("found").absolute())
+    (answer,) = load_calls(Path("found").absolute())
+    if isinstance(answer, str):
+        sys.exit(answer)
+    return answer
+
+
+def _stablehlo(task: Task) -> Any:
+    import tensorflow as tf
+    from tensorflow.compiler.mlir.stablehlo import stablehlo
+    from tensorflow.compiler.mlir.tensorflow_to_stablehlo.python import (
+        pywrap_tensorflow_to_stablehlo as converting,
+    )
+    from tensorflow.compiler.tf2xla.python import xla
+
+    values = [task.inputs[key] for key in sorted(task.inputs)]
+    text = converting.savedmodel_to_stablehlo(
+        input_path=task.model,
+        exported_model_signatures=[task.signature],
+        tag_names=task.tags,
+        input_arg_shapes_str=":".join(",".join(map(str, value.shape)) for value in values),
+    )
+    kinds = [tf.as_dtype(value.dtype) for value in task.outputs.values()]
+    call = tf.function(
+        lambda *given: xla.call_module(
+            list(given),
+            version=9,
+            module=stablehlo.serialize_portable_artifact_str(text, "1.0.0"),
+            Sout=[tf.TensorShape(None)] * len(kinds),
+            Tout=kinds,
+            platforms=["CPU"],
+        )
+    )
+    results = call(*map(tf.constant, values))
+    return {str(place): value.numpy() for place, value in enumerate(results)}
+
+
+def _coreml(task: Task) -> None:
+    """It cannot be run here."""
+    import coremltools
+    import tensorflow as tf
+
+    function = tf.saved_model.load(task.model, tags=task.tags).signatures[task.signature]
+    names = [end.name.partition(":")[0] for end in function.inputs if end.dtype != tf.resource]
+    given = [
+        coremltools.TensorType(name=name, shape=value.shape)
+        for name, value in _matched(task.inputs, names).items()
+    ]
+    coremltools.convert(
+        [function], source="tensorflow", convert_to="mlprogram", inputs=given, skip_model_load=True
+    ).save("m.mlpackage")
+
+
+BY_HAND: Mapping[str, Callable[[Task], Any]] = {
+    "onnx": _onnx,
+    "tflite": _tflite,
+    "openvino": _openvino,
+    "tfjs": _tfjs,
+    "stablehlo": _stablehlo,
+    "coreml": _coreml,
+}
+
+
+def _run(command: list[str]) -> None:
+    """Runs a converter of the command line; what it says last is its reason."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit((done.stderr.strip().splitlines() or ["no reason"])[-1])
+
+
+def _matched(inputs: Arrays, names: Sequence[str]) -> dict[str, Any]:
+    """Inputs by the names that a converter gave them, which have the keys in them, or by order."""
+    left = dict(inputs)
+    given = {}
+    for name in sorted(names, key=len):
+        plain = name.partition(":")[0]
+        keys = [key for key in left if plain == key or plain.endswith(f"_{key}")]
+        key = keys[0] if keys else next(iter(left))
+        given[name] = left.pop(key)
+    return given
+
+
+# ---------------------------------------------------------------- after
+
+
+def _error(found: Arrays, wanted: Arrays) -> float:
+    """The largest difference, of outputs paired by name, or else in the order that fits best.
+
+    Relative for outputs above 1; infinite where shapes, strings or what is not finite differ.
+    """
+    if found.keys() == wanted.keys():
+        return max((_apart(found[key], wanted[key]) for key in wanted), default=0.0)
+    if len(found) != len(wanted):
+        return float("inf")
+    orders = itertools.islice(itertools.permutations(found.values()), 120)
+    return min(
+        max(_apart(a, b) for a, b in zip(order, wanted.values(), strict=True)) for order in orders
+    )
+
+
+def _apart(found: Any, wanted: Any) -> float:
+    import numpy as np
+
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    if found.shape != wanted.shape:
+        return float("inf")
+    if wanted.dtype.kind in "OSU":
+        return 0.0 if [*map(_text, found.flat)] == [*map(_text, wanted.flat)] else float("inf")
+    a, b = found.astype(np.complex128), wanted.astype(np.complex128)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(a - b) / max(1.0, np.max(np.abs(b), initial=0.0)))
+    return float(np.max(np.nan_to_num(apart, nan=np.inf), initial=0.0))
+
+
+def _text(value: Any) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
+def convert(name: str, folder: Path) -> None:
+    """Converts, runs, and prints what came of it."""
+    task = Task(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)
+        found = BY_HAND[name](task)
+    if found is None:
+        print("RESULT", json.dumps({"is": "structure right"}))
+        return
+    error = _error(found, task.outputs)
+    print("RESULT", json.dumps({"is": "right" if error < 1e-3 else "wrong", "error": error}))
+
+
+if __name__ == "__main__":
+    importlib.import_module("ml_dtypes")  # names of NumPy's further types
+    if sys.argv[1] == "prepare":
+        prepare(json.loads(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        convert(sys.argv[1], Path(sys.argv[2]).resolve())
