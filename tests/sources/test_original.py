@@ -98,7 +98,7 @@ def test_the_original_of_a_keras_file_answers_as_keras_does(tmp_path, context):
         for seed, key in enumerate(("zeta", "alpha"))
     }
     (answer,) = original_side(original, {}, exact=True).call(
-        [("serving_default", inputs)], exact_config()
+        [("serving_default", inputs)], exact_config(), None
     )
     want = model(inputs, training=False)
     assert answer.keys() == want.keys()

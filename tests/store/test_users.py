@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,15 +42,13 @@ def as_user(user: int, work: Callable[[], str], umask: int = 0o002) -> str:
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Path:
-    """A folder that a group may write to."""
-    for folder in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
-        folder.chmod(0o755)
-    folder = tmp_path / "shared"
-    folder.mkdir()
-    os.chown(folder, 0, GROUP)
-    folder.chmod(0o2775)
-    return folder
+def shared() -> Iterator[Path]:
+    """A folder that a group may write to; pytest's own ones are closed to other users."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        os.chown(folder, 0, GROUP)
+        folder.chmod(0o2775)
+        yield folder
 
 
 def use(folder: Path, data: bytes) -> str:
@@ -110,7 +109,7 @@ def test_a_run_of_another_user_is_left_alone_by_gc(shared: Path) -> None:
 
 
 @as_root
-def test_one_who_may_only_read_is_refused_and_leaves_nothing(tmp_path: Path, shared: Path) -> None:
+def test_one_who_may_only_read_is_refused_and_leaves_nothing(shared: Path) -> None:
     use(shared, b"one")
     before = sorted(shared.rglob("*"))
     shared.chmod(0o777)

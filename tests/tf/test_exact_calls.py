@@ -39,5 +39,5 @@ def answer_of(call, x, tmp_path):
     source = harness.saved_model(tmp_path / "model")
     context = StepContext(Path.cwd(), tmp_path, None, io.StringIO())
     side = original_side(original_of(source, context), {}, exact=True)
-    (answer,) = side.call([("serving_default", {"x": x})], exact_config())
+    (answer,) = side.call([("serving_default", {"x": x})], exact_config(), None)
     return answer
