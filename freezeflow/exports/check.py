@@ -7,6 +7,7 @@ neither sees more of the other than files with arrays.
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +19,28 @@ from freezeflow.errors import ValidationFailed
 from freezeflow.graph.original import Original
 from freezeflow.params import param
 from freezeflow.proof.wishes import Inputs, input_problems, wanted_of
-from freezeflow.runtimes.runtime import Precision, Runtime, Subject
+from freezeflow.runtimes.runtime import FLOAT16, Precision, Runtime, Subject
 from freezeflow.values import Json
 
 if TYPE_CHECKING:
     from freezeflow.proof.calls import Wanted
     from freezeflow.proof.compare import Tolerance
     from freezeflow.proof.saved_calls import Array
-    from freezeflow.tf.reference import Places
+    from freezeflow.tf.reference import Inquiry, Places
 
 FORMAT = "freezeflow.runtime-verdict/1"
+
+# What a message tells of an output that is not right, where it is not zero.
+_SHOWN = (
+    "max_abs",
+    "max_rel",
+    "bad_share",
+    "nan_differ",
+    "inf_differ",
+    "atol_needed",
+    "rtol_needed",
+    "sway",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,8 +169,12 @@ def checked(
         exact=runtimes[0].exact,
     )
     asked = context.confined(answer_original, original, inquiry, places)
+
+    def sways(name: str) -> list[dict[str, float]]:
+        return _sways(name, places[name], original, inquiry, context)
+
     return [
-        _verdict(subject, runtime, trial, asked[name], places[name], context)
+        _verdict(subject, runtime, trial, asked[name], places[name], sways, context)
         for runtime in runtimes
         for name, subject in zip(places, subjects, strict=True)
     ]
@@ -169,14 +186,27 @@ def _verdict(
     trial: Trial,
     asked: Json,
     places: Places,
+    sways: Callable[[str], list[dict[str, float]]],
     context: Context,
 ) -> dict[str, Json]:
-    """The verdict of a runtime on one signature."""
+    """The verdict of a runtime on one signature.
+
+    Where answers are not within what the precision allows, the original is asked how much it makes of a
+    change of its inputs in the last place, and so much is allowed, too: to ask it each time would take
+    several times as long.
+    """
+    from freezeflow.proof.compare import to_json
     from freezeflow.proof.saved_calls import load_calls
 
     found = places.calls.with_name(f"found_{runtime.name}")
     told = context.confined(runtime.answer, subject, places.calls, found)
     answers = [load_calls(path) for path in (places.first, places.second, found)]
+    outputs = _judged(subject, runtime, trial, answers, asked["origins"])
+    if _bad(outputs) and trial.atol is None and trial.rtol is None:
+        moved = sways(subject.signature_name)
+        outputs = _judged(subject, runtime, trial, answers, asked["origins"], moved)
+    if bad := _bad(outputs):
+        raise _different(subject, runtime, bad)
     verdict: dict[str, Json] = {
         "format": FORMAT,
         "runtime": runtime.described(),
@@ -185,7 +215,7 @@ def _verdict(
         "calls": len(asked["origins"]),
         "refused": asked["refused"],
         "kinds": dict(Counter(asked["kinds"])),
-        "outputs": _judged(subject, runtime, trial, answers, asked["origins"]),
+        "outputs": {key: to_json(output) for key, output in outputs.items()},
         **told,
     }
     if trial.labels is not None:
@@ -214,34 +244,63 @@ def _accuracy(
     return accuracies(subject.signature_name, calls, Answers(*answers), trial.labels, trial.scores)
 
 
+def _sways(
+    name: str,
+    places: Places,
+    original: Callable[[], Original],
+    inquiry: Inquiry,
+    context: Context,
+) -> list[dict[str, float]]:
+    """How far the original's answers to each call move with the last place of the inputs, by output."""
+    from freezeflow.proof.saved_calls import load_calls
+    from freezeflow.proof.sway import NUDGES, sway
+    from freezeflow.tf.reference import answer_nudged
+
+    to = places.calls.with_name("nudged")
+    context.confined(answer_nudged, original, inquiry, name, places.calls, to)
+    first, others = load_calls(places.first), load_calls(to)
+    return [
+        sway(answer, others[number * NUDGES : (number + 1) * NUDGES])
+        for number, answer in enumerate(first)
+        if not isinstance(answer, str)
+    ]
+
+
 def _judged(
     subject: Subject,
     runtime: Runtime,
     trial: Trial,
     answers: Sequence[Sequence[Mapping[str, Array] | str]],
     origins: Sequence[str],
-) -> dict[str, Json]:
-    from freezeflow.proof.compare import to_json
-
+    sways: Sequence[Mapping[str, float]] = (),
+) -> dict[str, dict[str, Json]]:
+    """The worst metrics of each output over all calls."""
     outputs: dict[str, dict[str, Json]] = {}
-    for first, second, found, origin in zip(*answers, origins, strict=True):
+    sides = zip(*answers, origins, sways or [{}] * len(origins), strict=True)
+    for first, second, found, origin, moved in sides:
         assert not isinstance(first, str)
         assert not isinstance(found, str)
         again = first if isinstance(second, str) else second
         for key, value in first.items():
-            tolerance = _tolerance(value, subject.precision, trial)
+            tolerance = _tolerance(value, subject.precision, trial, moved.get(key, 0.0))
             judged = _compared(key, value, again[key], found, runtime, tolerance)
+            if key in moved:
+                judged["sway"] = moved[key]
             if not judged["within"]:
                 judged["call"] = origin
             outputs[key] = _merged(outputs[key], judged) if key in outputs else judged
-    bad = {key: output for key, output in outputs.items() if not output["within"]}
-    if bad:
-        raise _different(subject, runtime, bad)
-    return {key: to_json(output) for key, output in outputs.items()}
+    return outputs
 
 
-def _tolerance(original: Array, precision: Precision, trial: Trial) -> Tolerance:
-    """What is allowed: the recipe's wish, else what the precision allows for numbers of that size."""
+def _bad(outputs: Mapping[str, dict[str, Json]]) -> dict[str, dict[str, Json]]:
+    return {key: output for key, output in outputs.items() if not output["within"]}
+
+
+def _tolerance(original: Array, precision: Precision, trial: Trial, sway: float) -> Tolerance:
+    """What is allowed: the recipe's wish, else what the precision allows for numbers of that size.
+
+    So much as the original's own answers move is allowed, too, but no more than half precision is.
+    """
     import numpy as np
 
     from freezeflow.proof.compare import Tolerance
@@ -250,8 +309,9 @@ def _tolerance(original: Array, precision: Precision, trial: Trial) -> Tolerance
     if original.dtype.kind in "fcV" and original.size:
         sizes = np.abs(original.astype(np.complex128 if original.dtype.kind == "c" else np.float64))
         largest = max(1.0, float(np.max(sizes, initial=0.0, where=np.isfinite(sizes))))
+    usual = max(precision.atol * largest, min(sway, FLOAT16.atol * largest))
     return Tolerance(
-        precision.atol * largest if trial.atol is None else trial.atol,
+        usual if trial.atol is None else trial.atol,
         precision.rtol if trial.rtol is None else trial.rtol,
     )
 
@@ -296,15 +356,21 @@ def _different(
     subject: Subject, runtime: Runtime, bad: Mapping[str, Mapping[str, Json]]
 ) -> ValidationFailed:
     key, output = max(bad.items(), key=lambda item: (float(item[1].get("bad_share") or 0), item[0]))
-    shown = [
-        f"{name} {output[name]:.3g}"
-        for name in ("max_abs", "max_rel", "bad_share", "atol_needed", "rtol_needed")
-        if isinstance(output.get(name), float)
-    ]
+    shown = [f"{name} {output[name]:.3g}" for name in _SHOWN if output.get(name)]
+    needed = max(float(each.get("atol_needed", math.inf)) for each in bad.values())
+    enough = f"`atol: {_rounded_up(needed)}` would let it pass. " if math.isfinite(needed) else ""
     return ValidationFailed(
         f"output {key!r} in {runtime.described()} is not what the original gives:"
         f" {output.get('problem') or ', '.join(shown)} ({output['call']})",
         where=subject.signature_name,
-        hint="`atol` and `rtol` state another tolerance, `random` what the inputs look like; for an export"
-        " they stand in its `check`.",
+        hint=f"{enough}`atol` and `rtol` state another tolerance, `random` what the inputs look like; for"
+        " an export they stand in its `check`.",
     )
+
+
+def _rounded_up(number: float) -> str:
+    """A number in two digits that is not below it, and is no less with what rounding adds."""
+    if number == 0:
+        return "0"
+    place = 10.0 ** (math.floor(math.log10(number)) - 1)
+    return f"{(math.floor(number / place) + 1) * place:.1e}"

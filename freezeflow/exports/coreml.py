@@ -66,7 +66,7 @@ _CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=None, t
 
 FORMAT = ExportFormat(
     name="coreml",
-    version=4,
+    version=5,
     summary="A Core ML package, a folder, whose structure alone is checked; needs `freezeflow[coreml]`.",
     write=_CONVERTER.write,
     suffixes=(".mlpackage",),

@@ -57,7 +57,7 @@ _CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=RUNTIME
 
 FORMAT = ExportFormat(
     name="onnx",
-    version=4,
+    version=5,
     summary="ONNX, for ONNX Runtime and whatever else reads it; needs `freezeflow[onnx]`.",
     write=_CONVERTER.write,
     suffixes=(".onnx",),

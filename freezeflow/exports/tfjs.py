@@ -84,6 +84,7 @@ def profile() -> Profile:
         spells_out=True,
         dtypes=frozenset(_WEIGHTS) | {DType.DOUBLE, DType.UINT32},
         layout="NHWC",
+        training_norms=False,
     )
 
 
@@ -278,7 +279,7 @@ _CONVERTER = Converter(profile=profile, convert=convert, runtime=RUNTIME, tools=
 
 FORMAT = ExportFormat(
     name="tfjs",
-    version=2,
+    version=3,
     summary="A graph model of TensorFlow.js, a folder; its check needs Node.js and @tensorflow/tfjs.",
     write=_CONVERTER.write,
     params=Params,

@@ -14,6 +14,7 @@ from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import Graph, Node
 from freezeflow.graph.model import Model
+from freezeflow.graph.spelled_out import BATCH_NORMS, trains
 from freezeflow.graph.tensor_values import elements
 from freezeflow.graph.walk import reached_functions
 from freezeflow.values import DType, Shape
@@ -51,6 +52,7 @@ class Profile:
             those that carry lists, or all.
         list_loops: Takes loops that carry lists of tensors, whatever their length.
         wide_integers: Its runtime computes with integers of 64 bits as such, not in 32.
+        training_norms: Takes batch norms that take their statistics from the batch.
     """
 
     target: str
@@ -63,6 +65,7 @@ class Profile:
     unrolls: Literal["none", "lists", "all"] = "none"
     list_loops: bool = True
     wide_integers: bool = True
+    training_norms: bool = True
     helps: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -86,6 +89,20 @@ def look(model: Model, profile: Profile) -> None:
     _look_at_ops(uses, profile)
     _look_at_layout(uses, profile)
     _look_at_integers(uses, profile)
+    _look_at_norms(uses, profile)
+
+
+def _look_at_norms(uses: Iterable[_Use], profile: Profile) -> None:
+    """Refuses batch norms in training mode that could not be spelled out."""
+    if profile.training_norms:
+        return
+    met = [use for use in uses if use.node.op in BATCH_NORMS and trains(use.node)]
+    if met:
+        raise ModelRefused(
+            f"{profile.target} does not take batch norms in training mode: {_listed(met)}",
+            where=met[0].path,
+            hint="Export the model for inference (`training=False`, `is_training=False`).",
+        )
 
 
 def _look_at_integers(uses: Iterable[_Use], profile: Profile) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from freezeflow.graph.model import Scalar
 from freezeflow.graph.op_policy import check_runs
@@ -12,10 +12,11 @@ from freezeflow.graph.original import Original
 from freezeflow.graph.weights import largest_constants
 from freezeflow.proof.calls import Call, Wanted
 from freezeflow.proof.judge import Answer, Refusal
-from freezeflow.proof.saved_calls import save_calls
+from freezeflow.proof.saved_calls import Saved, load_calls, save_calls
+from freezeflow.proof.sway import NUDGES, nudged
 from freezeflow.tf.asking import ask
 from freezeflow.tf.sessions import exact_config, served_config
-from freezeflow.tf.sides import original_side
+from freezeflow.tf.sides import Side, original_side
 from freezeflow.tf.weights import where_mapped
 from freezeflow.values import Json, Signature
 
@@ -78,12 +79,7 @@ def answer_original(
         StageFailed: The inputs do not fit, or it answers none of a signature's calls.
     """
     original = load()
-    check_runs(original.graph, inquiry.allow_ops, original.mapped)
-    nbytes = sum(size for _, size in largest_constants(original.graph))
-    scratch = next(iter(places.values())).calls.parent
-    mapped = where_mapped(scratch, nbytes, exact=inquiry.exact)
-    side = original_side(original, inquiry.bound, exact=inquiry.exact, mapped=mapped)
-    config = exact_config() if inquiry.exact else served_config()
+    side, config = _ready(original, inquiry, next(iter(places.values())).calls.parent)
     asked = ask(original, side, inquiry.signatures, inquiry.wanted, config)
     second = side.call(asked.requests, config, inquiry.wanted.seconds)
     return {
@@ -99,15 +95,48 @@ def answer_original(
     }
 
 
+def answer_nudged(
+    load: Callable[[], Original], inquiry: Inquiry, name: str, calls: Path, to: Path
+) -> Json:
+    """Saves the original's answers to calls whose inputs differ in the last place.
+
+    Args:
+        load: Reads the original.
+        inquiry: What it was asked before.
+        name: The signature that is called.
+        calls: Where its calls are saved.
+        to: Where the answers are saved: `NUDGES` of the first call, then of the second...
+
+    Raises:
+        ModelRefused: It would run ops that are not known to be harmless.
+    """
+    side, config = _ready(load(), inquiry, calls.parent)
+    made = [call for call in load_calls(calls) if not isinstance(call, str)]
+    requests = [(name, nudged(call, number)) for call in made for number in range(NUDGES)]
+    save_calls(to, _plain(side.call(requests, config, inquiry.wanted.seconds)))
+    return {}
+
+
+def _ready(original: Original, inquiry: Inquiry, scratch: Path) -> tuple[Side, Any]:
+    """The original in TensorFlow, and the configuration of its sessions."""
+    check_runs(original.graph, inquiry.allow_ops, original.mapped)
+    nbytes = sum(size for _, size in largest_constants(original.graph))
+    mapped = where_mapped(scratch, nbytes, exact=inquiry.exact)
+    side = original_side(original, inquiry.bound, exact=inquiry.exact, mapped=mapped)
+    return side, exact_config() if inquiry.exact else served_config()
+
+
+def _plain(answers: Sequence[Answer]) -> list[Saved]:
+    return [each.message if isinstance(each, Refusal) else each for each in answers]
+
+
 def _saved(trios: Sequence[tuple[Call, Answer, Answer]], places: Places) -> Json:
     """Saves what a signature was asked and what the original answered twice."""
     answered = [trio for trio in trios if not isinstance(trio[1], Refusal)]
     save_calls(places.calls, [call.inputs for call, _, _ in answered])
     save_calls(places.beside, [call.beside for call, _, _ in answered])
-    first = [answer for _, answer, _ in answered]
-    second = [answer for _, _, answer in answered]
-    for path, found in ((places.first, first), (places.second, second)):
-        save_calls(path, [a.message if isinstance(a, Refusal) else a for a in found])
+    save_calls(places.first, _plain([answer for _, answer, _ in answered]))
+    save_calls(places.second, _plain([answer for _, _, answer in answered]))
     return {
         "origins": [f"{call.kind}: {call.origin}" for call, _, _ in answered],
         "kinds": [call.kind for call, _, _ in answered],

@@ -79,3 +79,11 @@ def test_layout():
     error = refusal(made(conv), layout="NHWC")
     assert error.where == "c"
     assert "takes images as NHWC only, and Conv2D is NCHW" in error.message
+
+
+def test_batch_norms_in_training_mode():
+    norm = made(node("n", "FusedBatchNorm", "x", "x", "x", "x", "x", T=F))
+    look(norm, Profile(target="Toaster", ops=None))
+    error = refusal(norm, training_norms=False)
+    assert error.where == "n"
+    assert "does not take batch norms in training mode: FusedBatchNorm (n)" in error.message

@@ -1,7 +1,9 @@
-from freezeflow.graph.spelled_out import spelled_out
+import pytest
+
+from freezeflow.graph.spelled_out import spelled_out, trains
 from freezeflow.graph.verify import verify
 from freezeflow.values import DType
-from tests.graphs import graph, model, node, placeholder, spec
+from tests.graphs import const, graph, model, node, placeholder, spec
 
 
 def made(*nodes):
@@ -24,3 +26,39 @@ def test_what_cannot_be_spelled_out_stays():
         node("e/one", "Identity", "x", T=DType.FLOAT), node("e", "Erfc", "e/one", T=DType.FLOAT)
     )
     assert spelled_out(taken).graph.nodes == taken.graph.nodes
+
+
+def norm(**values):
+    given = {"T": DType.FLOAT, "data_format": "NHWC", "epsilon": 0.001, **values}
+    return [
+        const("scale", [1.0, 2.0]),
+        const("none", []),
+        node("n", "FusedBatchNorm", "x", "scale", "scale", "none", "none", "^scale", **given),
+    ]
+
+
+def test_a_batch_norm_in_training_mode_gets_its_statistics():
+    found = spelled_out(made(*norm(is_training=True)))
+    assert verify(found) == ()
+    nodes = found.graph.nodes
+    assert nodes["n"].inputs == ("x", "scale", "scale", "n/mean", "n/variance", "^scale")
+    assert not trains(nodes["n"])
+    assert [nodes[f"n/{part}"].op for part in ("mean", "squares", "variance")] == [
+        "Mean",
+        "SquaredDifference",
+        "Mean",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "more"),
+    [
+        ({"is_training": False}, []),
+        ({"data_format": "NCHW"}, []),
+        ({"T": DType.HALF}, []),
+        ({}, [node("m", "Identity", "n:1", T=DType.FLOAT)]),
+    ],
+)
+def test_batch_norms_that_stay(values, more):
+    model = made(*norm(**{"is_training": True, **values}), *more)
+    assert spelled_out(model).graph.nodes == model.graph.nodes

@@ -1,0 +1,38 @@
+"""Networks that were frozen in training mode: their batch norms take mean and variance from the batch."""
+
+import pytest
+import tensorflow as tf
+
+from tests.exports.running import Branches
+
+pytestmark = pytest.mark.slow
+
+FORMATS = {
+    "onnx": {"to": "m.onnx", "format": "onnx"},
+    "tflite": {"to": "m.tflite", "format": "tflite"},
+    "openvino": {"to": "m.xml", "format": "openvino"},
+    "stablehlo": {"to": "m.mlirbc", "format": "stablehlo"},
+    "tfjs": {"to": "js", "format": "tfjs"},
+}
+
+
+class Norm(tf.Module):
+    """A batch norm as ``is_training`` leaves it."""
+
+    @tf.function(input_signature=[tf.TensorSpec([3, 4, 5, 2], tf.float32, name="x")])
+    def serve(self, x):
+        scale, offset = [2.0, 0.5], [0.25, -1.0]
+        y = tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=scale, offset=offset, mean=[], variance=[], is_training=True
+        )
+        return {"y": y.y}
+
+
+def test_every_format_computes_them(tmp_path, tfjs):
+    module = Norm()
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=module.serve)
+    (tmp_path / "p").mkdir()
+    wanted = {name: params for name, params in FORMATS.items() if tfjs or name != "tfjs"}
+    ran = Branches(tmp_path / "p", wanted, model=tmp_path / "model", jobs=1)
+    for name in wanted:
+        assert ran.facts(name)["check"]["outputs"]["y"]["max_abs"] < 1e-5, name
