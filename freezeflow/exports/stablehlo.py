@@ -55,8 +55,6 @@ PROFILE = Profile(
     unrolls="lists",
     list_loops=False,
     static="all",
-    # Batch norms in training mode become an op that no portable artifact has.
-    spells_out=True,
 )
 
 
@@ -104,7 +102,7 @@ _CONVERTER = Converter(
 
 FORMAT = ExportFormat(
     name="stablehlo",
-    version=4,
+    version=5,
     summary="A portable StableHLO artifact, for compilers that take it; static shapes.",
     write=_CONVERTER.write,
     suffixes=(".mlirbc",),
