@@ -331,7 +331,8 @@ class Frozen:
             return {"recipe": _failure((lines or [err])[0])}
         told = json.loads(out)
         if "plans" not in told:
-            return {"recipe": {"status": "failed", "error": told["error"]}}
+            error = told["error"] if "error" in told else told["errors"][0]
+            return {"recipe": {"status": "failed", "error": error}}
         return {step["id"]: step for step in told["plans"][0]["steps"]}
 
     def _name(self, signatures: Mapping[str, Any]) -> str:

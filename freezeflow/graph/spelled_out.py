@@ -19,6 +19,9 @@ from freezeflow.graph.graph import Node, data_inputs, split
 from freezeflow.graph.model import Model
 from freezeflow.values import DType
 
+# Gives a name that is free.
+Free = Callable[[str], str]
+
 # Ops that have a training mode; they have it unless told otherwise.
 BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
 
@@ -56,26 +59,32 @@ def _body(nodes: Mapping[str, Node], ends: Iterable[str]) -> dict[str, Node]:
     read = {tensor for node in nodes.values() for tensor in data_inputs(node)} | set(ends)
     beyond_first = {name for name, index in map(split, read) if index > 0}
     made: dict[str, Node] = {}
+
+    def free(name: str) -> str:
+        """The name, or one like it that no node has."""
+        while name in nodes:
+            name += "_"
+        return name
+
     for node in nodes.values():
-        spelled = tuple(_SPELLED[node.op](node, beyond_first)) if node.op in _SPELLED else ()
-        taken = any(each.name in nodes for each in spelled if each.name != node.name)
-        for each in spelled if spelled and not taken else (node,):
+        spelled = tuple(_SPELLED[node.op](node, beyond_first, free)) if node.op in _SPELLED else ()
+        for each in spelled or (node,):
             made[each.name] = each
     return made
 
 
-def _without_erfc(node: Node, _: Collection[str]) -> Iterator[Node]:
+def _without_erfc(node: Node, _: Collection[str], free: Free) -> Iterator[Node]:
     dtype = attrs.to_type(node.attrs["T"])
     if dtype not in _ONES:
         return
-    one, erf = f"{node.name}/one", f"{node.name}/erf"
+    one, erf = free(f"{node.name}/one"), free(f"{node.name}/erf")
     kind = {"T": node.attrs["T"]}
     yield const(one, dtype, (), _ONES[dtype])
     yield Node(erf, "Erf", node.inputs, kind, node.device)
     yield Node(node.name, "Sub", (one, erf), kind, node.device)
 
 
-def _without_training(node: Node, beyond_first: Collection[str]) -> Iterator[Node]:
+def _without_training(node: Node, beyond_first: Collection[str], free: Free) -> Iterator[Node]:
     """A batch norm in float32, channels last, of which nothing but the normalised tensor is read."""
     layout = node.attrs.get("data_format")
     axes = _AXES.get(attrs.to_bytes(layout) if layout is not None else b"NHWC")
@@ -85,7 +94,7 @@ def _without_training(node: Node, beyond_first: Collection[str]) -> Iterator[Nod
     name, kind = node.name, {"T": node.attrs["T"]}
     x, scale, offset, *_ = node.inputs
     over, mean, squares, variance = (
-        f"{name}/{part}" for part in ("axes", "mean", "squares", "variance")
+        free(f"{name}/{part}") for part in ("axes", "mean", "squares", "variance")
     )
     reduced = {**kind, "Tidx": attrs.of_type(DType.INT32), "keep_dims": attrs.of_bool(False)}
     yield const(over, DType.INT32, (len(axes),), struct.pack(f"<{len(axes)}i", *axes))
@@ -98,7 +107,7 @@ def _without_training(node: Node, beyond_first: Collection[str]) -> Iterator[Nod
     )
 
 
-_SPELLED: Mapping[str, Callable[[Node, Collection[str]], Iterator[Node]]] = {
+_SPELLED: Mapping[str, Callable[[Node, Collection[str], Free], Iterator[Node]]] = {
     "Erfc": _without_erfc,
     **dict.fromkeys(BATCH_NORMS, _without_training),
 }

@@ -21,11 +21,16 @@ def test_erfc_is_one_minus_erf():
     assert nodes["e/erf"].inputs == ("x",)
 
 
-def test_what_cannot_be_spelled_out_stays():
+def test_names_that_are_taken_are_left_alone():
     taken = made(
         node("e/one", "Identity", "x", T=DType.FLOAT), node("e", "Erfc", "e/one", T=DType.FLOAT)
     )
-    assert spelled_out(taken).graph.nodes == taken.graph.nodes
+    found = spelled_out(taken)
+    assert verify(found) == ()
+    nodes = found.graph.nodes
+    assert nodes["e/one"] == taken.graph.nodes["e/one"]
+    assert nodes["e"].inputs == ("e/one_", "e/erf")
+    assert nodes["e/erf"].inputs == ("e/one",)
 
 
 def norm(**values):
