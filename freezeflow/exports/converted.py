@@ -21,7 +21,7 @@ from freezeflow.graph.canonical import canonical
 from freezeflow.graph.graph import Graph
 from freezeflow.graph.model import Model
 from freezeflow.graph.profile import Profile, look
-from freezeflow.graph.single import with_one_signature, with_shapes
+from freezeflow.graph.single import with_one_signature, with_shapes, without_aliases
 from freezeflow.graph.spelled_out import spelled_out
 from freezeflow.graph.unroll import unrolled
 from freezeflow.graph.write import graph_def_pieces
@@ -72,12 +72,14 @@ class Single:
         name: Its signature's name.
         signature: Its signature.
         folder: Where the converter writes; what it leaves there is published.
+        aliases: Further keys of inputs, which name the same tensor as the key beside them does.
     """
 
     model: Model
     name: str
     signature: Signature
     folder: Path
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def nodes(self) -> Names:
@@ -106,8 +108,13 @@ def single(request: ExportRequest, profile: Profile) -> Single:
     """
     check_self_contained(request.model, profile.target)
     params: OneSignature = request.params
-    model = with_one_signature(request.model, params.signature)
-    model = with_shapes(model, params.batch, params.shapes)
+    model, aliases = without_aliases(with_one_signature(request.model, params.signature))
+    for key, kept in aliases.items():
+        request.context.warn(
+            f"{request.to.name}: inputs {key!r} and {kept!r} are one tensor, which is called {kept!r}"
+        )
+    shapes = {aliases.get(key, key): shape for key, shape in params.shapes.items()}
+    model = with_shapes(model, params.batch, shapes)
     for asset in model.assets:
         raise ModelRefused(
             f"the graph reads the file {asset.name!r}, which {profile.target} cannot hold",
@@ -122,7 +129,7 @@ def single(request: ExportRequest, profile: Profile) -> Single:
     ((name, signature),) = model.signatures.items()
     folder = request.context.scratch / "out"
     folder.mkdir()
-    return Single(model=model, name=name, signature=signature, folder=folder)
+    return Single(model=model, name=name, signature=signature, folder=folder, aliases=aliases)
 
 
 def graph_file(request: ExportRequest, model: Model) -> Path:
@@ -212,6 +219,7 @@ class Converter:
             "outputs": dict(done.names.outputs),
             "tools": {name: version_of(name) for name in sorted(self.tools)},
             **({"options": dict(done.options)} if done.options else {}),
+            **({"aliases": dict(made.aliases)} if made.aliases else {}),
         }
         files = published(request, made.model, folder, done.main, export=told)
         return Export(files, {"check": verdict, **done.facts})

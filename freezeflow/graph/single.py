@@ -46,6 +46,29 @@ def with_one_signature(model: Model, name: str | None) -> Model:
     return named
 
 
+def without_aliases(model: Model) -> tuple[Model, dict[str, str]]:
+    """A model with one signature in which each input has one key: the first of those that name its tensor.
+
+    Signatures of TensorFlow 1 may name a placeholder twice; its session feeds it by either name, and no
+    other runtime takes it.
+
+    Returns:
+        The model, and each key that is left out with the one that stays.
+    """
+    ((name, signature),) = model.signatures.items()
+    firsts: dict[str, str] = {}
+    for key, spec in signature.inputs.items():
+        firsts.setdefault(spec.tensor, key)
+    kept = {key: signature.inputs[key] for key in firsts.values()}
+    aliases = {
+        key: firsts[spec.tensor] for key, spec in signature.inputs.items() if key not in kept
+    }
+    return (
+        dataclasses.replace(model, signatures={name: Signature(kept, signature.outputs)}),
+        aliases,
+    )
+
+
 def with_shapes(model: Model, batch: int | None, shapes: Mapping[str, tuple[int, ...]]) -> Model:
     """A model with one signature whose inputs have the given shapes.
 

@@ -78,6 +78,7 @@ def answer_by_tf2_loader(subject: Subject, calls: Path, answers: Path) -> Mappin
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     name = subject.signature_name
+    _check_distinct(subject.signature)
     with _refusals():
         loaded = tf.saved_model.load(str(subject.file.parent), tags=_TAGS)
         if name not in loaded.signatures:
@@ -90,6 +91,20 @@ def answer_by_tf2_loader(subject: Subject, calls: Path, answers: Path) -> Mappin
             found.append({key: as_array(value.numpy()) for key, value in results.items()})
         _save(answers, found)
     return {}
+
+
+def _check_distinct(signature: Signature) -> None:
+    """Refuses a signature that TensorFlow 2's loader does not take: its functions get each tensor once."""
+    keys: dict[str, str] = {}
+    for key, spec in signature.inputs.items():
+        other = keys.setdefault(spec.tensor, key)
+        if other != key:
+            raise RuntimeRefused(
+                f"TensorFlow 2 does not load a signature in which inputs {other!r} and {key!r} are one"
+                " tensor",
+                hint="It loads the source no better. TensorFlow 1's loader does: without a `check` the"
+                " SavedModel is written as it is.",
+            )
 
 
 def _config() -> Any:
