@@ -193,8 +193,8 @@ class _Part:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self._descriptor, self.path = _open_beside(target)
-        self._old: Path | None = None
+        self._descriptor, self.path = new_beside(target, "part", _create, os.unlink)
+        self._old: tuple[int, Path] | None = None
         self._placed = False
 
     def fill(self, pieces: Iterable[bytes | Location], mode: int, checksums: bool) -> Written:
@@ -234,18 +234,21 @@ class _Part:
             return
         with contextlib.suppress(OSError):
             if self._old is not None:
-                os.replace(self._old, self.target)
+                os.replace(self._old[1], self.target)
             else:
                 os.unlink(self.target)
 
     def discard(self) -> None:
         """Closes the file and removes every name beside the final one."""
-        for leftover in (self._old, None if self._placed else self.path):
-            if leftover is not None:
+        held = [(self._descriptor, None if self._placed else self.path)]
+        if self._old is not None:
+            held.append(self._old)
+        for descriptor, beside in held:
+            if beside is not None:
                 with contextlib.suppress(OSError):
-                    os.unlink(leftover)
-        # Last: while it is open, its lock tells others that the file is in use.
-        os.close(self._descriptor)
+                    os.unlink(beside)
+            # Last: while it is open, its lock tells others that the file is in use.
+            os.close(descriptor)
 
 
 class _Writer:
@@ -576,65 +579,92 @@ _HINTS = {
 }
 
 
-def _open_beside(target: Path) -> tuple[int, Path]:
-    """Opens a new file in the target's folder, locked as long as it is open.
+def new_beside(
+    target: Path, suffix: str, create: Callable[[Path], int], remove: Callable[[Path], object]
+) -> tuple[int, Path]:
+    """Creates something beside the target that counts as in use as long as its descriptor is open.
 
     Its name depends only on the target's, so that what a killed process left is found and removed
     by the next one that writes the same target; the lock, which dies with its process, tells what
     was left from what is in use.
+
+    Args:
+        target: The final path.
+        suffix: Tells files, folders and second names apart.
+        create: Makes it at a path, and opens it; `FileExistsError` where something is.
+        remove: Removes what a killed process left.
+
+    Raises:
+        OSError: It cannot be made.
     """
-    beside = target.with_name(f".{target.name[:200]}.part")
+    beside = _beside(target, suffix)
     while True:
         try:
-            descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = create(beside)
         except FileExistsError:
-            if not _remove_leftover(beside):
-                beside = target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
+            if not _remove_leftover(beside, remove):
+                beside = _beside(target, f"{os.getpid()}.{suffix}")
             continue
         with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         try:
             if _names(beside, descriptor):
                 return descriptor, beside
         except BaseException:
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                remove(beside)
             os.close(descriptor)
             raise
         # Someone took it for a leftover in the moment before it was locked.
         os.close(descriptor)
 
 
-def _remove_leftover(path: Path) -> bool:
-    """Removes a file that nobody holds locked; False when somebody does, or it is another user's."""
+def _beside(target: Path, suffix: str) -> Path:
+    return target.with_name(f".{target.name[:200]}.{suffix}")
+
+
+def _remove_leftover(path: Path, remove: Callable[[Path], object]) -> bool:
+    """Removes what nobody has in use; False when somebody has, or when it cannot be told or done."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
-    except PermissionError:
+    except OSError:  # another user's
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _names(path, descriptor):
-            os.unlink(path)
+            remove(path)
         return True
-    except BlockingIOError:
+    except OSError:
         return False
     finally:
         os.close(descriptor)
 
 
 def _names(path: Path, descriptor: int) -> bool:
-    """Whether the path is a name of the open file."""
+    """Whether the path is a name of what is open."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
 
-def _second_name(target: Path) -> Path | None:
+def _create(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _second_name(target: Path) -> tuple[int, Path] | None:
     """Gives an existing file a second name beside its own; None where that cannot be."""
-    second = target.with_name(f".{target.name[:200]}.{os.getpid()}.old")
+
+    def link(path: Path) -> int:
+        os.link(target, path)
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            os.unlink(path)
+            raise
+
     with contextlib.suppress(OSError):
-        os.link(target, second)
-        return second
+        return new_beside(target, "old", link, os.unlink)
     return None

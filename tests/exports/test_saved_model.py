@@ -12,6 +12,7 @@ from freezeflow.graph.canonical import canonical
 from freezeflow.graph.ops import standard_op
 from freezeflow.messages import message_class
 from freezeflow.proof.requests import Request, encode_requests
+from freezeflow.store import kernel
 from tests.exports.models import asked, dense, lookup, with_asset
 from tests.exports.test_frozen_graph import enlarged
 from tests.graphs import const, node
@@ -162,6 +163,7 @@ def test_a_failure_leaves_the_older_model(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         rename(source, target)
 
+    monkeypatch.setattr(kernel, "exchange", lambda one, other: False)
     monkeypatch.setattr(os, "rename", fails)
     with pytest.raises(FreezeflowError, match="No space left"):
         write(dense(tmp_path / "in"), out)

@@ -183,6 +183,17 @@ def test_leftovers_of_a_killed_process_go(tmp_path: Path) -> None:
     assert names(tmp_path) == {"out"}
 
 
+def test_second_names_that_a_killed_process_left_go(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"old")
+        os.link(tmp_path / name, tmp_path / f".{name}.old")
+    with publication() as group:
+        group.write(tmp_path / "a", [b"1"])
+        group.write(tmp_path / "b", [b"2"])
+    assert names(tmp_path) == {"a", "b"}
+    assert (tmp_path / "a").read_bytes() == b"1"
+
+
 def test_two_writers_of_one_file(tmp_path: Path) -> None:
     with publication() as one:
         one.write(tmp_path / "out", [b"one"])
