@@ -1,7 +1,7 @@
 """A C++ program that calls what XLA compiled ahead of time.
 
 It is written for the signature, compiled against the headers and libraries of the installed
-TensorFlow, and answers saved calls. Compiling takes about 12 s.
+TensorFlow, and answers saved calls. Compiling and linking takes about 6 s, by GNU's usual linker 12 s.
 """
 
 from __future__ import annotations
@@ -70,6 +70,12 @@ def compiler() -> str | None:
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
+def linker() -> Sequence[str]:
+    """The option for a linker that looks through TensorFlow's 1 GB library in 1 s, where there is one."""
+    quick = next((name for name in ("lld", "gold") if shutil.which(f"ld.{name}")), None)
+    return [] if quick is None else [f"-fuse-ld={quick}"]
+
+
 def missing() -> str:
     """What there is to be installed, in words; empty if all is there."""
     return "" if compiler() else "the check compiles a program, and there is no C++ compiler (g++)"
@@ -131,7 +137,7 @@ def command(header: Path, source: Path) -> Sequence[str | Path]:
         *(source, runtime_source / "xla_compiled_cpu_function.cc"),
         *sorted(header.parent.glob("*.o")),
         *(f"-L{home}", "-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"),
-        *(f"-Wl,-rpath,{home}", "-Wl,--allow-shlib-undefined"),
+        *(f"-Wl,-rpath,{home}", "-Wl,--allow-shlib-undefined", *linker()),
     ]
 
 
