@@ -3,8 +3,8 @@
 A private pool keeps them apart from the classes that TensorFlow registers, so that both can live in
 one process, in either order. They are wire-compatible, and unknown fields survive a round trip.
 
-A second pool says of a node's attributes that they are bytes, which on the wire they are: a large graph
-is read without a message for each attribute, most of which are the same few.
+A second pool says of a node's attributes that they are a list of bytes, which on the wire they are: a
+large graph is read without a message for each attribute, most of which are the same few.
 Source of the formats: upstream ``tensorflow/core/framework`` and ``core/protobuf``; the descriptor
 set is made by ``tools/make_tensorflow_data.py``.
 """
@@ -32,11 +32,15 @@ def _pool(raw: bool) -> descriptor_pool.DescriptorPool:
 
 
 def _make_attributes_bytes(file: descriptor_pb2.FileDescriptorProto) -> None:
+    """A map is a repeated field of entries, and a message in it is on the wire what bytes are."""
     (node,) = (message for message in file.message_type if message.name == "NodeDef")
     (entry,) = (message for message in node.nested_type if message.name == "AttrEntry")
+    entry.options.ClearField("map_entry")
     (value,) = (field for field in entry.field if field.name == "value")
-    value.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
-    value.ClearField("type_name")
+    (attr,) = (field for field in node.field if field.name == "attr")
+    for field in (value, attr):
+        field.type = descriptor_pb2.FieldDescriptorProto.TYPE_BYTES
+        field.ClearField("type_name")
 
 
 @functools.cache
@@ -47,7 +51,10 @@ def message_class(name: str) -> type[Any]:
 
 @functools.cache
 def raw_class(name: str) -> type[Any]:
-    """As `message_class`, but in its nodes each attribute is the bytes of an ``AttrValue``."""
+    """As `message_class`, but ``attr`` of a node is a list of entries, each as its bytes.
+
+    ``raw_class("NodeDef.AttrEntry")`` reads one: ``value`` is the bytes of an ``AttrValue``.
+    """
     return _class_in(_pool(raw=True), name)
 
 

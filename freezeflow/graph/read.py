@@ -36,8 +36,8 @@ TENSOR_ATTR = "_freezeflow_tensor"
 # Inferred by TensorFlow and written down; they can contradict the graph and are never needed.
 _INFERRED_ATTRS = frozenset({"_output_shapes", "_handle_dtypes", "_handle_shapes"})
 
-# Attributes of fewer bytes are worth remembering.
-_LARGE_ATTR_BYTES = 256
+# Sets of attributes of fewer bytes are worth remembering.
+_LARGE_ATTRS_BYTES = 256
 
 _DAMAGED = "The file is damaged or was edited; write the model again."
 
@@ -77,10 +77,10 @@ class GraphReader:
         self._op_defs = {op.name: self._op_def(op) for op in op_defs}
         self._library = {f.signature.name: f for f in message.library.function}
         self._functions: dict[str, Function] = {}
-        self._plain: dict[str, tuple[tuple[str, range], ...] | None] = {}
-        # Most nodes share a few attributes, and a few sets of them.
-        self._known_attrs: dict[bytes, bytes] = {}
-        self._known_sets: dict[tuple[tuple[str, bytes], ...], dict[str, bytes]] = {}
+        self._first_outputs: dict[str, str | None] = {}
+        # The nodes of an op share a few sets of attributes: as they were written, and as they are.
+        self._known_sets: dict[tuple[str, tuple[bytes, ...]], dict[str, bytes]] = {}
+        self._shared_sets: dict[tuple[str, tuple[tuple[str, bytes], ...]], dict[str, bytes]] = {}
         self.nodes = self._read_main()
 
     def graph(self, roots: Iterable[str] | None = None) -> Graph:
@@ -141,22 +141,33 @@ class GraphReader:
 
     def _node(self, message: Any, translate: Callable[[str], str]) -> Node:
         name, op = message.name, message.op
-        known = self._known_attrs
-        values = {}
-        for key, raw in message.attr.items():
-            if key not in _INFERRED_ATTRS:
-                data = known.get(raw)
-                values[key] = self._attr(name, op, key, raw) if data is None else data
-        tensor = None
-        if op == "Const":
-            values, tensor = self._const(name, values)
-        else:
-            values = self._known_sets.setdefault(tuple(values.items()), values)
+        entries = tuple(message.attr)
+        values, tensor = self._known_sets.get((op, entries)), None
+        if values is None:
+            values = self._attrs(name, op, entries)
+            if op == "Const":
+                values, tensor = self._const(name, values)
+            if tensor is None and sum(map(len, entries)) < _LARGE_ATTRS_BYTES:
+                values = self._shared_sets.setdefault((op, tuple(values.items())), values)
+                self._known_sets[op, entries] = values
         inputs = message.input
         tensors = [translate(i) for i in inputs if i[:1] != "^"]
         if len(tensors) < len(inputs):
             tensors += dict.fromkeys(i for i in inputs if i[:1] == "^")
         return Node(name, op, tuple(tensors), values, message.device, tensor)
+
+    def _attrs(self, name: str, op: str, entries: Iterable[bytes]) -> dict[str, bytes]:
+        """The attributes that count, by sorted name; of two with one name the last, as in any map."""
+        try:
+            read = map(raw_class("NodeDef.AttrEntry").FromString, entries)
+            found = {entry.key: entry.value for entry in read}
+        except DecodeError:
+            raise self._damaged(f"an attribute of node {name!r} ({op}) is damaged") from None
+        return {
+            key: self._attr(name, op, key, found[key])
+            for key in sorted(found)
+            if key not in _INFERRED_ATTRS
+        }
 
     def _attr(self, name: str, op: str, key: str, raw: bytes) -> bytes:
         """The canonical bytes of an attribute."""
@@ -170,8 +181,6 @@ class GraphReader:
                 f"attribute {key!r} of node {name!r} ({op}) holds dtype number {unknown},"
                 " which is not known"
             )
-        if len(raw) < _LARGE_ATTR_BYTES:
-            self._known_attrs[raw] = data
         return data
 
     def _const(
@@ -309,32 +318,43 @@ class GraphReader:
     def _translator(self, function: Any) -> Callable[[str], str]:
         """From ``node:output_arg:index`` to ``node:flat_index``, for one function's body."""
         by_name = {node.name: node for node in function.node_def}
-        args = {arg.name for arg in function.signature.input_arg}
+        known = {}
+        for name, node in by_name.items():
+            output = self._first_output(node.op)
+            if output is not None:
+                known[f"{name}:{output}:0"] = name
+        known.update((arg.name, arg.name) for arg in function.signature.input_arg)
         numbers: dict[tuple[str, str], Sequence[int]] = {}
 
-        def translate(tensor: str) -> str:
-            if tensor in args:
-                return tensor
+        def find(tensor: str) -> str:
             name, _, rest = tensor.partition(":")
             output, _, index = rest.partition(":")
-            there = numbers.get((name, output))
-            if there is None:
-                if name in by_name:
-                    numbers.update(self._outputs(function, by_name[name]))
-                there = numbers.get((name, output), ())
-            if index == "0" and there:
-                return join(name, there[0])
+            if name in by_name and (name, output) not in numbers:
+                numbers.update(self._outputs(function, by_name[name]))
+            there = numbers.get((name, output), ())
             if not _is_number(index or "0") or int(index or "0") >= len(there):
                 raise self._dangling(function, tensor)
             return join(name, there[int(index or "0")])
 
+        def translate(tensor: str) -> str:
+            found = known.get(tensor)
+            if found is None:
+                found = known[tensor] = find(tensor)
+            return found
+
         return translate
+
+    def _first_output(self, op: str) -> str | None:
+        """The name of an op's first output, which most edges take; None where it may be a list."""
+        if op not in self._first_outputs:
+            definition = self._definition(op)
+            outputs = () if definition is None else definition.outputs[:1]
+            single = [a.name for a in outputs if not (a.number_attr or a.type_list_attr)]
+            self._first_outputs[op] = single[0] if single else None
+        return self._first_outputs[op]
 
     def _outputs(self, function: Any, node: Any) -> dict[tuple[str, str], range]:
         """Node and output argument to the flat numbers of its tensors."""
-        plain = self._plain_outputs(node.op)
-        if plain is not None:
-            return {(node.name, output): numbers for output, numbers in plain}
         definition = self._definition(node.op)
         if definition is None:
             raise ModelRefused(
@@ -343,7 +363,7 @@ class GraphReader:
                 where=self._where,
                 hint="Save the model where the op's library is loaded, so that its definition is kept.",
             )
-        values = {key: self._attr(node.name, node.op, key, raw) for key, raw in node.attr.items()}
+        values = self._attrs(node.name, node.op, node.attr)
         try:
             grouped = ops.arg_types(definition.outputs, values, definition.defaults)
         except KeyError as missing:
@@ -359,19 +379,6 @@ class GraphReader:
             numbers[node.name, arg.name] = range(position, position + len(types))
             position += len(types)
         return numbers
-
-    def _plain_outputs(self, op: str) -> tuple[tuple[str, range], ...] | None:
-        """The flat numbers of an op's outputs if they are the same for all its nodes, else None."""
-        if op not in self._plain:
-            definition = self._definition(op)
-            args = () if definition is None else definition.outputs
-            single = not any(arg.number_attr or arg.type_list_attr for arg in args)
-            self._plain[op] = (
-                tuple((arg.name, range(i, i + 1)) for i, arg in enumerate(args))
-                if definition is not None and single
-                else None
-            )
-        return self._plain[op]
 
     def _dangling(self, function: Any, tensor: str) -> ModelRefused:
         return ModelRefused(

@@ -8,7 +8,7 @@ import pytest
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph.read import GraphReader
-from freezeflow.messages import message_class
+from freezeflow.messages import message_class, raw_class
 from freezeflow.values import Digest, DType, Location
 
 F = int(DType.FLOAT)
@@ -66,6 +66,17 @@ def test_outputs_of_bodies_are_numbered():
     assert GraphReader(message).graph().functions["f"].results[0].tensor == "s:1"
 
 
+def test_outputs_of_bodies_that_are_lists():
+    body = [("s", "Split", ["a", "p"], {"T": F}), ("y", "Relu", ["s:output:2"], {"T": F})]
+    message = graph_def(
+        X, ("y", "f", ["x", "x"], {}), functions={"f": (["a", "p"], {"r": "y:activations:0"}, body)}
+    )
+    message.library.function[0].node_def[0].attr["num_split"].i = 3
+    function = GraphReader(message).graph().functions["f"]
+    assert function.nodes["y"].inputs == ("s:2",)
+    assert function.results[0].tensor == "y"
+
+
 def test_functions_out_of_reach_are_not_read():
     functions = {"broken": ([], {"r": "nothing:y:0"}, [])}
     assert GraphReader(graph_def(X, functions=functions)).graph().functions == {}
@@ -76,6 +87,51 @@ def test_inferred_attributes_are_left_behind():
     message.node[0].attr["_output_shapes"].list.shape.add().dim.add(size=3)
     message.node[0].attr["_class"].s = b"kept"
     assert set(GraphReader(message).graph().nodes["x"].attrs) == {"dtype", "_class"}
+
+
+def entry(name, value):
+    """An entry of a node's map of attributes, as the field that it is on the wire."""
+    data = b"\x0a" + bytes([len(name)]) + name + b"\x12" + bytes([len(value)]) + value
+    return b"\x2a" + bytes([len(data)]) + data
+
+
+def written(*entries):
+    """A graph with one node for each list of entries, as another writer might have written them."""
+    nodes = [b"\x0a\x01" + bytes([97 + i]) + b"\x12\x04Relu" for i in range(len(entries))]
+    data = [b"".join((node, *given)) for node, given in zip(nodes, entries, strict=True)]
+    return raw_class("GraphDef").FromString(
+        b"".join(b"\x0a" + bytes([len(node)]) + node for node in data)
+    )
+
+
+def test_attributes_are_sorted_and_shared_whatever_the_order_in_the_file():
+    t, mark = entry(b"T", b"\x30\x01"), entry(b"_a", b"\x28\x01")
+    nodes = GraphReader(written([mark, t], [t, mark], [t])).graph().nodes
+    assert list(nodes["a"].attrs.items()) == [("T", b"\x30\x01"), ("_a", b"\x28\x01")]
+    assert nodes["a"].attrs is nodes["b"].attrs
+    assert list(nodes["c"].attrs) == ["T"]
+
+
+def test_of_two_attributes_of_one_name_the_last_counts():
+    message = written([entry(b"T", b"\x30\x01"), entry(b"T", b"\x30\x03")])
+    in_a_map = message_class("GraphDef").FromString(message.SerializeToString())
+    assert in_a_map.node[0].attr["T"].type == 3
+    assert GraphReader(message).graph().nodes["a"].attrs == {"T": b"\x30\x03"}
+
+
+def test_nodes_of_different_ops_share_no_attributes():
+    message = graph_def(X, ("y", "Relu", ["x"], {"T": F}), ("z", "Abs", ["x"], {"T": F}))
+    nodes = GraphReader(message).graph().nodes
+    assert nodes["y"].attrs == nodes["z"].attrs
+    assert nodes["y"].attrs is not nodes["z"].attrs
+
+
+@pytest.mark.parametrize(
+    "given", [b"\x2a\x02\x0a\x09", entry(b"\xff", b"\x30\x01"), entry(b"T", b"\x30")]
+)
+def test_a_damaged_attribute(given):
+    with pytest.raises(ModelRefused, match=r"attribute .*of node 'a'.* is damaged"):
+        GraphReader(written([given]))
 
 
 def test_a_large_content_lies_where_it_was_cut():
