@@ -34,26 +34,22 @@ _QUIET_STATEFUL = re.compile(
     r"|MakeWeakResourceHandle|RefIdentity|RefSelect|QueueSize|QueueIsClosed|StubResourceHandleOp|SleepIdentityOp|XlaCallModule|XlaLaunch(V2)?)$"
 )
 
-# Ops that only call functions: what they do is what the functions do.
-_CALLERS = frozenset(
-    [
-        "PartitionedCall",
-        "StatefulPartitionedCall",
-        "RemoteCall",
-        "BatchFunction",
-        "MapDefun",
-        "For",
-        "SymbolicGradient",
-        "If",
-        "StatelessIf",
-        "_If",
-        "Case",
-        "StatelessCase",
-        "While",
-        "StatelessWhile",
-        "_While",
-    ]
+# Control flow by functions. TensorFlow spells it out in Switches and Merges where it can, before it
+# leaves out what no output needs.
+FUNCTIONAL = frozenset(
+    ["If", "StatelessIf", "_If", "Case", "StatelessCase", "While", "StatelessWhile", "_While"]
 )
+
+# Ops that only call functions: what they do is what the functions do.
+_CALLERS = FUNCTIONAL | {
+    "PartitionedCall",
+    "StatefulPartitionedCall",
+    "RemoteCall",
+    "BatchFunction",
+    "MapDefun",
+    "For",
+    "SymbolicGradient",
+}
 
 # The ops of TF1 control flow: behind them a node may be dead, or belong to a loop's frame, and a
 # control edge says so.
@@ -128,7 +124,14 @@ class Effects:
 
 def awaited(nodes: Mapping[str, Node], has_effect: Callable[[Node], bool]) -> set[str]:
     """The nodes that are worth waiting for: with an effect or TF1 control flow at or before them."""
-    marked = {n.name for n in nodes.values() if n.op in V1_CONTROL_FLOW or has_effect(n)}
+    return behind(
+        nodes, {n.name for n in nodes.values() if n.op in V1_CONTROL_FLOW or has_effect(n)}
+    )
+
+
+def behind(nodes: Mapping[str, Node], sources: set[str]) -> set[str]:
+    """Some nodes, and all that need them, by data or control."""
+    marked = set(sources)
     if not marked:
         return marked
     consumers: dict[str, list[str]] = {}

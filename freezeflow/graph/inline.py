@@ -4,8 +4,9 @@ Only plain calls are inlined (PartitionedCall, StatefulPartitionedCall, and func
 name); If, Case, While and the like stay functional, with calls in their bodies inlined. Functions
 marked ``_noinline`` or ``jit_compile`` are inlined, too: the marks steer compilation, not meaning.
 
-What a call guarantees is kept: when any of its results is used, every effect of its body happens,
-and a node that waits for the call waits for these effects. Source of the semantics: upstream
+What a call guarantees is kept: when any of its results is used, every effect of its body happens, and
+every effect on the way to its inputs, also to those that the body does not need; a node that waits for
+the call waits for these effects. Source of the semantics: upstream
 ``core/common_runtime/inline_function_utils.h``.
 """
 
@@ -13,12 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, walk
-from freezeflow.graph.effects import V1_CONTROL_FLOW, Effects
+from freezeflow.graph.effects import FUNCTIONAL, V1_CONTROL_FLOW, Effects, behind
 from freezeflow.graph.graph import (
     Function,
     Graph,
@@ -107,6 +108,7 @@ class _Inliner:
         self.has_v1_control_flow = any(
             node.op in V1_CONTROL_FLOW for nodes in bodies for node in nodes.values()
         )
+        self.has_effects = any(self.effects.node(n) for nodes in bodies for n in nodes.values())
 
     def _size_of(self, node: Node) -> int:
         call = call_of(self.graph, node)
@@ -218,6 +220,8 @@ class _Scope:
         # TF1 control flow can leave a call dead; a body's sources must then be dead with it.
         self._can_be_dead = inliner.has_v1_control_flow
         self.calls: dict[str, tuple[Node, list[str]]] = {}
+        # Identity nodes of results, and the inputs of the call without which the body gives them.
+        self._without: dict[str, list[str]] = {}
 
     def expand(self) -> None:
         """Copies the nodes, each call replaced by the nodes of its function's body."""
@@ -229,6 +233,8 @@ class _Scope:
                 self._out[node.name] = self._inliner.bind(self._inliner.by_attribute(node))
             else:
                 stack += self._open(node, prefix, *found)
+        if self._without:
+            self._wait_for_effects_before()
 
     def _open(
         self, call: Node, prefix: str, function: Function, bindings: Bindings
@@ -247,7 +253,7 @@ class _Scope:
         names = {name: self._unique(prefix + name) for name in body.nodes}
         values = dict(zip((arg.name for arg in body.args), given, strict=True))
         entry = self._entry(call, body, given)
-        opened = []
+        opened: list[Node] = []
         for node in body.nodes.values():
             inputs = [renamed(tensor, names, values) for tensor in node.inputs]
             if entry and (not node.inputs or self._inliner.effects.node(node)):
@@ -256,7 +262,7 @@ class _Scope:
             opened.append(
                 Node(names[node.name], node.op, tuple(inputs), node.attrs, node.device, node.tensor)
             )
-        self._connect(call, body, names, values)
+        self._connect(call, body, names, values, entry)
         return [(node, prefix) for node in reversed(opened)]
 
     def _entry(self, call: Node, body: Function, given: list[str]) -> list[str]:
@@ -271,22 +277,73 @@ class _Scope:
         return entry
 
     def _connect(
-        self, call: Node, body: Function, names: Mapping[str, str], values: Mapping[str, str]
+        self,
+        call: Node,
+        body: Function,
+        names: Mapping[str, str],
+        values: Mapping[str, str],
+        entry: list[str],
     ) -> None:
         """Where the call's results and its completion are found from now on."""
-        effects = [
-            f"^{names[result.node]}"
-            for result in body.control_results
-            if self._inliner.effects.node(body.nodes[result.node])
-        ]
+        has_effect = self._inliner.effects.node
+        effects = [r.node for r in body.control_results if has_effect(body.nodes[r.node])]
+        unnamed = _unnamed_effects(body, effects, has_effect)
+        happens = [f"^{names[node]}" for node in (*effects, *unnamed)]
+        inputs = self._inputs_to_wait_for(call, body, entry)
         for index, result in enumerate(body.results):
             tensor = renamed(result.tensor, names, values)
-            if effects:
+            without = inputs and _left_out(
+                body, [result.tensor, *effects, *unnamed], inputs, has_effect
+            )
+            if happens or without:
                 tensor = self._add(
-                    f"{call.name}/{result.name}", "Identity", (tensor, *effects), result.dtype
+                    f"{call.name}/{result.name}", "Identity", (tensor, *happens), result.dtype
                 )
+            if without:
+                self._without[tensor] = without
             self._moved[join(call.name, index)] = tensor
-        self.calls[call.name] = (call, [f"^{names[r.node]}" for r in body.control_results])
+        done = [r.node for r in body.control_results] + unnamed
+        self.calls[call.name] = (call, [f"^{names[node]}" for node in done])
+
+    def _inputs_to_wait_for(
+        self, call: Node, body: Function, entry: list[str]
+    ) -> list[tuple[str, str]]:
+        """Inputs of a call that an effect may precede: the argument, ``^`` for all control inputs,
+        and the tensor or control input that is there before the body runs."""
+        if not self._inliner.has_effects:
+            return []
+        control = [("^", f"^{name}") for name in control_inputs(call)]
+        gates = [e[1:] for e in entry[len(control) :]] if self._can_be_dead else data_inputs(call)
+        given = zip((arg.name for arg in body.args), gates, strict=True)
+        return [(arg, tensor) for arg, tensor in given if not self._is_idle(tensor)] + control
+
+    def _is_idle(self, tensor: str) -> bool:
+        """Whether it is plain that nothing happens on the way to a tensor."""
+        node = self._nodes.get(node_of(tensor))
+        return node is not None and not node.inputs and not self._inliner.effects.node(node)
+
+    def _wait_for_effects_before(self) -> None:
+        """Lets results wait for those inputs that an effect precedes; the others need no Identity."""
+        waits = {
+            name: self._resolved(tuple(f"^{self._awaitable(t)}" for t in inputs))
+            for name, inputs in self._without.items()
+        }
+        nodes = self.finish()
+        for name, control in waits.items():
+            nodes[name] = nodes[name]._replace(inputs=(*nodes[name].inputs, *control))
+        has_effect = self._inliner.effects.node
+        late = behind(nodes, {name for name, node in nodes.items() if has_effect(node)})
+        for name, control in waits.items():
+            node = self._out[name]
+            inputs = dict.fromkeys([*node.inputs, *(c for c in control if c[1:] in late)])
+            if len(inputs) > 1:
+                self._out[name] = node._replace(inputs=tuple(inputs))
+            else:
+                del self._out[name]
+                self._moved[name] = node.inputs[0]
+
+    def _awaitable(self, tensor: str) -> str:
+        return tensor[1:] if tensor.startswith("^") else node_of(self.resolve(tensor))
 
     def _add(self, name: str, op: str, inputs: tuple[str, ...], dtype: DType | None = None) -> str:
         unique = self._unique(name)
@@ -353,6 +410,38 @@ class _Scope:
             for name in (tensor[1:] for tensor in inputs if tensor.startswith("^"))
         ]
         return (*data, *dict.fromkeys(c for c in control))
+
+
+def _unnamed_effects(
+    body: Function, named: Iterable[str], has_effect: Callable[[Node], bool]
+) -> list[str]:
+    """Nodes with an effect that no control result waits for, as TF1's functions have them.
+
+    They run as well, but for those that may be dead.
+    """
+    acting = [name for name, node in body.nodes.items() if has_effect(node)]
+    if not acting:
+        return []
+    before = walk.reached_nodes(body.nodes, named)
+    gated = behind(body.nodes, {n.name for n in body.nodes.values() if n.op in V1_CONTROL_FLOW})
+    return [name for name in acting if name not in before and name not in gated]
+
+
+def _left_out(
+    body: Function,
+    roots: Iterable[str],
+    inputs: Iterable[tuple[str, str]],
+    has_effect: Callable[[Node], bool],
+) -> list[str]:
+    """Those inputs of a call (argument, tensor) that some of a body's tensors and nodes do not need."""
+    needed = {node_of(root) for root in roots}
+    for name in walk.reached_nodes(body.nodes, roots):
+        node = body.nodes[name]
+        if node.op not in FUNCTIONAL:  # of whose inputs an output may need none
+            needed.update(map(node_of, node.inputs))
+        if not node.inputs or has_effect(node):
+            needed.add("^")  # it waits for what the call waits for
+    return [tensor for arg, tensor in inputs if arg not in needed]
 
 
 def call_of(graph: Graph, node: Node) -> tuple[str, Bindings] | None:

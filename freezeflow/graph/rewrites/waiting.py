@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from freezeflow.graph.effects import V1_CONTROL_FLOW
+from freezeflow.graph.effects import FUNCTIONAL, V1_CONTROL_FLOW
 from freezeflow.graph.graph import control_inputs, node_of
 from freezeflow.graph.rewrites.body import Body
 from freezeflow.graph.walk import inputs_first
@@ -13,7 +13,9 @@ from freezeflow.graph.walk import inputs_first
 def drop_implied_waits(body: Body) -> bool:
     """Leaves out a wait for what another input waited for anyway; whether there was one.
 
-    Not beside TF1 control flow: there an edge may also carry that its source is dead.
+    Not beside TF1 control flow: there an edge may also carry that its source is dead. An output of
+    If, Case or While does not stand for its inputs: TensorFlow spells these out, and then each output is
+    computed from those inputs alone that it needs.
     """
     awaited = {name for node in body.nodes.values() for name in control_inputs(node)}
     if not awaited or any(node.op in V1_CONTROL_FLOW for node in body.nodes.values()):
@@ -31,7 +33,8 @@ def drop_implied_waits(body: Body) -> bool:
         if len(inputs) < len(node.inputs):
             body.put(node._replace(inputs=tuple(inputs)))
             changed = True
-        before[name] = _done(before, inputs) | bits.get(name, 0)
+        given = control_inputs(node) if node.op in FUNCTIONAL else inputs
+        before[name] = _done(before, given) | bits.get(name, 0)
     return changed
 
 
