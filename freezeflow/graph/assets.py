@@ -43,16 +43,18 @@ def embed_assets(model: Model) -> Model:
             a table's initialiser or ReadFile takes an asset's path; or a table or a checkpoint is read
             from a file that is no asset.
     """
-    nodes = dict(model.graph.nodes)
-    by_tensor = {asset.tensor: asset for asset in model.assets}
-    for node in model.graph.nodes.values():
-        used = [(tensor, _asset(nodes, tensor, by_tensor)) for tensor in data_inputs(node)]
-        for _, asset in used:
-            if asset is not None and node.op != "Identity":
-                nodes.update(_embedded(nodes, node, asset))
-    graph = dataclasses.replace(model.graph, nodes=nodes)
-    _check_files(graph)
-    return dataclasses.replace(model, graph=graph, assets=()) if model.assets else model
+    if model.assets:
+        nodes = dict(model.graph.nodes)
+        by_tensor = {asset.tensor: asset for asset in model.assets}
+        for node in model.graph.nodes.values():
+            for tensor in data_inputs(node):
+                asset = _asset(nodes, tensor, by_tensor)
+                if asset is not None and node.op != "Identity":
+                    nodes.update(_embedded(nodes, node, asset))
+        graph = dataclasses.replace(model.graph, nodes=nodes)
+        model = dataclasses.replace(model, graph=graph, assets=())
+    _check_files(model.graph)
+    return model
 
 
 def _check_files(graph: Graph) -> None:

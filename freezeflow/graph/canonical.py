@@ -123,7 +123,7 @@ class _Cleaner:
             attr_defs=tuple(sorted(function.attr_defs)),
         )
 
-    def _nodes(self, nodes: Mapping[str, Node]) -> dict[str, Node]:
+    def _nodes(self, nodes: Mapping[str, Node]) -> Mapping[str, Node]:
         ordered = {name: self.node(nodes[name]) for name in topological_order(nodes)}
         return colocation.drop_dangling(ordered)
 

@@ -16,13 +16,10 @@ _ATTR = "_class"
 _MARK = b"loc:@"
 
 
-def drop_dangling(nodes: Mapping[str, Node]) -> dict[str, Node]:
+def drop_dangling(nodes: Mapping[str, Node]) -> Mapping[str, Node]:
     """The nodes of one body without colocations with nodes that are not among them."""
-    kept = dict(nodes)
-    for name, node in nodes.items():
-        if _ATTR in node.attrs:
-            kept[name] = _near(node, nodes)
-    return kept
+    near = {name: _near(node, nodes) for name, node in nodes.items() if _ATTR in node.attrs}
+    return {**nodes, **near} if near else nodes
 
 
 def without_wishes(node: Node) -> Node:

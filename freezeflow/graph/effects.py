@@ -9,7 +9,7 @@ writes somewhere, or changes a table. An op that nobody defines counts as having
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 from freezeflow.graph.graph import Graph, Node, called_functions, control_inputs, node_of, waits
 from freezeflow.graph.node_types import NodeTypes
@@ -147,15 +147,14 @@ def behind(nodes: Mapping[str, Node], sources: set[str]) -> set[str]:
     return marked
 
 
-def drop_idle_control(nodes: Iterable[Node], marked: set[str]) -> dict[str, Node]:
+def drop_idle_control(nodes: Mapping[str, Node], marked: set[str]) -> Mapping[str, Node]:
     """The nodes without those control inputs for which nobody needs to wait."""
-    kept = {}
-    for node in nodes:
-        if waits(node) and any(name not in marked for name in control_inputs(node)):
+    hasty = {}
+    for name, node in nodes.items():
+        if waits(node) and any(source not in marked for source in control_inputs(node)):
             inputs = tuple(i for i in node.inputs if not i.startswith("^") or i[1:] in marked)
-            node = node._replace(inputs=inputs)
-        kept[node.name] = node
-    return kept
+            hasty[name] = node._replace(inputs=inputs)
+    return {**nodes, **hasty} if hasty else nodes
 
 
 def order_matters(

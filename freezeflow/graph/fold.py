@@ -223,7 +223,7 @@ class _Folder:
         self._types = NodeTypes(graph)
         self.nodes_left = 0
 
-    def fold(self, graph: Graph, scope: Scope) -> dict[str, Node]:
+    def fold(self, graph: Graph, scope: Scope) -> Mapping[str, Node]:
         """The folded nodes of a scope, batch norms included if they are to be folded."""
         nodes = self._fold_exactly(graph, scope)
         while self._folding.batch_norms:
@@ -253,7 +253,7 @@ class _Folder:
         )
         return body.nodes, lifted + found.folded + found.joined + dropped
 
-    def _fold_exactly(self, graph: Graph, scope: Scope) -> dict[str, Node]:
+    def _fold_exactly(self, graph: Graph, scope: Scope) -> Mapping[str, Node]:
         """The folded nodes of a scope, simplified before and after each time something was folded."""
         nodes = self._simplified(graph, scope)
         while True:
@@ -265,7 +265,7 @@ class _Folder:
                 self.nodes_left += left
                 return nodes
 
-    def _simplified(self, graph: Graph, scope: Scope) -> dict[str, Node]:
+    def _simplified(self, graph: Graph, scope: Scope) -> Mapping[str, Node]:
         nodes = simplify(graph, scope, self._types)
         self._budget += _total(scope.nodes) - _total(nodes)
         return nodes
@@ -365,7 +365,7 @@ def _reshaped(source: Node, name: str, shape: tuple[int, ...]) -> Node:
 
 def _replace(
     scope: Scope, found: Candidates, chosen: Selection, made: Mapping[str, Node]
-) -> dict[str, Node]:
+) -> Mapping[str, Node]:
     """The scope's nodes with the folded ones replaced by their constants."""
     new_names = {tensor: node.name for tensor, node in made.items()}
     nodes: dict[str, Node] = {}

@@ -222,13 +222,13 @@ class _Freezer(Specialiser):
         self._effects = Effects(
             Graph(nodes={}, functions=self.functions, op_defs=model.graph.op_defs)
         )
-        variable_ops = {n.op for n in _all_nodes(model.graph) if _is_on_variables(n.op)}
+        variable_ops = set(filter(_is_on_variables, {n.op for n in _all_nodes(model.graph)}))
         counts = order_matters(
             model.graph, self._effects, called=called, without=() if kept else variable_ops
         )
         # A write of a frozen variable that is still there gives an output; it stays only for who
         # takes that.
-        self._counts = lambda node: (bool(kept) or not WRITES.match(node.op)) and counts(node)
+        self._counts = lambda node: counts(node) and (bool(kept) or not WRITES.match(node.op))
         self._names = _names_by_identity(model)
 
     def constant(self, node: Node) -> tuple[Node | None, Handle] | None:
@@ -314,11 +314,10 @@ class _Freezer(Specialiser):
         acting = [nodes[name] for name in order if self._effects.node(nodes[name])]
         return tuple(n.name for n in acting if _initialises_needed(n, nodes, needed))
 
-    def cleaned(self, nodes: Mapping[str, Node], roots: Iterable[str]) -> dict[str, Node]:
+    def cleaned(self, nodes: Mapping[str, Node], roots: Iterable[str]) -> Mapping[str, Node]:
         """What the roots need, without control edges for which nobody has to wait."""
-        kept = drop_idle_control(nodes.values(), awaited(nodes, self._counts))
-        reached = walk.reached_nodes(kept, roots)
-        return drop_dangling({name: node for name, node in kept.items() if name in reached})
+        kept = drop_idle_control(nodes, awaited(nodes, self._counts))
+        return drop_dangling(walk.among(kept, walk.reached_nodes(kept, roots)))
 
 
 def _all_nodes(graph: Graph) -> Iterator[Node]:
@@ -410,7 +409,7 @@ def _check_values(nodes: Mapping[str, Node], model: Model) -> None:
     """Refuses if a variable without a value is still read."""
     for node in nodes.values():
         for tensor in node.inputs:
-            name = node_of(tensor)
+            name = tensor if tensor in nodes else node_of(tensor)
             if name not in nodes and name in model.graph.nodes:
                 raise ModelRefused(
                     f"variable {name!r} has no value: the checkpoint does not restore it",

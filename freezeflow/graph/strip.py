@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from freezeflow.graph import colocation
@@ -33,7 +33,7 @@ from freezeflow.graph.node_types import NodeTypes
 from freezeflow.graph.rewrites.body import Body
 from freezeflow.graph.rewrites.passing import passes_on
 from freezeflow.graph.shared_names import sharing_names
-from freezeflow.graph.walk import prune, reached_nodes, without_unused
+from freezeflow.graph.walk import among, prune, reached_nodes, without_unused
 
 # Debugging ops that hand their first input on unchanged, and the attribute with its dtype.
 PASSING_OPS: Mapping[str, str] = {
@@ -105,15 +105,15 @@ def ends_of(model: Model) -> set[str]:
     return {*map(node_of, tensors), *model.init}
 
 
-def _in_all_bodies(graph: Graph, change: Callable[[Mapping[str, Node]], dict[str, Node]]) -> Graph:
-    return dataclasses.replace(
-        graph,
-        nodes=change(graph.nodes),
-        functions={
-            name: dataclasses.replace(function, nodes=change(function.nodes))
-            for name, function in graph.functions.items()
-        },
-    )
+def _in_all_bodies(
+    graph: Graph, change: Callable[[Mapping[str, Node]], Mapping[str, Node]]
+) -> Graph:
+    functions = {}
+    for name, function in graph.functions.items():
+        nodes = change(function.nodes)
+        is_same = nodes is function.nodes
+        functions[name] = function if is_same else dataclasses.replace(function, nodes=nodes)
+    return dataclasses.replace(graph, nodes=change(graph.nodes), functions=functions)
 
 
 # ---------------------------------------------------------------- pruning
@@ -128,28 +128,25 @@ def _pruned(graph: Graph, ends: Collection[str], outputs: Collection[str]) -> Gr
         name: _pruned_body(function, effects.node, counts)
         for name, function in graph.functions.items()
     }
-    nodes = drop_idle_control(graph.nodes.values(), awaited(graph.nodes, counts))
-    return without_unused(
-        dataclasses.replace(graph, nodes=_reached(nodes, ends), functions=functions)
-    )
+    nodes = drop_idle_control(graph.nodes, awaited(graph.nodes, counts))
+    nodes = among(nodes, reached_nodes(nodes, ends))
+    return without_unused(dataclasses.replace(graph, nodes=nodes, functions=functions))
 
 
 def _pruned_body(
     function: Function, has_effect: Callable[[Node], bool], counts: Callable[[Node], bool]
 ) -> Function:
     waited = awaited(function.nodes, counts)
-    nodes = drop_idle_control(function.nodes.values(), waited)
+    nodes = drop_idle_control(function.nodes, waited)
     control = tuple(result for result in function.control_results if result.node in waited)
     roots = [result.tensor for result in function.results]
     roots += [result.node for result in control]
     # A function that names no control results runs its nodes with an effect all the same.
     roots += [node.name for node in nodes.values() if has_effect(node)]
-    return dataclasses.replace(function, nodes=_reached(nodes, roots), control_results=control)
-
-
-def _reached(nodes: Mapping[str, Node], roots: Iterable[str]) -> dict[str, Node]:
-    reached = reached_nodes(nodes, roots)
-    return {name: node for name, node in nodes.items() if name in reached}
+    nodes = among(nodes, reached_nodes(nodes, roots))
+    if nodes is function.nodes and control == function.control_results:
+        return function
+    return dataclasses.replace(function, nodes=nodes, control_results=control)
 
 
 # ---------------------------------------------------------------- debugging ops

@@ -164,7 +164,10 @@ def _changed(graph: Graph, body: _Valid, before: _Valid | None) -> Collection[st
     if before is None or before.args != body.args:
         return nodes
     was = before.nodes.get
-    same = {name for name, node in nodes.items() if was(name) is node}
+    if nodes is before.nodes:
+        same = set(nodes)
+    else:
+        same = {name for name, node in nodes.items() if was(name) is node}
     if len(same) == len(nodes) == len(before.nodes):
         ops = graph.functions
         return [n for n, node in nodes.items() if node.op in ops or attrs.functions_in(node.attrs)]

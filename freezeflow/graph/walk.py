@@ -104,22 +104,26 @@ def prune(graph: Graph, keep: Iterable[str]) -> Graph:
 
     The order of what stays is kept; function bodies stay whole.
     """
-    reached = reached_nodes(graph.nodes, keep)
-    return without_unused(
-        dataclasses.replace(
-            graph, nodes={name: node for name, node in graph.nodes.items() if name in reached}
-        )
-    )
+    nodes = among(graph.nodes, reached_nodes(graph.nodes, keep))
+    return without_unused(dataclasses.replace(graph, nodes=nodes))
+
+
+def among(nodes: Mapping[str, Node], names: Collection[str]) -> Mapping[str, Node]:
+    """Those of the nodes that have some of their names; the same mapping where all have."""
+    if len(names) == len(nodes):
+        return nodes
+    return {name: node for name, node in nodes.items() if name in names}
 
 
 def without_unused(graph: Graph) -> Graph:
     """The graph without the functions and op definitions that no node needs."""
     needed = set(reached_functions(graph, graph.nodes.values()))
     functions = {name: f for name, f in graph.functions.items() if name in needed}
-    used = {node.op for node in graph.nodes.values()}
-    for function in functions.values():
-        used |= {node.op for node in function.nodes.values()}
-    op_defs = {name: definition for name, definition in graph.op_defs.items() if name in used}
+    op_defs = dict(graph.op_defs)
+    if op_defs:
+        bodies = (graph.nodes, *(function.nodes for function in functions.values()))
+        used = {node.op for nodes in bodies for node in nodes.values()}
+        op_defs = {name: definition for name, definition in op_defs.items() if name in used}
     return dataclasses.replace(graph, functions=functions, op_defs=op_defs)
 
 
@@ -201,8 +205,9 @@ def _callees(graph: Graph) -> dict[str, set[str]]:
 
 def _sources(nodes: Mapping[str, Node], node: Node) -> Collection[str]:
     """Nodes that must come before this one."""
-    names = [t if t in nodes else node_of(t) for t in node.inputs]
-    found: Collection[str] = [name for name in names if name in nodes]
+    found: Collection[str] = node.inputs
+    if not all(map(nodes.__contains__, found)):
+        found = [name for name in map(node_of, found) if name in nodes]
     if len(found) > 1:
         found = set(found)
     if node.op in _LOOP_HEADS:

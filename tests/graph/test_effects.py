@@ -47,7 +47,7 @@ def test_control_edges_on_what_nobody_waits_for_go():
         node("y", "Neg", "x", "^c", "^after", T=F),
     )  # fmt: skip
     kept = drop_idle_control(
-        made.nodes.values(), awaited(made.nodes, order_matters(made, called=made.nodes))
+        made.nodes, awaited(made.nodes, order_matters(made, called=made.nodes))
     )
     assert kept["y"].inputs == ("x", "^after")
 
@@ -58,7 +58,7 @@ def test_behind_a_switch_control_edges_stay():
         node("pivot", "Identity", "s:1", T=F), const("c", 1.0)._replace(inputs=("^pivot",)),
     )  # fmt: skip
     kept = drop_idle_control(
-        made.nodes.values(), awaited(made.nodes, order_matters(made, called=made.nodes))
+        made.nodes, awaited(made.nodes, order_matters(made, called=made.nodes))
     )
     assert kept["c"].inputs == ("^pivot",)
 

@@ -253,3 +253,10 @@ def test_stripping_twice_changes_nothing():
     options = {"remove": ["Assert", "Print"], "drop_identities": True}
     once = stripped(with_debugging(), **options).model
     assert stripped(once, **options).model == once
+
+
+def test_what_has_nothing_to_strip_stays_the_same_objects():
+    once = stripped(with_debugging()).model
+    twice = stripped(once).model
+    assert twice.graph.nodes is once.graph.nodes
+    assert twice.graph.functions["guard"] is once.graph.functions["guard"]

@@ -35,7 +35,7 @@ def simplify(
     graph: Graph,
     scope: Scope,
     types: NodeTypes | None = None,
-) -> dict[str, Node]:
+) -> Mapping[str, Node]:
     """The scope's nodes without those that do nothing or are there twice.
 
     Args:
@@ -65,7 +65,7 @@ def simplify(
     return _placed(body.nodes)
 
 
-def _placed(nodes: Mapping[str, Node]) -> dict[str, Node]:
+def _placed(nodes: Mapping[str, Node]) -> Mapping[str, Node]:
     """The nodes without wishes to lie beside another one, where none asks for a device at all."""
     if any(node.device for node in nodes.values()):
         return colocation.drop_dangling(nodes)
