@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from freezeflow.graph import attrs, colocation
@@ -209,13 +210,13 @@ def _rename_functions(graph: Graph) -> Graph:
 def _new_names(graph: Graph) -> dict[str, str]:
     """Old name to new name, in the order of first reference."""
     taken: set[str] = set()
+    numbers: Counter[str] = Counter()  # how far each readable name has come
     names: dict[str, str] = {}
     for old in reached_functions(graph, graph.nodes.values()):
         base = new = _readable(old, graph)
-        number = 0
         while new in taken:
-            number += 1
-            new = f"{base}_{number}"
+            numbers[base] += 1
+            new = f"{base}_{numbers[base]}"
         taken.add(new)
         names[old] = new
     return names

@@ -333,11 +333,12 @@ def _is_on_variables(op: str) -> bool:
 def _names_by_identity(model: Model) -> dict[tuple[bytes, bytes], list[str]]:
     """The handles of the main graph that are one variable by their names, those with a value first."""
     names: dict[tuple[bytes, bytes], list[str]] = {}
-    for name, node in sorted(model.graph.nodes.items()):
+    for node in model.graph.nodes.values():
         if node.op in HANDLES:
-            names.setdefault(identity(node), []).append(name)
+            names.setdefault(identity(node), []).append(node.name)
     return {
-        key: sorted(same, key=lambda n: n not in model.variables) for key, same in names.items()
+        key: sorted(same, key=lambda name: (name not in model.variables, name))
+        for key, same in names.items()
     }
 
 

@@ -98,6 +98,21 @@ class Function:
     attrs: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     attr_defs: tuple[bytes, ...] = ()
     is_stateful: bool = False
+    _named: tuple[str, ...] | None = dataclasses.field(
+        default=None, init=False, repr=False, compare=False
+    )
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The ops of its nodes and the functions that their attributes name, in order, each once."""
+        if self._named is None:
+            found: dict[str, None] = {}
+            for node in self.nodes.values():
+                found[node.op] = None
+                found.update(dict.fromkeys(attr_values.functions_in(node.attrs)))
+            # Found once for a function, which never changes.
+            object.__setattr__(self, "_named", tuple(found))
+        return self._named or ()
 
     @property
     def op_def(self) -> OpDef:

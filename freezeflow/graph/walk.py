@@ -68,25 +68,10 @@ def reached_functions(graph: Graph, nodes: Iterable[Node]) -> list[str]:
     return list(reached)
 
 
-# What functions name, by the identity of their nodes, which an entry keeps alive.
-_known_bodies: dict[int, tuple[Mapping[str, Node], Sequence[str]]] = {}
-_MOST_KNOWN_BODIES = 4096
-
-
 def callees(graph: Graph, name: str) -> list[str]:
     """The functions of the library that a function calls or names, in the order of its nodes."""
-    nodes = graph.functions[name].nodes
-    known = _known_bodies.get(id(nodes))
-    if known is None or known[0] is not nodes:
-        # An op may be a function's name in this graph or in another one that shares the body.
-        named: dict[str, None] = {}
-        for node in nodes.values():
-            named[node.op] = None
-            named.update(dict.fromkeys(attrs.functions_in(node.attrs)))
-        if len(_known_bodies) >= _MOST_KNOWN_BODIES:
-            _known_bodies.clear()
-        known = _known_bodies[id(nodes)] = (nodes, tuple(named))
-    return [callee for callee in known[1] if callee in graph.functions]
+    # An op may be a function's name.
+    return [callee for callee in graph.functions[name].named if callee in graph.functions]
 
 
 def consumers(nodes: Mapping[str, Node]) -> dict[str, list[str]]:
