@@ -24,6 +24,7 @@ from freezeflow.graph.profile import Profile, look
 from freezeflow.graph.single import with_one_signature, with_shapes, without_aliases
 from freezeflow.graph.spelled_out import spelled_out
 from freezeflow.graph.unroll import unrolled
+from freezeflow.graph.widened import widened
 from freezeflow.graph.write import graph_def_pieces
 from freezeflow.installed import version_of
 from freezeflow.params import param
@@ -72,6 +73,7 @@ class Single:
         name: Its signature's name.
         signature: Its signature.
         folder: Where the converter writes; what it leaves there is published.
+        precision: How exact the model itself is, before anything was replaced for the target.
         aliases: Further keys of inputs, which name the same tensor as the key beside them does.
     """
 
@@ -79,6 +81,7 @@ class Single:
     name: str
     signature: Signature
     folder: Path
+    precision: Precision = FLOAT32
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -120,6 +123,9 @@ def single(request: ExportRequest, profile: Profile) -> Single:
             f"the graph reads the file {asset.name!r}, which {profile.target} cannot hold",
             where=asset.tensor,
         )
+    precision = own_precision(model.graph)
+    if profile.widens:
+        model = widened(model, request.context.put_tensor)
     if profile.spells_out:
         model = canonical(spelled_out(model))
     if profile.unrolls != "none":
@@ -129,7 +135,14 @@ def single(request: ExportRequest, profile: Profile) -> Single:
     ((name, signature),) = model.signatures.items()
     folder = request.context.scratch / "out"
     folder.mkdir()
-    return Single(model=model, name=name, signature=signature, folder=folder, aliases=aliases)
+    return Single(
+        model=model,
+        name=name,
+        signature=signature,
+        folder=folder,
+        precision=precision,
+        aliases=aliases,
+    )
 
 
 def graph_file(request: ExportRequest, model: Model) -> Path:
@@ -195,7 +208,7 @@ class Converter:
         made = single(request, self.profile())
         done = self.convert(request, made)
         folder = done.folder or made.folder
-        precision = max(done.precision, own_precision(made.model.graph), key=lambda each: each.rtol)
+        precision = max(done.precision, made.precision, key=lambda each: each.rtol)
         verdict: Json = None
         if self.runtime is not None and params.check is not False:
             subject = Subject(

@@ -16,6 +16,7 @@ from freezeflow.graph.profile import FUNCTIONAL, Profile
 from freezeflow.params import param
 from freezeflow.runtimes.onnx_runtime import RUNTIME
 from freezeflow.runtimes.runtime import FLOAT32
+from freezeflow.values import DType
 
 TOOLS = ("tf2onnx", "onnx")
 
@@ -31,6 +32,16 @@ class Params(OneSignature, Checked):
     )
 
 
+# Element types that ONNX has and its runtime keeps.
+_NUMBERS = (
+    *(DType.FLOAT, DType.DOUBLE, DType.HALF, DType.BOOL, DType.STRING),
+    *(DType.INT8, DType.INT16, DType.INT32, DType.INT64),
+    *(DType.UINT8, DType.UINT16, DType.UINT32, DType.UINT64),
+)
+
+# Fourier transforms and what brings them back to real numbers: tf2onnx takes them in groups.
+_TRANSFORMS = frozenset(["Cast", "FFT", "RFFT", "RFFT2D", "ComplexAbs"])
+
 PROFILE = Profile(
     target="ONNX",
     # That depends on the opset: before it converts, `tf.to_onnx` asks the converter's own table.
@@ -38,6 +49,15 @@ PROFILE = Profile(
     control_flow=FUNCTIONAL,
     unrolls="lists",
     spells_out=True,
+    # tf2onnx turns bfloat16 into float16, which overflows, and ONNX Runtime computes with neither on a
+    # processor.
+    widens=True,
+    dtypes=frozenset(_NUMBERS),
+    lacks={
+        dtype: _TRANSFORMS if dtype in (DType.COMPLEX64, DType.COMPLEX128) else frozenset()
+        for dtype in DType
+        if dtype not in (*_NUMBERS, DType.RESOURCE, DType.VARIANT)
+    },
 )
 
 
@@ -57,7 +77,7 @@ _CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=RUNTIME
 
 FORMAT = ExportFormat(
     name="onnx",
-    version=5,
+    version=6,
     summary="ONNX, for ONNX Runtime and whatever else reads it; needs `freezeflow[onnx]`.",
     write=_CONVERTER.write,
     suffixes=(".onnx",),

@@ -45,6 +45,8 @@ class Profile:
         control_flow: Ops of control flow that it takes.
         static: Which dimensions of inputs have to be known: none, or all.
         dtypes: Element types of inputs and outputs that it takes; None for all.
+        lacks: Element types that it does not have, with the ops that may have them all the same.
+        widens: bfloat16 is replaced by float32 first (`freezeflow.graph.widened`).
         layout: The layout of images that its kernels take (``NHWC``), empty for any.
         spells_out: Rare ops are replaced by others first (`freezeflow.graph.spelled_out`).
         helps: Op to what helps where the target does not take it.
@@ -60,6 +62,8 @@ class Profile:
     control_flow: frozenset[str] = FUNCTIONAL
     static: Literal["none", "all"] = "none"
     dtypes: frozenset[DType] | None = None
+    lacks: Mapping[DType, frozenset[str]] = dataclasses.field(default_factory=dict)
+    widens: bool = False
     layout: Literal["", "NHWC"] = ""
     spells_out: bool = False
     unrolls: Literal["none", "lists", "all"] = "none"
@@ -87,6 +91,7 @@ def look(model: Model, profile: Profile) -> None:
     _look_at_control_flow(uses, profile)
     _look_at_lists(uses, profile)
     _look_at_ops(uses, profile)
+    _look_at_types(uses, profile)
     _look_at_layout(uses, profile)
     _look_at_integers(uses, profile)
     _look_at_norms(uses, profile)
@@ -222,6 +227,21 @@ def _look_at_ops(uses: list[_Use], profile: Profile) -> None:
         hint=" ".join(helps)
         or "`fold` before the export, or a signature without them, may leave them out.",
     )
+
+
+def _look_at_types(uses: list[_Use], profile: Profile) -> None:
+    for dtype, takers in profile.lacks.items():
+        met = [use for use in uses if use.node.op not in takers and _has_type(use.node, dtype)]
+        if met:
+            raise ModelRefused(
+                f"{profile.target} does not take {dtype.tf_name}: {_listed(met)}",
+                where=met[0].path,
+                hint="Export the model from TensorFlow with another dtype, or a signature that does without.",
+            )
+
+
+def _has_type(node: Node, dtype: DType) -> bool:
+    return attrs.of_type(dtype) in node.attrs.values()
 
 
 def _look_at_layout(uses: list[_Use], profile: Profile) -> None:

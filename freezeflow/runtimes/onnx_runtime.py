@@ -47,13 +47,27 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 def _answer(session: Any, call: Any, names: Names) -> dict[str, Any]:
     keys = list(names.outputs)
-    feeds = {names.inputs[key]: value for key, value in call.items() if key in names.inputs}
+    feeds = {names.inputs[key]: _fed(value) for key, value in call.items() if key in names.inputs}
     found = session.run([names.outputs[key] for key in keys], feeds)
     return dict(zip(keys, found, strict=True))
+
+
+def _fed(value: Any) -> Any:
+    """Strings as text: of bytes ONNX Runtime would take what Python prints for them."""
+    if value.dtype.kind != "O":
+        return value
+    import numpy as np
+
+    return np.array([word.decode() for word in value.ravel()], object).reshape(value.shape)
 
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-RUNTIME = Runtime(name="onnxruntime", answer=answer, tools=("onnxruntime", "onnx"))
+RUNTIME = Runtime(
+    name="onnxruntime",
+    answer=answer,
+    tools=("onnxruntime", "onnx"),
+    narrowed={"bfloat16": "float32"},
+)

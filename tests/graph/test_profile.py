@@ -87,3 +87,13 @@ def test_batch_norms_in_training_mode():
     error = refusal(norm, training_norms=False)
     assert error.where == "n"
     assert "does not take batch norms in training mode: FusedBatchNorm (n)" in error.message
+
+
+def test_element_types():
+    cast = node("half", "Cast", "x", SrcT=F, DstT=DType.HALF)
+    more = node("sum", "AddV2", "half", "half", T=DType.HALF)
+    error = refusal(made(cast, more), lacks={DType.HALF: frozenset(["Cast"])})
+    assert error.message == "Toaster does not take float16: AddV2 (sum)"
+    assert error.where == "sum"
+    assert error.hint
+    look(made(cast), Profile(target="Toaster", ops=None, lacks={DType.HALF: frozenset(["Cast"])}))
