@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from freezeflow.errors import ModelRefused
@@ -290,11 +290,11 @@ class _Scope:
         unnamed = _unnamed_effects(body, effects, has_effect)
         happens = [f"^{names[node]}" for node in (*effects, *unnamed)]
         inputs = self._inputs_to_wait_for(call, body, entry)
+        needs = _Needs(body, inputs, has_effect)
+        happening = needs.of([*effects, *unnamed])
         for index, result in enumerate(body.results):
             tensor = renamed(result.tensor, names, values)
-            without = inputs and _left_out(
-                body, [result.tensor, *effects, *unnamed], inputs, has_effect
-            )
+            without = needs.all_but(happening | needs.of([result.tensor]))
             if happens or without:
                 tensor = self._add(
                     f"{call.name}/{result.name}", "Identity", (tensor, *happens), result.dtype
@@ -427,21 +427,37 @@ def _unnamed_effects(
     return [name for name in acting if name not in before and name not in gated]
 
 
-def _left_out(
-    body: Function,
-    roots: Iterable[str],
-    inputs: Iterable[tuple[str, str]],
-    has_effect: Callable[[Node], bool],
-) -> list[str]:
-    """Those inputs of a call (argument, tensor) that some of a body's tensors and nodes do not need."""
-    needed = {node_of(root) for root in roots}
-    for name in walk.reached_nodes(body.nodes, roots):
-        node = body.nodes[name]
-        if node.op not in FUNCTIONAL:  # of whose inputs an output may need none
-            needed.update(map(node_of, node.inputs))
-        if not node.inputs or has_effect(node):
-            needed.add("^")  # it waits for what the call waits for
-    return [tensor for arg, tensor in inputs if arg not in needed]
+class _Needs:
+    """Which inputs of a call the tensors and nodes of its body need.
+
+    Args:
+        inputs: By argument (``^`` for all control inputs), the tensors that are of interest.
+    """
+
+    def __init__(
+        self, body: Function, inputs: Sequence[tuple[str, str]], has_effect: Callable[[Node], bool]
+    ) -> None:
+        self._inputs = inputs
+        self._bits = {arg: 1 << n for n, arg in enumerate(dict(inputs))}
+        self._found = dict(self._bits)  # by node or argument
+        for name in walk.inputs_first(body.nodes) if inputs else ():
+            node = body.nodes[name]
+            # An output of control flow may need none of its inputs.
+            given = control_inputs(node) if node.op in FUNCTIONAL else node.inputs
+            # What starts in the body, or does something, waits for what the call waits for.
+            begins = not node.inputs or has_effect(node)
+            self._found[name] = self.of(given) | (self._bits.get("^", 0) if begins else 0)
+
+    def of(self, tensors: Iterable[str]) -> int:
+        """The arguments that some tensors need, as bits."""
+        found = 0
+        for tensor in tensors:
+            found |= self._found.get(node_of(tensor), 0)
+        return found
+
+    def all_but(self, needed: int) -> list[str]:
+        """The tensors of interest whose arguments are not among the given."""
+        return [tensor for arg, tensor in self._inputs if not needed & self._bits[arg]]
 
 
 def call_of(graph: Graph, node: Node) -> tuple[str, Bindings] | None:
