@@ -5,19 +5,23 @@ FOLDER has further ones, each in a folder of its own with a ``model.json``, as t
 them. Each is exported by recipes, and beside it the unfrozen model is converted by hand, as each
 converter's own guide says (``tools.convert_by_hand``).
 
-STATE.json keeps each cell as soon as it is measured: a run that was stopped goes on where it was, and
-``--minutes N`` stops it so. Delete the file to measure anew; ``--write`` only writes the page from it.
-TensorFlow.js' own converter does not install beside this TensorFlow: ``TFJS_PYTHON`` names a Python that
-has the package tensorflowjs.
+STATE.json keeps each cell as soon as it is measured, and which code and tools measured it: a run that was
+stopped goes on where it was, and ``--minutes N`` stops it so. A state of other code is not gone on with.
+``--write`` only writes the page from it.
+
+TensorFlow.js' own converter does not install beside this TensorFlow: ``TFJS_PYTHON`` names a Python with
+``pip install tensorflowjs==4.22.0 ydf==0.11.0 'setuptools<80'``.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import importlib.metadata
 import json
 import os
 import re
-import signal
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,7 +32,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tools import convert_by_hand, forks
 from tools.convert_by_hand import BY_HAND
+from tools.forks import Forks
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -37,9 +43,6 @@ BEGIN, END = "<!-- begin matrix, measured -->\n", "<!-- end matrix -->"
 
 # Seconds for one conversion with its check.
 LIMIT = 120
-
-# In place of a step's id: the run was ended.
-TIME_OUT = "time out"
 
 FORMATS: Mapping[str, dict[str, Any]] = {
     "frozen_graph": {"to": "m.pb", "check": True},
@@ -71,8 +74,25 @@ BUILT = (
 
 BY = " by hand"
 COLUMNS = (*FORMATS, *(f"{name}{BY}" for name in BY_HAND))
-# In place of all columns, for a model that does not come as far as to an export.
+# In place of all formats, for a model that does not come as far as to an export.
 REFUSED = "refused"
+
+# What converters need that their process imports once.
+IMPORTED = ("tensorflow", "tf2onnx", "coremltools")
+TFJS_CONVERTER = "tensorflowjs.converters.converter"
+
+# Whose versions a state is of.
+TOOLS = (
+    "tensorflow",
+    "tf2onnx",
+    "onnx",
+    "onnxruntime",
+    "ai-edge-litert",
+    "openvino",
+    "coremltools",
+    "keras",
+    "numpy",
+)
 
 Cell = dict[str, Any]
 
@@ -100,28 +120,53 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--only", default="", help="models whose names match (regular expression)")
     parser.add_argument("--columns", default="", help="columns whose names match")
-    parser.add_argument("--jobs", type=int, default=1, help="models side by side")
+    parser.add_argument("--jobs", type=int, default=2, help="models side by side")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--write", action="store_true", help="measure nothing")
     told = parser.parse_args()
-    table = Table(told.state)
-    if not told.write:
-        until = time.monotonic() + told.minutes * 60
-        columns = [name for name in COLUMNS if re.search(told.columns, name)]
-        with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(told.jobs) as pool:
+    if told.write:
+        _write(Table(told.state).rows)
+        return
+    columns = [name for name in COLUMNS if re.search(told.columns, name)]
+    if f"tfjs{BY}" in columns and "TFJS_PYTHON" not in os.environ:
+        sys.exit("TFJS_PYTHON should name a Python that has tensorflowjs")
+    table = Table(told.state, _code())
+    until = time.monotonic() + told.minutes * 60
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(told.jobs) as pool:
+        converters = Converters()
 
-            def measure(subjects: Iterable[Subject]) -> None:
-                chosen = [subject for subject in subjects if re.search(told.only, subject.name)]
-                call = (columns, table, Path(scratch), until)
-                rows = [pool.submit(_measure, subject, *call) for subject in chosen]
-                if not all(row.result() for row in rows):
-                    sys.exit("stopped; the same call goes on")
+        def measure(subjects: Iterable[Subject]) -> None:
+            chosen = [subject for subject in subjects if re.search(told.only, subject.name)]
+            call = (columns, table, Path(scratch), until, converters)
+            rows = [pool.submit(_measure, subject, *call) for subject in chosen]
+            if not all(row.result() for row in rows):
+                sys.exit("stopped; the same call goes on")
 
-            if told.folder:
-                measure(found(told.folder.resolve()))
-            if not all(table.has(name, columns) for name in BUILT):
-                measure(built(Path(scratch)))
+        if told.folder:
+            measure(found(told.folder.resolve()))
+        wanted = [name for name in BUILT if re.search(told.only, name)]
+        if any(table.lacks(name, columns) for name in wanted):
+            measure(built(Path(scratch)))
+        converters.close()
     _write(table.rows)
+
+
+def _code() -> dict[str, Any]:
+    """What is measured, and with what: the sources by their SHA-256, and versions of tools."""
+    home = Path(__file__).resolve().parent.parent
+    here = [Path(__file__), Path(convert_by_hand.__file__), Path(forks.__file__)]
+    package = [path for path in (home / "freezeflow").rglob("*") if path.is_file()]
+    digest = hashlib.sha256()
+    for path in sorted(path.resolve() for path in (*package, *here) if path.suffix != ".pyc"):
+        data = path.read_bytes()
+        digest.update(f"{path.relative_to(home)}\n{len(data)}\n".encode() + data)
+    asked = ["git", "-C", str(home), "describe", "--always", "--dirty"]
+    commit = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return {
+        "sources": digest.hexdigest(),
+        "commit": commit.stdout.strip(),
+        "tools": {name: importlib.metadata.version(name) for name in TOOLS},
+    }
 
 
 class Table:
@@ -129,49 +174,96 @@ class Table:
 
     Args:
         path: The file.
+        code: What is measured now, as `_code` tells; None to read only.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, code: Mapping[str, Any] | None = None) -> None:
         self._path, self._lock = path, threading.Lock()
+        self._code = code
         self.rows: dict[str, dict[str, Cell]] = {}
-        if path.exists():
-            self.rows = json.loads(path.read_text())
+        if not path.exists():
+            return
+        state = json.loads(path.read_text())
+        self.rows = state["rows"]
+        if code is not None:
+            for name in ("sources", "tools"):
+                if state["code"][name] != code[name]:
+                    sys.exit(f"{path} was measured with other {name}: name another file")
 
-    def has(self, row: str, columns: Sequence[str]) -> bool:
-        """Whether a row needs nothing more in these columns."""
+    def lacks(self, row: str, columns: Sequence[str]) -> list[str]:
+        """Those of the columns that a row needs yet."""
         cells = self.rows.get(row, {})
-        return REFUSED in cells or all(name in cells for name in columns)
+        done = {*cells, *(FORMATS if REFUSED in cells else ())}
+        return [name for name in columns if name not in done]
 
     def put(self, row: str, column: str, cell: Cell) -> None:
         """Keeps a cell, and tells it."""
         with self._lock:
             self.rows.setdefault(row, {})[column] = cell
-            self._path.write_text(json.dumps(self.rows, indent=1, sort_keys=True))
+            state = {"code": self._code, "rows": self.rows}
+            part = self._path.with_suffix(".part")
+            part.write_text(json.dumps(state, indent=1, sort_keys=True))
+            part.replace(self._path)
             print(f"{row} | {column}: {cell}", flush=True)
 
 
+class Converters:
+    """Processes that have imported the converters, two for each thread."""
+
+    def __init__(self) -> None:
+        self._own = threading.local()
+        self._all: list[Forks] = []
+
+    def here(self) -> Forks:
+        """The process of this thread with what is installed here."""
+        return self._process("here", sys.executable, IMPORTED)
+
+    def tfjs(self) -> Forks:
+        """The process of this thread with TensorFlow.js' converter."""
+        return self._process("tfjs", os.environ["TFJS_PYTHON"], (TFJS_CONVERTER,))
+
+    def close(self) -> None:
+        """Ends them all."""
+        for process in self._all:
+            process.close()
+
+    def _process(self, name: str, python: str, modules: Sequence[str]) -> Forks:
+        if not hasattr(self._own, name):
+            setattr(self._own, name, Forks(python, modules))
+            self._all.append(getattr(self._own, name))
+        process: Forks = getattr(self._own, name)
+        return process
+
+
 def _measure(
-    subject: Subject, columns: list[str], table: Table, scratch: Path, until: float
+    subject: Subject,
+    columns: list[str],
+    table: Table,
+    scratch: Path,
+    until: float,
+    converters: Converters,
 ) -> bool:
     """Measures a model's missing cells; whether there was time for all."""
-    if table.has(subject.name, columns):
+    if not table.lacks(subject.name, columns):
         return True
-    lacks = [name for name in columns if name not in table.rows.get(subject.name, {})]
     if time.monotonic() > until:
         return False
-    frozen = Frozen(subject, Path(tempfile.mkdtemp(prefix="model-", dir=scratch)))
+    folder = Path(tempfile.mkdtemp(prefix="model-", dir=scratch))
+    frozen = Frozen(subject, folder)
     if frozen.refusal:
         table.put(subject.name, REFUSED, {"reason": frozen.refusal})
-        return True
+    lacks = table.lacks(subject.name, columns)
     ours = [name for name in lacks if name in FORMATS]
     for name, cell in (frozen.exported(ours) if ours else {}).items():
         table.put(subject.name, name, cell)
+    by_hand = ByHand(subject, frozen.shapes, folder, converters)
     for name in lacks:
         if name in FORMATS:
             continue
         if time.monotonic() > until:
             return False
-        table.put(subject.name, name, frozen.by_hand(name.removesuffix(BY)))
+        table.put(subject.name, name, by_hand.cell(name.removesuffix(BY)))
+    shutil.rmtree(folder)
     return True
 
 
@@ -238,20 +330,23 @@ def found(folder: Path) -> Iterator[Subject]:
         reference = told.parent / "reference" / f"{signature}.npz"
         yield Subject(
             name=told.parent.name,
-            source=_source(model, told.parent / model["artefact"]),
+            source=_source(model, told.parent / model["artefact"], signature),
             signature=signature,
             reference=reference if reference.is_file() else None,
         )
 
 
-def _source(model: Mapping[str, Any], artefact: Path) -> dict[str, Any]:
+def _source(model: Mapping[str, Any], artefact: Path, signature: str | None) -> dict[str, Any]:
     kind = model["kind"].removeprefix("broken-")
     key = {"frozen": "frozen_graph", "savedmodel1": "saved_model", "savedmodel2": "saved_model"}
     if kind.startswith("checkpoint"):
         key[kind] = "checkpoint"
     source: dict[str, Any] = {key.get(kind, "keras"): str(artefact)}
     wished = ("tags", "inputs", "outputs")
-    return {**source, **{name: model[name] for name in wished if name in model}}
+    source |= {name: model[name] for name in wished if name in model}
+    if signature not in (None, "serving_default") and len(model["signatures"]) > 1:
+        source["signatures"] = [signature]
+    return source
 
 
 # ---------------------------------------------------------------- by freezeflow
@@ -271,46 +366,25 @@ class Frozen:
         steps = self._run([], {"first": {"format": "frozen_graph", "to": "first.pb"}})
         failed = [step for step in steps.values() if step["status"] == "failed"]
         self.refusal = _reason(failed[0]) if failed else ""
-        self._shapes: dict[str, list[int]] = {}
+        self.shapes: dict[str, list[int]] = {}
         if not self.refusal:
             manifest = json.loads((folder / "first.manifest.json").read_text())
-            self._signature = manifest["signatures"][self._name(manifest["signatures"])]
-            self._shapes = dict(self._fixed(self._signature["inputs"]))
+            signature = manifest["signatures"][self._name(manifest["signatures"])]
+            self.shapes = dict(self._fixed(signature["inputs"]))
 
     def exported(self, names: Sequence[str]) -> dict[str, Cell]:
-        """The cells of formats, from one run; where that takes too long, from one for each."""
+        """The cells of formats, from one run."""
         steps = self._run(["fold"], {name: self._export(name) for name in names})
-        if len(names) > 1 and TIME_OUT in steps:
-            return {name: cell for each in names for name, cell in self.exported([each]).items()}
         failed = next((step for step in steps.values() if step["status"] == "failed"), None)
         return {name: _cell_of(steps.get(name), failed) for name in names}
 
     def _export(self, name: str) -> dict[str, Any]:
         export = {**FORMATS[name], "format": name}
-        if name in STATIC and self._shapes:
-            export["shapes"] = self._shapes
+        if name in STATIC and self.shapes:
+            export["shapes"] = self.shapes
         if name not in ("frozen_graph", "saved_model") and self._subject.signature:
             export["signature"] = self._subject.signature
         return export
-
-    def by_hand(self, name: str) -> Cell:
-        """The cell of a converter that gets the unfrozen model."""
-        if name == "tfjs" and not os.environ.get("TFJS_PYTHON"):
-            return {"is": "not measured"}
-        reference = self._subject.reference
-        order = {
-            "source": dict(self._subject.source),
-            "signature": self._subject.signature,
-            "shapes": self._shapes,
-            "reference": None if reference is None else str(reference),
-        }
-        command = [sys.executable, "-m", "tools.convert_by_hand"]
-        prepared = self._folder / "by_hand"
-        if not prepared.exists():
-            _answered([*command, "prepare", json.dumps(order), str(prepared)])
-        if not (prepared / "order.json").exists():
-            return {"is": "fails", "reason": "TensorFlow does not load or run the model"}
-        return _answered([*command, name, str(prepared)])
 
     def _run(self, before: list[str], exports: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Reports on the steps of a recipe in which all exports stand side by side, by id."""
@@ -321,11 +395,17 @@ class Frozen:
             json.dumps({"version": 1, "model": self._subject.source, "stages": stages})
         )
         command = [sys.executable, "-m", "freezeflow", "run", "--json", "--keep-going"]
+        command += ["--jobs", "1", "--step-timeout", str(LIMIT), str(recipe)]
         environment = {**os.environ, "FREEZEFLOW_CACHE_DIR": str(self._folder / "cache")}
-        limit = LIMIT * min(3, len(exports))
-        code, out, err = _ended([*command, "--jobs", "1", str(recipe)], environment, limit)
-        if code is None:
-            return {TIME_OUT: _failure(f"not done after {limit} s")}
+        with subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        ) as process:
+            out, err = process.communicate()
         if not out:
             lines = [line for line in err.splitlines() if " error: " in line or "mistake" in line]
             return {"recipe": _failure((lines or [err])[0])}
@@ -380,17 +460,80 @@ def _reason(step: Mapping[str, Any]) -> str:
     return " ".join(step["error"]["message"].splitlines()[0].split())
 
 
-def _answered(command: list[str]) -> Cell:
+# ---------------------------------------------------------------- by hand
+
+
+class ByHand:
+    """A subject for converters that get the unfrozen model.
+
+    Args:
+        subject: The subject.
+        shapes: Of inputs with open dimensions.
+        folder: A folder of its own.
+        converters: Processes that convert.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        shapes: Mapping[str, list[int]],
+        folder: Path,
+        converters: Converters,
+    ) -> None:
+        self._subject, self._shapes, self._converters = subject, shapes, converters
+        self._folder, self._prepared = folder, folder / "by_hand"
+
+    def cell(self, name: str) -> Cell:
+        """The cell of a converter."""
+        if not self._prepared.exists():
+            self._run(["prepare", json.dumps(self._order()), str(self._prepared)])
+        if not (self._prepared / "order.json").exists():
+            return {"is": "fails", "reason": "TensorFlow does not load or run the model"}
+        scratch = Path(tempfile.mkdtemp(dir=self._folder))
+        seconds = 0.0
+        if name == "tfjs":
+            ended = self._tfjs(scratch)
+            if ended.code != 0:
+                return _cell_by_hand(ended)
+            seconds = ended.seconds
+        cell = _cell_by_hand(self._run([name, str(self._prepared)], scratch))
+        if "seconds" in cell:
+            cell["seconds"] += seconds
+        return cell
+
+    def _order(self) -> dict[str, Any]:
+        reference = self._subject.reference
+        return {
+            "source": dict(self._subject.source),
+            "signature": self._subject.signature,
+            "shapes": self._shapes,
+            "reference": None if reference is None else str(reference),
+        }
+
+    def _tfjs(self, folder: Path) -> forks.Ended:
+        told = json.loads((self._prepared / "order.json").read_text())
+        arguments = [
+            "--input_format=tf_saved_model",
+            f"--signature_name={told['signature']}",
+            f"--saved_model_tags={','.join(told['tags'])}",
+            str(self._prepared / "model"),
+            "js",
+        ]
+        return self._converters.tfjs().run(TFJS_CONVERTER, arguments, folder, LIMIT)
+
+    def _run(self, arguments: list[str], folder: Path | None = None) -> forks.Ended:
+        module = "tools.convert_by_hand"
+        return self._converters.here().run(module, arguments, folder or self._folder, LIMIT)
+
+
+def _cell_by_hand(ended: forks.Ended) -> Cell:
     """What a process by hand prints at its end, with its time."""
-    started = time.perf_counter()
-    code, out, err = _ended(command, dict(os.environ))
-    seconds = time.perf_counter() - started
-    if code is None:
+    if ended.code is None:
         return {"is": "fails", "reason": f"not done after {LIMIT} s"}
-    told = [line for line in out.splitlines() if line.startswith("RESULT ")]
-    if not told:
-        return {"is": "fails", "reason": "crashes" if code < 0 else _last_error(err)}
-    return {**json.loads(told[-1].removeprefix("RESULT ")), "seconds": seconds}
+    told = [line for line in ended.out.splitlines() if line.startswith("RESULT ")]
+    if told:
+        return {**json.loads(told[-1].removeprefix("RESULT ")), "seconds": ended.seconds}
+    return {"is": "fails", "reason": "crashes" if ended.code < 0 else _last_error(ended.err)}
 
 
 def _last_error(text: str) -> str:
@@ -404,27 +547,6 @@ def _last_error(text: str) -> str:
         ),
         lines[-1],
     )
-
-
-def _ended(
-    command: list[str], environment: Mapping[str, str], limit: float = LIMIT
-) -> tuple[int | None, str, str]:
-    """Exit code (None after the time limit), standard output and error."""
-    with subprocess.Popen(
-        command,
-        env=dict(environment),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            return None, "", ""
-        return process.returncode, out, err
 
 
 # ---------------------------------------------------------------- the page
@@ -444,12 +566,23 @@ def _write(state: Mapping[str, Mapping[str, Cell]]) -> None:
         rows.append(row)
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines += ["", *(f"{number}. {_escaped(reason)}" for reason, number in reasons.items())]
-    refused = {n: c[REFUSED]["reason"] for n, c in state.items() if REFUSED in c}
+    refused = {name: cells for name, cells in sorted(state.items()) if REFUSED in cells}
     if refused:
-        lines += ["", "Not in the table, since `freeze` or what comes before it refuses them:", ""]
-        lines += [f"- {name}: {_escaped(reason)}" for name, reason in refused.items()]
+        lines += [
+            "",
+            "Not in the table, since `freeze` or what comes before it refuses them, and in brackets",
+            "which converters by hand give a file that answers as the model does:",
+            "",
+        ]
+        lines += [_refused(name, cells) for name, cells in refused.items()]
     before, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2])
+
+
+def _refused(name: str, cells: Mapping[str, Cell]) -> str:
+    right = [c.removesuffix(BY) for c, cell in cells.items() if cell.get("is") == "right"]
+    reason = _general(cells[REFUSED]["reason"])
+    return f"- {name}: {_escaped(reason)} ({', '.join(right) or 'none'})"
 
 
 def _cell(cell: Cell, reasons: dict[str, int]) -> str:
@@ -465,7 +598,8 @@ def _cell(cell: Cell, reasons: dict[str, int]) -> str:
 
 
 def _general(reason: str) -> str:
-    """A reason without what stands for one run only: names of files and addresses."""
+    """A reason without what stands for one run only: names of files, places in MLIR, and addresses."""
+    reason = re.sub(r"<unknown>:0: error: loc\(.*\): ", "", reason)
     reason = re.sub(r"/[\w./-]*/(?=[\w.-]+)", "", reason)
     reason = re.sub(r"0x[0-9a-f]+", "...", reason)
     return reason if len(reason) <= 160 else f"{reason[:157].rstrip()}..."

@@ -12,6 +12,7 @@ from typing import Any
 from freezeflow.graph.graph import Graph, node_of, split
 from freezeflow.graph.model import Model
 from freezeflow.graph.walk import reached_nodes
+from freezeflow.runtimes.openvino_runtime import without_reports
 from freezeflow.runtimes.runtime import Names
 from freezeflow.tf.converting import converter
 from freezeflow.values import Json, Shape
@@ -35,8 +36,7 @@ def to_openvino(model: Model, graph: Path, nodes: Names, to: Path, half: bool) -
     Raises:
         ModelRefused: OpenVINO does not take the model.
     """
-    import openvino
-
+    openvino = without_reports()
     ((_, signature),) = model.signatures.items()
     # It knows no input that nothing depends on.
     reached = reached_nodes(model.graph.nodes, nodes.outputs.values())
