@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from freezeflow.store import kernel
 from freezeflow.values import Digest
 
 T = TypeVar("T")
@@ -159,6 +160,7 @@ class Background:
             self._thread.join()
 
     def _work(self) -> None:
+        kernel.give_way()
         while (pending := self._jobs.get()) is not None:
             pending.run()
 

@@ -397,6 +397,7 @@ class _Starter:
             self._thread = None
 
     def _start_writing(self) -> None:
+        kernel.give_way()
         started = 0
         while (end := self._ends.get()) is not None:
             kernel.start_writing(self._descriptor, started, end - started)

@@ -1,6 +1,7 @@
 """Checks beside other work: nothing is published before they are done, and nothing when one fails."""
 
 import hashlib
+import os
 import threading
 from pathlib import Path
 
@@ -118,3 +119,11 @@ def test_a_pending_digest_is_a_digest() -> None:
     assert digest != Digest.of(b"b")
     assert {Digest.of(b"a"): 1}[digest] == 1
     assert str(digest) == str(Digest.of(b"a"))
+
+
+def test_jobs_leave_a_core_to_the_threads_that_copy_and_hash() -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    with background() as found:
+        inside = found.start(lambda: os.getpriority(os.PRIO_PROCESS, 0)).result()
+    assert before < inside <= before + 5 or before == 19
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
