@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from freezeflow.errors import ModelRefused, StageFailed
 from freezeflow.graph import attrs
+from freezeflow.graph.frames import frame_faults
 from freezeflow.graph.graph import Arg, Function, Graph, Node, node_of, split
 from freezeflow.graph.model import Model
 from freezeflow.graph.node_rules import (
@@ -231,6 +232,11 @@ def no_cycle(body: Body) -> Iterator[Finding]:
         yield body.find("cycles", cycle[0], "is in a cycle that is no loop: " + " -> ".join(cycle))
 
 
+def frames_hang_together(body: Body) -> Iterator[Finding]:
+    for name, message in frame_faults(body.nodes):
+        yield body.find("frames", name, message)
+
+
 def arguments_are_distinct(body: Body) -> Iterator[Finding]:
     if body.function is None:
         return
@@ -264,7 +270,11 @@ FRAME_RULES: tuple[Callable[[Body], Iterator[Finding]], ...] = (
     results_exist,
 )
 
-BODY_RULES: tuple[Callable[[Body], Iterator[Finding]], ...] = (no_cycle, *FRAME_RULES)
+BODY_RULES: tuple[Callable[[Body], Iterator[Finding]], ...] = (
+    no_cycle,
+    frames_hang_together,
+    *FRAME_RULES,
+)
 
 
 # ---------------------------------------------------------------- rules on the model

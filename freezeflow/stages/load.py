@@ -36,7 +36,7 @@ def load(given: StageInput, params: Params, context: Context) -> Outcome:
 STAGE = Stage(
     name="load",
     summary="Read the model: graph, signatures, and the variables that they reach.",
-    version=3,
+    version=4,
     params=Params,
     run=load,
     role="load",

@@ -433,7 +433,9 @@ def test_a_loop_of_tf1_passes():
     change = [
         node("enter", "Enter", "y", T=F, frame_name="f"),
         node("merge", "Merge", "enter", "next", T=F, N=2),
-        node("next", "NextIteration", "merge", T=F),
+        node("finite", "IsFinite", "merge", T=F),
+        node("way", "Switch", "merge", "finite", T=F),
+        node("next", "NextIteration", "way:1", T=F),
     ]
     assert verify.verify(build(change)) == ()
 
