@@ -7,7 +7,7 @@ and what helps.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from freezeflow.errors import ModelRefused
@@ -47,6 +47,10 @@ class Profile:
         dtypes: Element types of inputs and outputs that it takes; None for all.
         lacks: Element types that it does not have, with the ops that may have them all the same.
         widens: bfloat16 is replaced by float32 first (`freezeflow.graph.widened`).
+        not_given: Element types that inputs may have and outputs may not.
+        constants: Element types of constants that it takes; None for all.
+        typed: Op to the element types that it takes it with, by attribute, in one or several ways; what is
+            not in here it takes with any.
         layout: The layout of images that its kernels take (``NHWC``), empty for any.
         spells_out: Rare ops are replaced by others first (`freezeflow.graph.spelled_out`).
         helps: Op to what helps where the target does not take it.
@@ -64,6 +68,11 @@ class Profile:
     dtypes: frozenset[DType] | None = None
     lacks: Mapping[DType, frozenset[str]] = dataclasses.field(default_factory=dict)
     widens: bool = False
+    not_given: frozenset[DType] = frozenset()
+    constants: frozenset[DType] | None = None
+    typed: Mapping[str, Sequence[Mapping[str, Collection[DType]]]] = dataclasses.field(
+        default_factory=dict
+    )
     layout: Literal["", "NHWC"] = ""
     spells_out: bool = False
     unrolls: Literal["none", "lists", "all"] = "none"
@@ -91,7 +100,9 @@ def look(model: Model, profile: Profile) -> None:
     _look_at_control_flow(uses, profile)
     _look_at_lists(uses, profile)
     _look_at_ops(uses, profile)
+    _look_at_constants(uses, profile)
     _look_at_types(uses, profile)
+    _look_at_kernels(uses, profile)
     _look_at_layout(uses, profile)
     _look_at_integers(uses, profile)
     _look_at_norms(uses, profile)
@@ -153,14 +164,17 @@ def _uses(graph: Graph) -> Iterator[_Use]:
 
 def _look_at_ends(model: Model, profile: Profile) -> None:
     ((name, signature),) = model.signatures.items()
-    for side, ends in (("input", signature.inputs), ("output", signature.outputs)):
+    all_types = frozenset(DType) if profile.dtypes is None else profile.dtypes
+    for side, ends, known in (
+        ("input", signature.inputs, all_types),
+        ("output", signature.outputs, all_types - profile.not_given),
+    ):
         for key, spec in ends.items():
-            if profile.dtypes is not None and spec.dtype not in profile.dtypes:
-                known = ", ".join(sorted(dtype.tf_name for dtype in profile.dtypes))
+            if spec.dtype not in known:
                 raise ModelRefused(
                     f"{profile.target} has no {spec.dtype.tf_name} {side}s: {key!r}",
                     where=name,
-                    hint=f"It takes {known}.",
+                    hint=f"It takes {_names(known)}.",
                 )
     if profile.static == "none":
         return
@@ -242,6 +256,49 @@ def _look_at_types(uses: list[_Use], profile: Profile) -> None:
 
 def _has_type(node: Node, dtype: DType) -> bool:
     return attrs.of_type(dtype) in node.attrs.values()
+
+
+def _look_at_constants(uses: Iterable[_Use], profile: Profile) -> None:
+    known = profile.constants
+    if known is None:
+        return
+    for path, node in uses:
+        if node.op == "Const" and (dtype := attrs.to_type(node.attrs["dtype"])) not in known:
+            raise ModelRefused(
+                f"{profile.target} has no {dtype.tf_name} constants",
+                where=path,
+                hint=f"It takes {_names(known)}: compute in one of these.",
+            )
+
+
+def _look_at_kernels(uses: Iterable[_Use], profile: Profile) -> None:
+    """Refuses ops that the target takes, but not with these element types."""
+    for path, node in uses:
+        ways = profile.typed.get(node.op, ())
+        keys = sorted({key for way in ways for key in way} & node.attrs.keys())
+        # What a function's caller gives is no type yet.
+        given = {
+            key: attrs.to_type(node.attrs[key])
+            for key in keys
+            if attrs.kind(node.attrs[key]) == "type"
+        }
+        if not ways or any(
+            all(dtype in way.get(key, (dtype,)) for key, dtype in given.items()) for way in ways
+        ):
+            continue
+        taken = dict.fromkeys(
+            " and ".join(f"{key}: {_names(way[key])}" for key in sorted(way)) for way in ways
+        )
+        raise ModelRefused(
+            f"{profile.target} does not take {node.op} with"
+            f" {', '.join(f'{key} {dtype.tf_name}' for key, dtype in given.items())}: {path}",
+            where=path,
+            hint=f"It takes {node.op} with {'; or '.join(taken)}.",
+        )
+
+
+def _names(dtypes: Iterable[DType]) -> str:
+    return ", ".join(sorted(dtype.tf_name for dtype in dtypes))
 
 
 def _look_at_layout(uses: list[_Use], profile: Profile) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freezeflow.errors import RuntimeRefused
 from freezeflow.runtimes.runtime import Runtime, Subject
-from freezeflow.values import Json
+from freezeflow.values import DType, Json
+
+if TYPE_CHECKING:
+    from freezeflow.proof.dtypes import Array
 
 
 def answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
     """Answers saved calls with an IR."""
-    import numpy as np
-
     from freezeflow.proof.saved_calls import load_calls, save_calls
 
     names = subject.names
@@ -28,13 +29,9 @@ def answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
         found = []
         for call in load_calls(calls):
             assert not isinstance(call, str)
-            given = {name: call[key] for key, name in names.inputs.items()}
-            result = request.infer(given)
+            request.infer({name: _tensor(call[key]) for key, name in names.inputs.items()})
             found.append(
-                {
-                    key: np.array(result[compiled.output(name)])
-                    for key, name in names.outputs.items()
-                }
+                {key: _array(request.get_tensor(name)) for key, name in names.outputs.items()}
             )
         save_calls(answers, found)
     except RuntimeError as error:
@@ -51,6 +48,30 @@ def without_reports() -> Any:
     import openvino
 
     return openvino
+
+
+def _tensor(array: Array) -> Any:
+    """What it is fed with: NumPy has no bfloat16, and what OpenVINO takes such bits for is float16."""
+    import numpy as np
+
+    from freezeflow.proof.dtypes import numpy_dtype
+
+    openvino = without_reports()
+    if array.dtype != numpy_dtype(DType.BFLOAT16):
+        return array
+    return openvino.Tensor(array.view(np.uint16), array.shape, openvino.Type.bf16)
+
+
+def _array(tensor: Any) -> Array:
+    """A copy of what it gives, in the type that it has."""
+    import numpy as np
+
+    from freezeflow.proof.dtypes import numpy_dtype
+
+    openvino = without_reports()
+    if tensor.element_type != openvino.Type.bf16:
+        return np.array(tensor.data)
+    return np.array(tensor.data.view(numpy_dtype(DType.BFLOAT16)))
 
 
 RUNTIME = Runtime(name="openvino", answer=answer, tools=("openvino",))

@@ -44,7 +44,9 @@ async function entryOf(tensor, out) {
     entry.lengths = words.map((word) => word.length);
     words.forEach((word) => add(Uint8Array.from(word)));
   } else {
-    const values = await tensor.data();
+    // Its processor backend casts by name only: the data may still be of the type before.
+    const Kind = {bool: Uint8Array, int32: Int32Array}[tensor.dtype] || Float32Array;
+    const values = Kind.from(await tensor.data());
     add(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
   }
   return entry;

@@ -5,11 +5,11 @@ It needs no TensorFlow, and stands here because its process is one in which conv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from freezeflow.graph.graph import Graph, node_of, split
+from freezeflow.errors import ModelRefused
 from freezeflow.graph.model import Model
 from freezeflow.graph.walk import reached_nodes
 from freezeflow.runtimes.openvino_runtime import without_reports
@@ -51,12 +51,7 @@ def to_openvino(model: Model, graph: Path, nodes: Names, to: Path, half: bool) -
             or None,
             output=[f"{node}:0" for node in nodes.outputs.values()],
         )
-        tensors = [
-            (key, tensor)
-            for key, node in [*inputs.items(), *nodes.outputs.items()]
-            for tensor in _handed_on(model.graph, node)
-        ]
-        _name([*made.inputs, *made.outputs], tensors)
+        _name(made, inputs, nodes.outputs)
         for key in list(made.get_rt_info()):
             del made.get_rt_info()[key]
         openvino.save_model(made, str(to), compress_to_fp16=half)
@@ -69,27 +64,39 @@ def _shape(openvino: Any, shape: Shape) -> Any:
     return openvino.PartialShape([-1 if size is None else size for size in shape])
 
 
-def _name(ports: Sequence[Any], tensors: Sequence[tuple[str, str]]) -> None:
-    """Gives ports the signature's keys for names, and no others; several keys may name one port.
+def _name(made: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+    """Gives ports the signature's keys for names, and no others; several keys may name one tensor.
+
+    A result is called as the tensor that it was asked for with, whatever became of this tensor; an output
+    that is an input handed on is one tensor with it.
 
     Args:
-        ports: Inputs and outputs. An output that is an input handed on is one tensor with it.
-        tensors: Keys of all ends, and tensors of the graph that they are.
+        made: OpenVINO's model.
+        inputs: Keys to nodes of the graph.
+        outputs: The same.
+
+    Raises:
+        ModelRefused: It has left out an output.
     """
-    named = [
-        (port, {key for key, tensor in tensors if tensor in port.get_names()}) for port in ports
-    ]
-    for port, keys in named:
-        port.get_tensor().set_names(keys)
+    keys: dict[tuple[str, int], set[str]] = {}
+    for port in made.inputs:
+        named = {key for key, node in inputs.items() if f"{node}:0" in port.get_names()}
+        keys.setdefault(_tensor(port), set()).update(named)
+    results = {port.get_node().get_friendly_name(): port for port in made.outputs}
+    for key, node in outputs.items():
+        if f"{node}:0" not in results:
+            raise ModelRefused(f"OpenVINO leaves out the output {key!r}", where=node, hint=_HINT)
+        keys.setdefault(_tensor(_source(results[f"{node}:0"])), set()).add(key)
+    for port in made.inputs:
+        port.get_tensor().set_names(keys[_tensor(port)])
+    for port in made.outputs:
+        port.get_tensor().set_names(keys[_tensor(_source(port))])
 
 
-def _handed_on(graph: Graph, name: str) -> Iterator[str]:
-    """The tensor that a node gives and, of an Identity, the one that it gets: one name may be lost."""
-    tensor = f"{name}:0"
-    while True:
-        yield tensor
-        node = graph.nodes[node_of(tensor)]
-        if node.op != "Identity":
-            return
-        source, index = split(node.inputs[0])
-        tensor = f"{source}:{index}"
+def _source(port: Any) -> Any:
+    """Where a result has its tensor from."""
+    return port.get_node().input_value(0)
+
+
+def _tensor(port: Any) -> tuple[str, int]:
+    return port.get_node().get_name(), port.get_index()

@@ -97,3 +97,28 @@ def test_element_types():
     assert error.where == "sum"
     assert error.hint
     look(made(cast), Profile(target="Toaster", ops=None, lacks={DType.HALF: frozenset(["Cast"])}))
+
+
+def test_types_that_only_outputs_lack():
+    found = made(dtype=DType.BFLOAT16)
+    error = refusal(found, not_given=frozenset([DType.BFLOAT16]))
+    assert error.message == "Toaster has no bfloat16 outputs: 'y'"
+
+
+def test_types_of_constants():
+    error = refusal(made(const("c", 1, DType.INT32)), constants=frozenset([F]))
+    assert error.message == "Toaster has no int32 constants"
+    assert error.where == "c"
+    assert "float32" in error.hint
+
+
+def test_types_of_ops():
+    cast = node("cast", "Cast", "x", SrcT=F, DstT=DType.INT16)
+    ways = ({"SrcT": {F}, "DstT": {DType.INT32}}, {"SrcT": {DType.INT16}, "DstT": {F}})
+    error = refusal(made(cast), typed={"Cast": ways})
+    assert error.message == "Toaster does not take Cast with DstT int16, SrcT float32: cast"
+    assert error.hint == (
+        "It takes Cast with DstT: int32 and SrcT: float32; or DstT: float32 and SrcT: int16."
+    )
+    look(made(cast), Profile(target="Toaster", ops=None, typed={"Relu": ({"T": {F}},)}))
+    look(made(cast), Profile(target="Toaster", ops=None, typed={"Cast": ({"SrcT": {F}},)}))
