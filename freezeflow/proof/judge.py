@@ -57,7 +57,7 @@ class Answers(NamedTuple):
         result: By the result.
         repeated: By the result, asked again in a fresh session; empty where nothing is random.
         random: Signature and key of each output that differs from itself in some call of the original; in
-            others it may be the same by chance.
+            others it may be the same by chance; some have only differed when they were asked more often.
     """
 
     first: Sequence[Answer]
@@ -181,7 +181,7 @@ def judge_signature(
                 judged["call"] = told(calls[index])
             outputs[key] = _merge(outputs[key], judged) if key in outputs else judged
     for key, output in outputs.items():
-        if output["random"] and output["equal"] and _is_fixed(key, mine, answers):
+        if output["random"] and output["equal"] and is_fixed((name, key), calls, answers):
             output.update(equal=False, problem=_FIXED, call="all calls")
     return {
         "equal": not disagreements and all(o["equal"] for o in outputs.values()),
@@ -272,14 +272,20 @@ def random_outputs(
     return found
 
 
-def _is_fixed(key: str, mine: Sequence[int], answers: Answers) -> bool:
-    """Whether an output never changes that changes in the original, as often as cannot be chance."""
+def is_fixed(end: tuple[str, str], calls: Sequence[Call], answers: Answers) -> bool:
+    """Whether an output never changes that changes in the original, as often as cannot be chance.
+
+    Args:
+        end: Its signature and key.
+        calls: All calls.
+        answers: What was answered to them, twice by the result.
+    """
+    name, key = end
     changed = 0
-    for index in mine:
+    for index, call in enumerate(calls):
         first, again, found = answers.of_call(index)
-        repeated = answers.repeated[index]
-        sides = (first, again, found, repeated)
-        if any(isinstance(side, Refusal) for side in sides):
+        sides = (first, again, found, answers.repeated[index])
+        if call.signature != name or any(isinstance(side, Refusal) for side in sides):
             continue
         one, other, left, right = (side[key] for side in sides if not isinstance(side, Refusal))
         if not same_bytes(left, right):

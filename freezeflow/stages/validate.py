@@ -438,7 +438,7 @@ def _image_problems(images: Images) -> list[tuple[str, str]]:
 STAGE = Stage(
     name="validate",
     summary="Runs original and result on the same inputs and compares every output.",
-    version=5,
+    version=6,
     params=Params,
     run=run,
     role="check",

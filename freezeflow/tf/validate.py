@@ -2,12 +2,15 @@
 
 The original runs twice, each time in a fresh session: an output that differs from itself is random
 and can only be compared by dtype and shape. Then the result runs the same calls in the same order; where
-something is random, twice, too, because it must still be.
+something is random, twice, too, because it must still be. Where that could be chance (`proof.chance`), they
+run more often.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from freezeflow.context import INPUTS_FILE
@@ -16,13 +19,19 @@ from freezeflow.graph.op_policy import RANDOM, uses_of
 from freezeflow.graph.original import Original
 from freezeflow.graph.storage import model_tensors
 from freezeflow.proof.calls import Wanted, kept_requests
+from freezeflow.proof.chance import (
+    Ask,
+    asked_until_unlike,
+    may_be_random,
+    random_after_all,
+)
 from freezeflow.proof.images import pillow_version
 from freezeflow.proof.judge import Answers, Measure, accuracies, judge_signature, random_outputs
 from freezeflow.proof.requests import encode_requests
 from freezeflow.tf.asking import ask
 from freezeflow.tf.locate import locate
 from freezeflow.tf.sessions import exact_config, served_config, settings
-from freezeflow.tf.sides import original_side, result_side
+from freezeflow.tf.sides import Side, original_side, result_side
 from freezeflow.tf.weights import where_mapped
 from freezeflow.values import Json
 
@@ -82,9 +91,25 @@ def validate(original: Original, model: Model, trial: Trial, scratch: Path) -> d
     after = result_side(model, scratch, exact=measure.exact, mapped=mapped)
     result = after.call(asked.requests, config, trial.wanted.seconds)
     answers = Answers(first, second, result)
-    if random := random_outputs(calls, answers, measure):
+    random = random_outputs(calls, answers, measure)
+
+    def asks(who: Callable[[], Side]) -> Ask:
+        """Asks a side, made when it is first needed, in a fresh session each time."""
+        made = functools.cache(who)
+        return lambda indices: made().call(
+            [asked.requests[index] for index in indices], config, trial.wanted.seconds
+        )
+
+    if suspects := may_be_random(original.graph, original.signatures) - random:
+        again = asks(
+            lambda: original_side(original, model.bound, exact=measure.exact, mapped=mapped)
+        )
+        answers = answers._replace(random=random)
+        random |= random_after_all(calls, answers, measure, suspects, again)
+    if random:
         repeated = after.call(asked.requests, config, trial.wanted.seconds)
         answers = answers._replace(repeated=repeated, random=random)
+        answers = asked_until_unlike(calls, answers, asks(lambda: after))
     signatures = {n: judge_signature(n, calls, answers, measure) for n in model.signatures}
     if trial.labels is not None:
         for name, found in signatures.items():

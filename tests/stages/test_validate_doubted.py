@@ -219,3 +219,31 @@ def test_nothing_but_nan_is_said_to_prove_nothing(tmp_path):
     outputs = pair.verdict()["signatures"]["serving_default"]["outputs"]
     assert outputs["y"]["compared"] == outputs["z"]["compared"] == 0
     assert any("proves nothing" in line and "y, z" in line for line in pair.context.warnings)
+
+
+def coin_tosses(is_right):
+    x = placeholder()
+    toss = tf.random.uniform([], maxval=2, dtype=tf.int32)
+    return x, {"y": toss + tf.zeros([40], tf.int32), "z": x * (2.0 if is_right else 3.0)}
+
+
+def test_a_coin_that_falls_alike_twice_is_random_and_alarms_nobody(tmp_path):
+    pair, wrong = pair_with(coin_tosses, tmp_path)
+    for _ in range(6):
+        outputs = pair.verdict(samples=1)["signatures"]["serving_default"]["outputs"]
+        assert outputs["y"]["equal"]
+    with pytest.raises(ValidationFailed, match="z"):
+        pair.validate(wrong, samples=1)
+
+
+def a_coin_in_a_branch_that_is_not_taken(is_right):
+    x = placeholder()
+    factor = 2.0 if is_right else 3.0
+    return x, {"y": tf.cond(tf.size(x) < 0, lambda: x * tf.random.uniform([]), lambda: x * factor)}
+
+
+def test_a_random_op_that_is_never_run_hides_no_difference(tmp_path):
+    pair, wrong = pair_with(a_coin_in_a_branch_that_is_not_taken, tmp_path)
+    assert pair.verdict()["signatures"]["serving_default"]["outputs"]["y"]["random"] is False
+    with pytest.raises(ValidationFailed, match="y"):
+        pair.validate(wrong)
