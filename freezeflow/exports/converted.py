@@ -19,6 +19,7 @@ from freezeflow.exports.saved_model import saved_model_pieces
 from freezeflow.graph import attrs
 from freezeflow.graph.canonical import canonical
 from freezeflow.graph.graph import Graph
+from freezeflow.graph.grouped import split_groups
 from freezeflow.graph.model import Model
 from freezeflow.graph.profile import Profile, look
 from freezeflow.graph.single import with_one_signature, with_shapes, without_aliases
@@ -127,10 +128,12 @@ def single(request: ExportRequest, profile: Profile) -> Single:
     if profile.widens:
         model = widened(model, request.context.put_tensor)
     if profile.spells_out:
-        model = canonical(spelled_out(model))
+        model = canonical(spelled_out(model, profile.spells_out))
     if profile.unrolls != "none":
         lists_only = profile.unrolls == "lists"
         model = unrolled(model, most_rounds=params.unroll, lists_only=lists_only)
+    if profile.splits_groups:
+        model = canonical(split_groups(model, profile.splits_groups))
     look(model, profile)
     ((name, signature),) = model.signatures.items()
     folder = request.context.scratch / "out"

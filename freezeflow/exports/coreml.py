@@ -12,6 +12,7 @@ from typing import Literal
 from freezeflow.exports.converted import Converted, Converter, OneSignature, Single
 from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, Profile
+from freezeflow.graph.spelled_out import BATCH_NORMS
 from freezeflow.params import param
 from freezeflow.runtimes.runtime import FLOAT16, FLOAT32
 from freezeflow.values import DType
@@ -35,7 +36,7 @@ PROFILE = Profile(
     control_flow=FUNCTIONAL,
     unrolls="all",
     list_loops=False,
-    spells_out=True,
+    spells_out=frozenset(["Erfc", *BATCH_NORMS]),
     dtypes=frozenset((DType.FLOAT, DType.HALF, DType.INT32)),
     layout="NHWC",
 )
@@ -66,7 +67,7 @@ _CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=None, t
 
 FORMAT = ExportFormat(
     name="coreml",
-    version=5,
+    version=6,
     summary="A Core ML package, a folder, whose structure alone is checked; needs `freezeflow[coreml]`.",
     write=_CONVERTER.write,
     suffixes=(".mlpackage",),

@@ -13,6 +13,7 @@ from freezeflow.exports.check import Checked, check_problems
 from freezeflow.exports.converted import Converted, Converter, OneSignature, Single
 from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, Profile
+from freezeflow.graph.spelled_out import BATCH_NORMS
 from freezeflow.params import param
 from freezeflow.runtimes.onnx_runtime import RUNTIME
 from freezeflow.runtimes.runtime import FLOAT32
@@ -48,7 +49,8 @@ PROFILE = Profile(
     ops=None,
     control_flow=FUNCTIONAL,
     unrolls="lists",
-    spells_out=True,
+    spells_out=frozenset(["Erfc", *BATCH_NORMS]),
+    splits_groups=frozenset(["Conv3D"]),
     # tf2onnx turns bfloat16 into float16, which overflows, and ONNX Runtime computes with neither on a
     # processor.
     widens=True,
@@ -77,7 +79,7 @@ _CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=RUNTIME
 
 FORMAT = ExportFormat(
     name="onnx",
-    version=6,
+    version=7,
     summary="ONNX, for ONNX Runtime and whatever else reads it; needs `freezeflow[onnx]`.",
     write=_CONVERTER.write,
     suffixes=(".onnx",),

@@ -21,6 +21,7 @@ from freezeflow.exports.converted import (
 )
 from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, Profile
+from freezeflow.graph.spelled_out import BATCH_NORMS
 from freezeflow.params import param
 from freezeflow.runtimes.runtime import FLOAT32, Names, Runtime, Subject
 from freezeflow.values import Json
@@ -52,6 +53,9 @@ PROFILE = Profile(
     # XLA tells, whose kernels `tf.xla_ops` lists.
     ops=None,
     control_flow=FUNCTIONAL,
+    # Its converter spells them out by itself, into ops that it then leaves as they are.
+    spells_out=BATCH_NORMS,
+    training_norms=False,
     unrolls="lists",
     list_loops=False,
     static="all",
@@ -102,7 +106,7 @@ _CONVERTER = Converter(
 
 FORMAT = ExportFormat(
     name="stablehlo",
-    version=5,
+    version=6,
     summary="A portable StableHLO artifact, for compilers that take it; static shapes.",
     write=_CONVERTER.write,
     suffixes=(".mlirbc",),

@@ -20,6 +20,7 @@ from freezeflow.graph.attrs import message
 from freezeflow.graph.graph import Node
 from freezeflow.graph.model import Model
 from freezeflow.graph.profile import Profile
+from freezeflow.graph.spelled_out import BATCH_NORMS
 from freezeflow.graph.tensor_values import elements
 from freezeflow.graph.write import graph_def_bytes, read_range
 from freezeflow.messages import message_class
@@ -81,9 +82,10 @@ def profile() -> Profile:
         ops=frozenset(line for line in lines if not line.startswith("#")),
         control_flow=frozenset(),
         unrolls="all",
-        spells_out=True,
+        spells_out=frozenset(["Erfc", *BATCH_NORMS]),
         dtypes=frozenset(_WEIGHTS) | {DType.DOUBLE, DType.UINT32},
         layout="NHWC",
+        splits_groups=frozenset(["Conv2D", "Conv3D"]),
         training_norms=False,
     )
 
@@ -279,7 +281,7 @@ _CONVERTER = Converter(profile=profile, convert=convert, runtime=RUNTIME, tools=
 
 FORMAT = ExportFormat(
     name="tfjs",
-    version=4,
+    version=5,
     summary="A graph model of TensorFlow.js, a folder; its check needs Node.js and @tensorflow/tfjs.",
     write=_CONVERTER.write,
     params=Params,

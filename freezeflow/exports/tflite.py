@@ -20,6 +20,7 @@ from freezeflow.exports.converted import (
 )
 from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.profile import FUNCTIONAL, Profile
+from freezeflow.graph.spelled_out import BATCH_NORMS
 from freezeflow.params import InputPath, param
 from freezeflow.runtimes.litert import RUNTIME
 from freezeflow.runtimes.runtime import DYNAMIC_RANGE, FLOAT16, FLOAT32, INT8, Precision
@@ -34,6 +35,8 @@ PROFILE = Profile(
     # The converter tells; it is asked before anything is written.
     ops=None,
     control_flow=FUNCTIONAL,
+    spells_out=BATCH_NORMS,
+    splits_groups=frozenset(["Conv3D"]),
     unrolls="lists",
     list_loops=False,
     dtypes=frozenset(
@@ -116,7 +119,7 @@ _CONVERTER = Converter(
 
 FORMAT = ExportFormat(
     name="tflite",
-    version=2,
+    version=3,
     summary="TFLite, for LiteRT on phones and small devices; its check needs `freezeflow[tflite]`.",
     write=_CONVERTER.write,
     suffixes=(".tflite",),

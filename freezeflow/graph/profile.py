@@ -52,7 +52,8 @@ class Profile:
         typed: Op to the element types that it takes it with, by attribute, in one or several ways; what is
             not in here it takes with any.
         layout: The layout of images that its kernels take (``NHWC``), empty for any.
-        spells_out: Rare ops are replaced by others first (`freezeflow.graph.spelled_out`).
+        spells_out: Ops that are replaced by others first (`freezeflow.graph.spelled_out`).
+        splits_groups: Convolutions that are cut into their groups first (`freezeflow.graph.grouped`).
         helps: Op to what helps where the target does not take it.
         unrolls: Which loops are unrolled first (`freezeflow.graph.unroll`), where that can be done: none,
             those that carry lists, or all.
@@ -74,7 +75,8 @@ class Profile:
         default_factory=dict
     )
     layout: Literal["", "NHWC"] = ""
-    spells_out: bool = False
+    spells_out: frozenset[str] = frozenset()
+    splits_groups: frozenset[str] = frozenset()
     unrolls: Literal["none", "lists", "all"] = "none"
     list_loops: bool = True
     wide_integers: bool = True

@@ -1,8 +1,9 @@
 """Ops that few runtimes have, spelled out in ops that they do have.
 
 `Erfc` (in Keras' gelu) becomes one minus `Erf`: equal but for the last places of numbers near zero. A
-batch norm in training mode (of a network that was frozen with ``is_training``) takes mean and variance from
-the batch: they are computed beside it, and it becomes one for inference, which all runtimes have.
+batch norm in training mode (of a network that was frozen with ``is_training``, or in Keras 2's layer norms)
+takes mean and variance from the batch: they are computed beside it. With channels last it becomes a batch
+norm for inference, which all runtimes have; with channels first, which few take, plain arithmetic.
 TensorFlow.js does not look at the attribute and answers NaN. Sums come in another order by that, so it is
 for targets alone whose answers are compared within a tolerance.
 """
@@ -31,21 +32,35 @@ _ONES: Mapping[DType, bytes] = {
     DType.HALF: struct.pack("<e", 1.0),
 }
 
-# Axes of everything but the channels, where these come last.
-_AXES: Mapping[bytes, tuple[int, ...]] = {b"NHWC": (0, 1, 2), b"NDHWC": (0, 1, 2, 3)}
+# Axes of everything but the channels.
+_AXES: Mapping[bytes, tuple[int, ...]] = {
+    b"NHWC": (0, 1, 2),
+    b"NDHWC": (0, 1, 2, 3),
+    b"NCHW": (0, 2, 3),
+    b"NCDHW": (0, 2, 3, 4),
+}
+
+# What an op that does not tell its epsilon has.
+_EPSILON = 1e-4
 
 
-def spelled_out(model: Model) -> Model:
-    """The model without `Erfc` and without batch norms in training mode; names of nodes stay."""
+def spelled_out(model: Model, ops: Collection[str]) -> Model:
+    """The model without certain ops, `Erfc` and those of batch norms in training mode; names stay.
+
+    Args:
+        model: The model.
+        ops: Which of them.
+    """
     graph = model.graph
     ends = [spec.tensor for each in model.signatures.values() for spec in each.outputs.values()]
     functions = {
         name: dataclasses.replace(
-            function, nodes=_body(function.nodes, [result.tensor for result in function.results])
+            function,
+            nodes=_body(function.nodes, [result.tensor for result in function.results], ops),
         )
         for name, function in graph.functions.items()
     }
-    changed = dataclasses.replace(graph, nodes=_body(graph.nodes, ends), functions=functions)
+    changed = dataclasses.replace(graph, nodes=_body(graph.nodes, ends, ops), functions=functions)
     return dataclasses.replace(model, graph=changed)
 
 
@@ -55,7 +70,7 @@ def trains(node: Node) -> bool:
     return flag is None or bool(attrs.message(flag).b)
 
 
-def _body(nodes: Mapping[str, Node], ends: Iterable[str]) -> dict[str, Node]:
+def _body(nodes: Mapping[str, Node], ends: Iterable[str], ops: Collection[str]) -> dict[str, Node]:
     read = {tensor for node in nodes.values() for tensor in data_inputs(node)} | set(ends)
     beyond_first = {name for name, index in map(split, read) if index > 0}
     made: dict[str, Node] = {}
@@ -67,7 +82,7 @@ def _body(nodes: Mapping[str, Node], ends: Iterable[str]) -> dict[str, Node]:
         return name
 
     for node in nodes.values():
-        spelled = tuple(_SPELLED[node.op](node, beyond_first, free)) if node.op in _SPELLED else ()
+        spelled = tuple(_SPELLED[node.op](node, beyond_first, free)) if node.op in ops else ()
         for each in spelled or (node,):
             made[each.name] = each
     return made
@@ -85,25 +100,73 @@ def _without_erfc(node: Node, _: Collection[str], free: Free) -> Iterator[Node]:
 
 
 def _without_training(node: Node, beyond_first: Collection[str], free: Free) -> Iterator[Node]:
-    """A batch norm in float32, channels last, of which nothing but the normalised tensor is read."""
-    layout = node.attrs.get("data_format")
-    axes = _AXES.get(attrs.to_bytes(layout) if layout is not None else b"NHWC")
+    """A batch norm in float32 of which nothing but the normalised tensor is read."""
+    given = attrs.to_bytes(node.attrs["data_format"]) if "data_format" in node.attrs else b"NHWC"
     kinds = {attrs.to_type(node.attrs[key]) for key in ("T", "U") if key in node.attrs}
-    if not trains(node) or axes is None or kinds != {DType.FLOAT} or node.name in beyond_first:
+    if (
+        not trains(node)
+        or given not in _AXES
+        or kinds != {DType.FLOAT}
+        or node.name in beyond_first
+    ):
         return
-    name, kind = node.name, {"T": node.attrs["T"]}
+    name, kind, axes = node.name, {"T": node.attrs["T"]}, _AXES[given]
     x, scale, offset, *_ = node.inputs
     over, mean, squares, variance = (
         free(f"{name}/{part}") for part in ("axes", "mean", "squares", "variance")
     )
-    reduced = {**kind, "Tidx": attrs.of_type(DType.INT32), "keep_dims": attrs.of_bool(False)}
+    is_last = axes[1] == 1
+    reduced = {
+        **kind,
+        "Tidx": attrs.of_type(DType.INT32),
+        "keep_dims": attrs.of_bool(not is_last),
+    }
     yield const(over, DType.INT32, (len(axes),), struct.pack(f"<{len(axes)}i", *axes))
     yield Node(mean, "Mean", (x, over), reduced, node.device)
     yield Node(squares, "SquaredDifference", (x, mean), kind, node.device)
     yield Node(variance, "Mean", (squares, over), reduced, node.device)
+    if is_last:
+        yield node._replace(
+            inputs=(x, scale, offset, mean, variance, *node.inputs[5:]),
+            attrs={**node.attrs, "is_training": attrs.of_bool(False)},
+        )
+        return
+    yield from _normalised(node, mean, variance, len(axes), free)
+
+
+def _normalised(node: Node, mean: str, variance: str, rank: int, free: Free) -> Iterator[Node]:
+    """(x - mean) / sqrt(variance + epsilon) * scale + offset, where channels come first.
+
+    Args:
+        node: The batch norm.
+        mean: Its mean, of the rank of its input.
+        variance: Its variance, the same.
+        rank: How many axes there are beside the channels'.
+        free: Gives names.
+    """
+    x, scale, offset, *_ = node.inputs
+    kind = {"T": node.attrs["T"]}
+    reshaped = {**kind, "Tshape": attrs.of_type(DType.INT32)}
+    epsilon = attrs.message(node.attrs["epsilon"]).f if "epsilon" in node.attrs else _EPSILON
+
+    def named(part: str) -> str:
+        return free(f"{node.name}/{part}")
+
+    def made(part: str, op: str, *inputs: str, values: Mapping[str, bytes] = kind) -> Node:
+        return Node(named(part), op, inputs, values, node.device)
+
+    yield (least := const(named("epsilon"), DType.FLOAT, (), struct.pack("<f", epsilon)))
+    sizes = (-1, *(1,) * (rank - 1))
+    yield (shape := const(named("shape"), DType.INT32, (rank,), struct.pack(f"<{rank}i", *sizes)))
+    yield (width := made("width", "AddV2", variance, least.name))
+    yield (factor := made("factor", "Rsqrt", width.name))
+    yield (tall := made("scale", "Reshape", scale, shape.name, values=reshaped))
+    yield (scaled := made("scaled", "Mul", factor.name, tall.name))
+    yield (centred := made("centred", "Sub", x, mean))
+    yield (product := made("product", "Mul", centred.name, scaled.name))
+    yield (end := made("offset", "Reshape", offset, shape.name, values=reshaped))
     yield node._replace(
-        inputs=(x, scale, offset, mean, variance, *node.inputs[5:]),
-        attrs={**node.attrs, "is_training": attrs.of_bool(False)},
+        op="AddV2", inputs=(product.name, end.name, *node.inputs[5:]), attrs=dict(kind)
     )
 
 

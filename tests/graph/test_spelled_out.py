@@ -1,9 +1,11 @@
 import pytest
 
-from freezeflow.graph.spelled_out import spelled_out, trains
+from freezeflow.graph.spelled_out import BATCH_NORMS, spelled_out, trains
 from freezeflow.graph.verify import verify
 from freezeflow.values import DType
 from tests.graphs import const, graph, model, node, placeholder, spec
+
+OPS = frozenset(["Erfc", *BATCH_NORMS])
 
 
 def made(*nodes):
@@ -13,7 +15,7 @@ def made(*nodes):
 
 
 def test_erfc_is_one_minus_erf():
-    found = spelled_out(made(node("e", "Erfc", "x", T=DType.FLOAT)))
+    found = spelled_out(made(node("e", "Erfc", "x", T=DType.FLOAT)), OPS)
     assert verify(found) == ()
     nodes = found.graph.nodes
     assert [nodes[name].op for name in ("e/one", "e/erf", "e")] == ["Const", "Erf", "Sub"]
@@ -25,7 +27,7 @@ def test_names_that_are_taken_are_left_alone():
     taken = made(
         node("e/one", "Identity", "x", T=DType.FLOAT), node("e", "Erfc", "e/one", T=DType.FLOAT)
     )
-    found = spelled_out(taken)
+    found = spelled_out(taken, OPS)
     assert verify(found) == ()
     nodes = found.graph.nodes
     assert nodes["e/one"] == taken.graph.nodes["e/one"]
@@ -43,7 +45,7 @@ def norm(**values):
 
 
 def test_a_batch_norm_in_training_mode_gets_its_statistics():
-    found = spelled_out(made(*norm(is_training=True)))
+    found = spelled_out(made(*norm(is_training=True)), OPS)
     assert verify(found) == ()
     nodes = found.graph.nodes
     assert nodes["n"].inputs == ("x", "scale", "scale", "n/mean", "n/variance", "^scale")
@@ -59,11 +61,24 @@ def test_a_batch_norm_in_training_mode_gets_its_statistics():
     ("values", "more"),
     [
         ({"is_training": False}, []),
-        ({"data_format": "NCHW"}, []),
+        ({"data_format": "HWNC"}, []),
         ({"T": DType.HALF}, []),
         ({}, [node("m", "Identity", "n:1", T=DType.FLOAT)]),
     ],
 )
 def test_batch_norms_that_stay(values, more):
     model = made(*norm(**{"is_training": True, **values}), *more)
-    assert spelled_out(model).graph.nodes == model.graph.nodes
+    assert spelled_out(model, OPS).graph.nodes == model.graph.nodes
+
+
+def test_channels_first_become_plain_arithmetic():
+    found = spelled_out(made(*norm(is_training=True, data_format="NCHW")), OPS)
+    assert verify(found) == ()
+    assert not [node for node in found.graph.nodes.values() if "data_format" in node.attrs]
+    assert found.graph.nodes["n"].op == "AddV2"
+    assert found.graph.nodes["n"].inputs[-1] == "^scale"
+
+
+def test_ops_that_are_not_asked_for_stay():
+    model = made(*norm(is_training=True))
+    assert spelled_out(model, {"Erfc"}).graph.nodes == model.graph.nodes
