@@ -145,20 +145,20 @@ def make_plan(recipe: Recipe) -> Plan:
     Raises:
         UsageError: A stage is not there any more.
     """
-    import networkx
+    from freezeflow.spec.order import needed_first
 
-    items = {item.id: item for item in recipe.stages}
-    graph: networkx.DiGraph[str] = networkx.DiGraph()
-    graph.add_nodes_from(items)
-    graph.add_edges_from((need, item.id) for item in recipe.stages for need in item.needs)
-    places = {name: number for number, name in enumerate(items)}
-    order = networkx.lexicographical_topological_sort(graph, key=places.__getitem__)
+    items = recipe.stages
+    numbers = {item.id: number for number, item in enumerate(items)}
+    order = needed_first([[numbers[need] for need in item.needs] for item in items])
+    before: dict[str, set[str]] = {}
+    for item in (items[number] for number in order):
+        before[item.id] = {*item.needs}.union(*(before[need] for need in item.needs))
     return Plan(
         recipe=recipe.path,
         name=recipe.name,
         digest=recipe.digest,
         bases=recipe.bases,
-        steps=tuple(_step(recipe, items[name], networkx.ancestors(graph, name)) for name in order),
+        steps=tuple(_step(recipe, items[n], before[items[n].id]) for n in order),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Collection, Mapping, Sequence
 
 from freezeflow.spec.notes import Notes
 from freezeflow.spec.problems import shown
@@ -53,17 +54,39 @@ def _needs_place(placed: PlacedItem, number: int, notes: Notes) -> Path_:
     return (*path, number) if (*path, number) in notes.document.marks else path
 
 
-def _check_circles(items: Sequence[PlacedItem], notes: Notes) -> None:
-    import networkx
+def needed_first(needs: Sequence[Collection[int]]) -> list[int]:
+    """Numbers in an order in which each comes after those that it needs, if it can; else it is left out.
 
+    Args:
+        needs: For each number, those that it needs. Where there is a choice, the smallest comes first.
+    """
+    missing = [len(set(before)) for before in needs]
+    users: dict[int, list[int]] = {}
+    for number, before in enumerate(needs):
+        for need in set(before):
+            users.setdefault(need, []).append(number)
+    ready = [number for number, count in enumerate(missing) if not count]
+    order = []
+    while ready:
+        order.append(heapq.heappop(ready))
+        for user in users.get(order[-1], ()):
+            missing[user] -= 1
+            if not missing[user]:
+                heapq.heappush(ready, user)
+    return order
+
+
+def _check_circles(items: Sequence[PlacedItem], notes: Notes) -> None:
     # Of those that share an id, the first.
     numbers = {placed.item.id: number for number, placed in reversed(list(enumerate(items)))}
+    needs = [_before(placed, number, numbers) for number, placed in enumerate(items)]
+    if len(needed_first(needs)) == len(items):
+        return
+    # Only to tell of circles: it takes as much memory as thousands of models.
+    import networkx
+
     graph: networkx.DiGraph[int] = networkx.DiGraph()
-    graph.add_edges_from(
-        (number, need)
-        for number, placed in enumerate(items)
-        for need in _before(placed, number, numbers)
-    )
+    graph.add_edges_from((number, need) for number, before in enumerate(needs) for need in before)
     for part in networkx.strongly_connected_components(graph):
         # Edges of its own: the order of a view would depend on the hash seed.
         inner: networkx.DiGraph[int] = networkx.DiGraph(

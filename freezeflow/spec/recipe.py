@@ -38,7 +38,7 @@ _APART = (*_VARIED, "override", "blocks")
 _ALIKE = 3
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What a checked recipe says for one of its models, with one combination of its matrix.
 
@@ -141,7 +141,9 @@ class _Reading:
         check_files(chains, self._where, allow_outside=outside)
         if self.problems():
             return ()
-        return tuple(self._recipe(chain) for chain in chains)
+        # Of thousands of models, what was only needed to check one goes as soon as it is read.
+        chains.reverse()
+        return tuple(self._recipe(chains.pop()) for _ in range(len(chains)))
 
     def problems(self) -> list[Problem]:
         """All mistakes; of many that are alike, one for each of many models, a few."""

@@ -26,7 +26,7 @@ from freezeflow.stages.stage import Stage
 from freezeflow.values import Json
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StageItem:
     """One item of ``stages``.
 
@@ -43,7 +43,7 @@ class StageItem:
     needs: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedItem:
     """A stage item while it is checked.
 
