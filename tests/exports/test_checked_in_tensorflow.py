@@ -133,6 +133,58 @@ def test_weights_that_mean_something_else_are_told(model, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".m")]
 
 
+class Counting(tf.Module):
+    """A variable that every call writes, and a table out of a file."""
+
+    def __init__(self, words):
+        super().__init__()
+        self.total = tf.Variable(1.5)
+        lines = tf.lookup.TextFileIndex
+        pairs = tf.lookup.TextFileInitializer(
+            str(words), tf.string, lines.WHOLE_LINE, tf.int64, lines.LINE_NUMBER
+        )
+        self.table = tf.lookup.StaticHashTable(pairs, -1)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def serve(self, x):
+        self.total.assign_add(tf.reduce_sum(x))
+        words = tf.constant(["two", "none", "one"])
+        return {"total": self.total.read_value(), "ids": self.table.lookup(words)}
+
+
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("counting")
+    (folder / "words.txt").write_text("one\ntwo\n")
+    made = Counting(folder / "words.txt")
+    tf.saved_model.save(made, str(folder / "m"), signatures={"serving_default": made.serve})
+    return folder / "m"
+
+
+def test_kept_variables_and_tables_of_files(counting, tmp_path):
+    """Each loader's calls follow each other: the variable has to be what the calls before left in it."""
+    exports = {"checked": {"to": "checked", "format": "saved_model", "check": NOTHING}}
+    exports["folder"] = {"to": "folder", "format": "saved_model"}
+    checks = {runtime: ("folder", {"runtime": runtime, **NOTHING}) for runtime in LOADERS}
+    before = ({"freeze": {"written": "keep"}}, "strip")
+    ran = Branches(tmp_path, exports, model=counting, before=before, checks=checks)
+    assert ran.facts("checked")["variables"] == 1
+    verdicts = list(ran.facts("checked")["checks"])
+    verdicts += [ran.facts(runtime)["runtime_verdicts"][0] for runtime in LOADERS]
+    assert [verdict["runtime"].split()[0] for verdict in verdicts] == LOADERS * 2
+    for verdict in verdicts:
+        assert verdict["calls"] > 1
+        assert set(verdict["outputs"]) == {"total", "ids"}
+
+
+def test_a_variable_that_no_call_changes_is_told(counting, tmp_path):
+    exports = {"folder": {"to": "folder", "format": "saved_model", "check": True}}
+    before = ({"freeze": {"written": "drop"}}, "strip")
+    ran = Branches(tmp_path, exports, model=counting, before=before)
+    assert f"output 'total' in {LOADERS[0]}" in ran.error("folder").message
+    assert not (tmp_path / "folder").exists()
+
+
 # File, format, fault, and what is told.
 DAMAGED = [
     ("a/m.pb", "frozen_graph", "graph", "ValidationFailed", DIFFERENT),

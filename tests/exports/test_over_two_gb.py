@@ -83,6 +83,24 @@ def test_restored_from_a_checkpoint(tmp_path):
     assert names == [("w0", [ONE[1]])]
 
 
+def test_checked_by_every_loader(tmp_path):
+    """By the exports themselves, and once more the very files."""
+    saved_model.write(
+        asked(huge(tmp_path / "in", *ONE), tmp_path / "m", params=saved_model.Params())
+    )
+    exports = {
+        "folder": {"to": "folder", "format": "saved_model", "check": True},
+        "graph": {"to": "graph/m.pb", "weights": "external", "check": True},
+    }
+    found = {"tf2_loader": "folder", "tf1_loader": "folder", "tensorflow": "graph"}
+    checks = {name: (export, {"runtime": name, "samples": 2}) for name, export in found.items()}
+    ran = Branches(tmp_path, exports, model=tmp_path / "m", jobs=1, checks=checks)
+    verdicts = [*ran.facts("folder")["checks"], *ran.facts("graph")["checks"]]
+    verdicts += [ran.facts(name)["runtime_verdicts"][0] for name in found]
+    assert [verdict["runtime"].split()[0] for verdict in verdicts] == [*found] * 2
+    assert {verdict["outputs"]["y"]["max_abs"] for verdict in verdicts} == {0.0}
+
+
 def test_onnx_beside_a_file_with_the_weights(tmp_path):
     model = huge(tmp_path / "in", *THIRTEEN)
     saved_model.write(asked(model, tmp_path / "m", params=saved_model.Params()))
