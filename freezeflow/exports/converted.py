@@ -103,8 +103,13 @@ class Single:
         )
 
 
-def single(request: ExportRequest, profile: Profile) -> Single:
+def single(request: ExportRequest, profile: Profile, form: Callable[[Model], Model]) -> Single:
     """The part of the model that is exported, after a look whether the target takes it.
+
+    Args:
+        request: What is to be written.
+        profile: What the target takes.
+        form: Brings what the target takes into the form in which its converter reads it.
 
     Raises:
         UsageError: There is no such signature or input, or a shape does not fit.
@@ -112,7 +117,8 @@ def single(request: ExportRequest, profile: Profile) -> Single:
     """
     check_self_contained(request.model, profile.target)
     params: OneSignature = request.params
-    model, aliases = without_aliases(with_one_signature(request.model, params.signature))
+    alone = with_one_signature(request.model, params.signature, profile.reserved)
+    model, aliases = without_aliases(alone)
     for key, kept in aliases.items():
         request.context.warn(
             f"{request.to.name}: inputs {key!r} and {kept!r} are one tensor, which is called {kept!r}"
@@ -135,6 +141,7 @@ def single(request: ExportRequest, profile: Profile) -> Single:
     if profile.splits_groups:
         model = canonical(split_groups(model, profile.splits_groups))
     look(model, profile)
+    model = form(model)
     ((name, signature),) = model.signatures.items()
     folder = request.context.scratch / "out"
     folder.mkdir()
@@ -192,12 +199,14 @@ class Converter:
         convert: Writes the files of a model that has passed the look into its folder.
         runtime: What checks them; None where nothing here does.
         tools: Packages whose versions the manifest names.
+        form: Brings a model that has passed the look into the form in which the converter reads it.
     """
 
     profile: Callable[[], Profile]
     convert: Callable[[ExportRequest, Single], Converted]
     runtime: Runtime | None
     tools: tuple[str, ...]
+    form: Callable[[Model], Model] = lambda model: model
 
     def write(self, request: ExportRequest) -> Export:
         """Looks, converts, checks, and publishes the files with their manifest.
@@ -208,7 +217,7 @@ class Converter:
             FreezeflowError: The files cannot be written.
         """
         params = request.params
-        made = single(request, self.profile())
+        made = single(request, self.profile(), self.form)
         done = self.convert(request, made)
         folder = done.folder or made.folder
         precision = max(done.precision, made.precision, key=lambda each: each.rtol)

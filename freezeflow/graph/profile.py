@@ -12,12 +12,12 @@ from typing import Literal, NamedTuple
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
-from freezeflow.graph.graph import Graph, Node
+from freezeflow.graph.graph import Graph, Node, data_inputs, node_of
 from freezeflow.graph.model import Model
 from freezeflow.graph.spelled_out import BATCH_NORMS, trains
 from freezeflow.graph.tensor_values import elements
-from freezeflow.graph.walk import reached_functions
-from freezeflow.values import DType, Shape
+from freezeflow.graph.walk import inputs_first, reached_functions
+from freezeflow.values import DType, Shape, Signature
 
 FUNCTIONAL = frozenset(["If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase"])
 LOWERED = frozenset(["Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"])
@@ -43,7 +43,10 @@ class Profile:
         target: What it is called.
         ops: The ops that it takes; None where only its converter knows.
         control_flow: Ops of control flow that it takes.
-        static: Which dimensions of inputs have to be known: none, or all.
+        static: What of the shapes of inputs has to be known: nothing, ranks, or all dimensions.
+        constant_outputs: Takes outputs that no input reaches.
+        reserved: Names of inputs and outputs have to be identifiers, and other ones than these words; None
+            where they may be any.
         dtypes: Element types of inputs and outputs that it takes; None for all.
         lacks: Element types that it does not have, with the ops that may have them all the same.
         widens: bfloat16 is replaced by float32 first (`freezeflow.graph.widened`).
@@ -65,7 +68,9 @@ class Profile:
     target: str
     ops: Collection[str] | None
     control_flow: frozenset[str] = FUNCTIONAL
-    static: Literal["none", "all"] = "none"
+    static: Literal["none", "ranks", "all"] = "none"
+    constant_outputs: bool = True
+    reserved: frozenset[str] | None = None
     dtypes: frozenset[DType] | None = None
     lacks: Mapping[DType, frozenset[str]] = dataclasses.field(default_factory=dict)
     widens: bool = False
@@ -178,16 +183,37 @@ def _look_at_ends(model: Model, profile: Profile) -> None:
                     where=name,
                     hint=f"It takes {_names(known)}.",
                 )
+    if not profile.constant_outputs:
+        _look_for_constants(model.graph, name, signature, profile)
     if profile.static == "none":
         return
     for key, spec in signature.inputs.items():
-        if _is_open(spec.shape):
+        if spec.shape is None or (profile.static == "all" and _is_open(spec.shape)):
             shown = "of unknown rank" if spec.shape is None else _shown(spec.shape)
+            wanted = "known shapes" if profile.static == "all" else "inputs of known rank"
             raise ModelRefused(
-                f"{profile.target} takes known shapes only, and input {key!r} is {shown}",
+                f"{profile.target} takes {wanted} only, and input {key!r} is {shown}",
                 where=name,
                 hint=f"`batch: N` fixes an open first dimension, `shapes: {{{key}: [...]}}` all of them.",
             )
+
+
+def _look_for_constants(graph: Graph, name: str, signature: Signature, profile: Profile) -> None:
+    """Refuses outputs that are the same in every call."""
+    reached = {node_of(spec.tensor) for spec in signature.inputs.values()}
+    for each in inputs_first(graph.nodes):
+        if any(node_of(tensor) in reached for tensor in data_inputs(graph.nodes[each])):
+            reached.add(each)
+    constant = [
+        key for key, spec in signature.outputs.items() if node_of(spec.tensor) not in reached
+    ]
+    if constant:
+        raise ModelRefused(
+            f"{profile.target} takes no output that no input reaches: {', '.join(map(repr, constant))}",
+            where=name,
+            hint="It is the same in every call: export a signature without it, and keep its value beside"
+            " the model.",
+        )
 
 
 def _look_at_control_flow(uses: list[_Use], profile: Profile) -> None:

@@ -16,9 +16,12 @@ PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefaul
 _LAST_WITHOUT_SCALARS = 21
 
 _INVALID = re.compile(r"[^A-Za-z0-9_.\-/]")
+_NOT_IN_IDENTIFIERS = re.compile(r"[^A-Za-z0-9_]")
 
 
-def name_ends(model: Model, *, after_signature: bool = True) -> Model:
+def name_ends(
+    model: Model, *, after_signature: bool = True, reserved: frozenset[str] | None = None
+) -> Model:
     """Gives every signature input a placeholder and every output a node of its own.
 
     With one signature the nodes are called after its keys, with several ``signature/key``; a node
@@ -28,8 +31,9 @@ def name_ends(model: Model, *, after_signature: bool = True) -> Model:
     Args:
         model: The model; signature inputs are placeholders, or gone from the graph.
         after_signature: False leaves the names of placeholders and outputs as they are.
+        reserved: Names have to be identifiers, and other ones than these words; None where any will do.
     """
-    naming = _Naming(model, after_signature)
+    naming = _Naming(model, after_signature, reserved)
     for name, signature in model.signatures.items():
         prefix = f"{name}/" if len(model.signatures) > 1 else ""
         naming.add_inputs(name, prefix, signature)
@@ -40,9 +44,12 @@ def name_ends(model: Model, *, after_signature: bool = True) -> Model:
 
 
 class _Naming:
-    def __init__(self, model: Model, after_signature: bool) -> None:
+    def __init__(
+        self, model: Model, after_signature: bool, reserved: frozenset[str] | None
+    ) -> None:
         self._model = model
         self._after_signature = after_signature
+        self._reserved = reserved
         self._nodes = dict(model.graph.nodes)
         self._new_names: dict[str, str] = {}  # node -> name that it shall have
         self._wanted: set[str] = set()  # in small letters
@@ -93,15 +100,27 @@ class _Naming:
     def _claim(self, name: str, wanted: str) -> None:
         if not self._after_signature:
             return
-        clean = _INVALID.sub("_", wanted)
-        if not re.match(r"[A-Za-z0-9.]", clean):
-            clean = "." + clean
+        clean = self._clean(wanted)
         number, unique = 0, clean
         while unique.lower() in self._wanted:
             number += 1
             unique = f"{clean}_{number}"
         self._wanted.add(unique.lower())
         self._new_names[name] = unique
+
+    def _clean(self, wanted: str) -> str:
+        """A name that may be used, and is as much as possible like the wanted one."""
+        if self._reserved is None:
+            clean = _INVALID.sub("_", wanted)
+            return clean if re.match(r"[A-Za-z0-9.]", clean) else f".{clean}"
+        clean = _NOT_IN_IDENTIFIERS.sub("_", wanted)
+        clean = clean if re.match(r"[A-Za-z]", clean) else f"x{clean}"
+        return f"{clean}_" if clean in self._reserved else clean
+
+    def _as_met(self, name: str) -> str:
+        """What a node's name is for whoever reads the file."""
+        name = name if self._reserved is None else _NOT_IN_IDENTIFIERS.sub("_", name)
+        return name.lower()
 
     def _free(self, name: str) -> str:
         number, unique = 0, name
@@ -144,14 +163,14 @@ class _Naming:
     def _all_names(self) -> dict[str, str]:
         """Old name to new name, for the ends and for nodes that stand in their way."""
         names = dict(self._new_names)
-        taken = {name.lower() for name in self._nodes} | self._wanted
+        taken = {self._as_met(name) for name in self._nodes} | self._wanted
         for name in self._nodes:
-            if name.lower() in self._wanted and name not in names:
+            if self._as_met(name) in self._wanted and name not in names:
                 number = 1
-                while f"{name}_{number}".lower() in taken:
+                while self._as_met(f"{name}_{number}") in taken:
                     number += 1
                 names[name] = f"{name}_{number}"
-                taken.add(names[name].lower())
+                taken.add(self._as_met(names[name]))
         return names
 
 

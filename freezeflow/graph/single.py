@@ -16,12 +16,15 @@ from freezeflow.values import Shape, Signature, TensorSpec
 _USUAL = "serving_default"
 
 
-def with_one_signature(model: Model, name: str | None) -> Model:
+def with_one_signature(
+    model: Model, name: str | None, reserved: frozenset[str] | None = None
+) -> Model:
     """The part of a model that one signature needs; each of its outputs is a node of its own.
 
     Args:
         model: A frozen model.
         name: Which signature; None for ``serving_default``, else the only one.
+        reserved: As for `name_ends`.
 
     Raises:
         UsageError: There is none of that name, or no usual one.
@@ -36,7 +39,7 @@ def with_one_signature(model: Model, name: str | None) -> Model:
         )
     alone = dataclasses.replace(model, signatures={chosen: model.signatures[chosen]}, init=())
     # What initialises tables stays as long as a table does.
-    named = name_ends(alone)
+    named = name_ends(alone, reserved=reserved)
     if model.init and (tables := _tables(named)):
         raise ModelRefused(
             f"the signature reads {len(tables)} look-up tables, which are filled before the first call",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import traceback
 from collections.abc import Iterator
@@ -31,9 +32,19 @@ _LISTS = (
 )
 
 
+@dataclasses.dataclass
+class At:
+    """The node that a converter is at, as far as that can be seen; empty before the first."""
+
+    op: str = ""
+    node: str = ""
+
+
 @contextlib.contextmanager
-def converter(name: str, model: Model, hint: str = "") -> Iterator[None]:
+def converter(name: str, model: Model, hint: str = "") -> Iterator[At]:
     """Runs a converter; what it raises is kept in the step's log, and told in one line.
+
+    Whoever runs it keeps what it is given up to date, so that the line names the node.
 
     Args:
         name: What it is called.
@@ -43,8 +54,9 @@ def converter(name: str, model: Model, hint: str = "") -> Iterator[None]:
     Raises:
         ModelRefused: It cannot convert the model.
     """
+    at = At()
     try:
-        yield
+        yield at
     except FreezeflowError:
         raise
     except Exception as error:
@@ -55,8 +67,10 @@ def converter(name: str, model: Model, hint: str = "") -> Iterator[None]:
         if ops:
             refuse_ops(model, name, ops, hint)
         told = " ".join((text or type(error).__name__).splitlines()[0].split())
+        what = f"{at.op} ({at.node})" if at.node else "the model"
         raise ModelRefused(
-            f"{name} cannot convert the model: {told[:_MOST_CHARACTERS]}",
+            f"{name} cannot convert {what}: {told[:_MOST_CHARACTERS]}",
+            where=at.node,
             hint=hint or "The whole report of the converter is in the log of the step.",
         ) from error
 

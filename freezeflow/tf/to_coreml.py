@@ -5,19 +5,23 @@ Core ML itself runs on Apple's systems only: elsewhere what can be looked at is 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from freezeflow.errors import RuntimeRefused
+from freezeflow.graph.graph import node_of
 from freezeflow.graph.model import Model
 from freezeflow.graph.profile import Profile, look
 from freezeflow.runtimes.runtime import Names
-from freezeflow.tf.converting import converter, graph_def_of
+from freezeflow.tf.converting import At, converter, graph_def_of
 from freezeflow.values import Json, Shape
 
 _HINT = (
@@ -52,20 +56,23 @@ def to_coreml(model: Model, profile: Profile, nodes: Names, half: bool, to: Path
 
     look(model, dataclasses.replace(profile, ops={*_TF_OPS_REGISTRY, *model.graph.functions}))
     ((_, signature),) = model.signatures.items()
-    graph_def = graph_def_of(model)
-    wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
-    ends = [[f"{node}:0" for node in side.values()] for side in nodes]
+    graph_def = _with_shapes(graph_def_of(model))
+    # The reader looks for the functions of branches among those of the eager context.
+    for function in graph_def.library.function:
+        context.context().add_function_def(function)
+    used = {node_of(tensor) for node in model.graph.nodes.values() for tensor in node.inputs}
+    nodes = Names({k: n for k, n in nodes.inputs.items() if n in used}, nodes.outputs)
     precision = coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32
-    with converter("coremltools", model, _HINT):
+    with converter("coremltools", model, _HINT) as at, _followed(_TF_OPS_REGISTRY, at):
         made = coremltools.convert(
-            [wrapped.prune(*ends)],
+            graph_def,
             source="tensorflow",
             convert_to="mlprogram",
             inputs=[
                 coremltools.TensorType(
-                    name=nodes.inputs[key], shape=_shape(coremltools, spec.shape)
+                    name=node, shape=_shape(coremltools, signature.inputs[key].shape)
                 )
-                for key, spec in signature.inputs.items()
+                for key, node in nodes.inputs.items()
             ],
             outputs=[coremltools.TensorType(name=node) for node in nodes.outputs.values()],
             minimum_deployment_target=coremltools.target.iOS16,
@@ -73,9 +80,36 @@ def to_coreml(model: Model, profile: Profile, nodes: Names, half: bool, to: Path
             skip_model_load=True,
         )
         made.save(str(to))
-    _name_entries(to / "Manifest.json")
+    _name_entries(to)
     _order_maps(coremltools, to / _MODEL)
-    return {"structure": _structure(coremltools, to, nodes)}
+    return {"structure": _structure(coremltools, to, nodes), "inputs": list(nodes.inputs.values())}
+
+
+def _with_shapes(graph_def: Any) -> Any:
+    """A graph with the shapes of what its nodes give, as TensorFlow infers them."""
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+    return graph.as_graph_def(add_shapes=True)
+
+
+@contextlib.contextmanager
+def _followed(registry: dict[str, Callable[..., Any]], at: At) -> Iterator[None]:
+    """Has the functions of a registry tell which node they convert."""
+    given = dict(registry)
+
+    def follow(convert: Callable[..., Any]) -> Callable[..., Any]:
+        def converted(known: Any, node: Any) -> Any:
+            # A branch or loop is converted within its node: what is within it is told, if that fails.
+            at.op, at.node = node.op, node.name
+            return convert(known, node)
+
+        return converted
+
+    registry.update({op: follow(convert) for op, convert in given.items()})
+    try:
+        yield
+    finally:
+        registry.update(given)
 
 
 def _shape(coremltools: Any, shape: Shape) -> Any:
@@ -90,16 +124,25 @@ def _order_maps(coremltools: Any, file: Path) -> None:
     file.write_bytes(message.SerializeToString(deterministic=True))
 
 
-def _name_entries(manifest: Path) -> None:
-    """Gives the package's entries names that follow from their paths."""
+def _name_entries(package: Path) -> None:
+    """Gives the package's entries names that follow from their paths.
+
+    A folder for weights in which there are none is not published, and no entry of the package.
+    """
+    manifest = package / "Manifest.json"
     data = json.loads(manifest.read_text())
     names = {
         old: str(uuid.uuid5(_NAMESPACE, entry["path"])).upper()
         for old, entry in data["itemInfoEntries"].items()
+        if any(each.is_file() for each in _below(package / "Data" / entry["path"]))
     }
     data["itemInfoEntries"] = {names[old]: data["itemInfoEntries"][old] for old in names}
     data["rootModelIdentifier"] = names[data["rootModelIdentifier"]]
     manifest.write_text(json.dumps(data, indent=4, sort_keys=True) + "\n")
+
+
+def _below(path: Path) -> list[Path]:
+    return [path, *path.rglob("*")]
 
 
 def _structure(coremltools: Any, package: Path, nodes: Names) -> Json:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +17,7 @@ from freezeflow.graph.model import Model
 from freezeflow.graph.profile import Profile, look
 from freezeflow.graph.storage import model_tensors
 from freezeflow.runtimes.runtime import Names
-from freezeflow.tf.converting import converter, graph_def_of
+from freezeflow.tf.converting import At, converter, graph_def_of
 from freezeflow.tf.onnx_form import canonical
 from freezeflow.tf.onnx_weights import Weight, move_in, move_out, put_back, with_stand_ins
 from freezeflow.values import Json
@@ -149,7 +151,7 @@ def _converted(way: _Way, nodes: Names, opset: int) -> tuple[Any, dict[str, Weig
     inputs, outputs = ([f"{node}:0" for node in side.values()] for side in nodes)
     stand_ins = {f"{node}:0": f"{_STAND_IN}{node}" for node in way.weights}
     keys = {f"{node}:0": key for side in nodes for key, node in side.items()}
-    with converter("tf2onnx", way.model):
+    with converter("tf2onnx", way.model) as at, _followed(at):
         graph_def = graph_def_of(way.model)
         if way.optimised:
             with tf.Graph().as_default():
@@ -165,6 +167,26 @@ def _converted(way: _Way, nodes: Names, opset: int) -> tuple[Any, dict[str, Weig
         )
     _check_known(proto)
     return proto, put_back(proto, {_STAND_IN + node: w for node, w in way.weights.items()})
+
+
+@contextlib.contextmanager
+def _followed(at: At) -> Iterator[None]:
+    """Tells the first node that tf2onnx fails at: it logs that, goes on, and raises at the end."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if str(record.msg).startswith("Failed to convert node") and not at.node:
+                told = record.args if isinstance(record.args, tuple) else ()
+                op = re.search(r"OP=(\w+)", str(told[-1:]))
+                at.op, at.node = op[1] if op else "a node", str(told[0])
+
+    handler = Handler(logging.ERROR)
+    logger = logging.getLogger("tf2onnx")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _check_known(proto: Any) -> None:

@@ -122,3 +122,17 @@ def test_types_of_ops():
     )
     look(made(cast), Profile(target="Toaster", ops=None, typed={"Relu": ({"T": {F}},)}))
     look(made(cast), Profile(target="Toaster", ops=None, typed={"Cast": ({"SrcT": {F}},)}))
+
+
+def test_outputs_that_no_input_reaches():
+    found = made(const("c", 1.0), node("relu", "Relu", "c", T=F))
+    look(found, Profile(target="Toaster", ops=None))
+    error = refusal(found, constant_outputs=False)
+    assert error.message == "Toaster takes no output that no input reaches: 'y'"
+    look(made(RELU), Profile(target="Toaster", ops=None, constant_outputs=False))
+
+
+def test_ranks():
+    look(made(RELU), Profile(target="Toaster", ops=None, static="ranks"))
+    error = refusal(made(RELU, shape=None), static="ranks")
+    assert "takes inputs of known rank only, and input 'x' is of unknown rank" in error.message

@@ -158,3 +158,20 @@ def test_an_init_node_keeps_its_meaning():
 )
 def test_the_shape_of_a_scalar_placeholder(shape, producer, means):
     assert placeholder_shape(placeholder("x", F, shape), producer) == means
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("scope/out-1", "scope_out_1"), ("1st", "x1st"), ("_u", "x_u"), ("any", "any_"), ("ok", "ok")],
+)
+def test_identifiers(key, name):
+    words = frozenset({"any"})
+    assert ends(named(simple(key_out=key), reserved=words)) == ({"x": "x"}, {key: name})
+
+
+def test_a_node_that_would_become_the_same_identifier_gives_way():
+    nodes = [placeholder("p"), neg("out/y", "p"), identity("Identity", "out/y")]
+    made = model(graph(*nodes), {"x": spec("p")}, {"out_y": spec("Identity")})
+    found = named(made, reserved=frozenset())
+    assert ends(found) == ({"x": "x"}, {"out_y": "out_y"})
+    assert set(found.graph.nodes) == {"x", "out_y", "out/y_1"}
