@@ -27,8 +27,12 @@ _FROM_FILE = {
     "InitializeTableFromTextFileV2": "InitializeTableV2",
 }
 
-# Ops that read a file, with the number of the input that names it.
-_FILE_INPUT = {**dict.fromkeys(_FROM_FILE, 1), **dict.fromkeys(("Restore", "RestoreV2"), 0)}
+# Ops that read files, with the number of the input that names them.
+_READERS = """
+    Restore RestoreV2 ReadFile MatchingFiles TextLineDataset TFRecordDataset TFRecordDatasetV2
+    FixedLengthRecordDataset FixedLengthRecordDatasetV2
+"""
+_FILE_INPUT = {**dict.fromkeys(_FROM_FILE, 1), **dict.fromkeys(_READERS.split(), 0)}
 
 # What a column index of a vocabulary file means when it is not the number of a column.
 _WHOLE_LINE = -2
@@ -40,8 +44,8 @@ def embed_assets(model: Model) -> Model:
 
     Raises:
         ModelRefused: A vocabulary file does not hold what its table asks for, or an op other than
-            a table's initialiser or ReadFile takes an asset's path; or a table or a checkpoint is read
-            from a file that is no asset.
+            a table's initialiser or ReadFile takes an asset's path; or a file that is no asset is read,
+            by a path that is a constant.
     """
     if model.assets:
         nodes = dict(model.graph.nodes)
@@ -68,7 +72,7 @@ def _check_files(graph: Graph) -> None:
                         f"op {node.op} reads {quoted(path)}, a file that is not part of the model",
                         where=node.name,
                         hint="Save the model anew with the file among its assets (tf.saved_model.Asset), or"
-                        " with the table's contents as constants (tf.lookup.KeyValueTensorInitializer).",
+                        " with its contents as constants (tables: tf.lookup.KeyValueTensorInitializer).",
                     )
 
 
@@ -77,7 +81,8 @@ def _path(nodes: Mapping[str, Node], tensor: str) -> bytes:
     node = nodes.get(node_of(tensor))
     while node is not None and node.op == "Identity":
         node = nodes.get(node_of(node.inputs[0]))
-    return strings_of(node)[0] if node is not None and node.op == "Const" else b""
+    paths = strings_of(node) if node is not None and node.op == "Const" else ()
+    return paths[0] if paths else b""
 
 
 def _asset(nodes: Mapping[str, Node], tensor: str, by_tensor: Mapping[str, Asset]) -> Asset | None:

@@ -125,3 +125,24 @@ def test_a_checkpoint_that_an_output_reads_is_refused(tmp_path):
     nodes = [const(name, b"/elsewhere", S) for name in ("prefix", "names", "slices")]
     with pytest.raises(ModelRefused, match='RestoreV2 reads "/elsewhere"'):
         embed_assets(model(graph(*nodes, read), {}, {"y": spec("read", F)}))
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        node("read", "ReadFile", "path"),
+        node("read", "MatchingFiles", "path"),
+        node("read", "TFRecordDataset", "path", "path", "path"),
+    ],
+    ids=lambda reader: reader.op,
+)
+def test_a_file_that_a_constant_names_is_refused(reader):
+    nodes = [const("path", b"/srv/words.txt", S), reader]
+    outputs = {"y": spec("read", S)}
+    with pytest.raises(ModelRefused, match=f'{reader.op} reads "/srv/words.txt", a file that is'):
+        embed_assets(model(graph(*nodes), {}, outputs))
+    named_in_a_call = [placeholder("path", S), reader]
+    made = model(graph(*named_in_a_call), {"path": spec("path", S)}, outputs)
+    assert embed_assets(made) is made
+    no_paths = [const("path", [], S), reader]
+    assert embed_assets(model(graph(*no_paths), {}, outputs)).graph.nodes.keys() == {"path", "read"}

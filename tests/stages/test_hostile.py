@@ -36,7 +36,7 @@ stages:
 def reading(target):
     with tf.Graph().as_default() as graph:
         x = v1.placeholder(tf.string, [], name="x")
-        tf.strings.join([x, tf.raw_ops.ReadFile(filename=str(target))], name="y")
+        tf.strings.join([x, tf.raw_ops.ReadFile(filename=str(target) + x)], name="y")
     return graph
 
 
