@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,9 @@ _PATIENCE = 10
 
 # Seconds that are given to workers to appear.
 _STARTING = 5
+
+# Seconds between two looks at whether workers take work.
+_BETWEEN = 0.2
 
 
 class DaskPool:
@@ -65,6 +70,7 @@ class DaskPool:
         if not any(self._has_all(worker) for worker in workers.values()):
             raise self._failed("no worker has all the resources that are asked for together", "")
         self._check_memory(needs, workers)
+        self._check_awake()
         for name, found in self._client.run(probe, list(needs.versions), on_error="return").items():
             if isinstance(found, BaseException):
                 raise self._failed(f"the worker {name} has no freezeflow: {found}", "")
@@ -145,6 +151,27 @@ class DaskPool:
                 f" {max(limits) / 1e9:.3g} GB",
                 "Start larger workers (--memory-limit), or leave the model out (--select).",
             )
+
+    def _check_awake(self) -> None:
+        """Refuses where all who could take the work have stopped taking any.
+
+        Dask pauses a worker that has little memory left; its work would wait for ever.
+        """
+        end = time.monotonic() + _STARTING
+        while True:
+            able = [worker for worker in self._workers().values() if self._has_all(worker)]
+            if any(worker["status"] == "running" for worker in able):
+                return
+            if time.monotonic() > end:
+                break
+            time.sleep(_BETWEEN)
+        states = Counter(worker["status"] for worker in able)
+        told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        raise self._failed(
+            f"none of the workers that could take it takes work ({told or 'all are gone'})",
+            "A paused worker has too little memory left: end what else it holds, start it anew, or"
+            " start larger ones (--memory-limit).",
+        )
 
     def _failed(self, message: str, hint: str) -> PoolFailed:
         return PoolFailed(message, where=self._address, hint=hint)

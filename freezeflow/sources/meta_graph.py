@@ -76,7 +76,7 @@ def read_model(
         graph=graph,
         signatures=signatures,
         init=init,
-        assets=read_assets(meta_graph, graph, assets),
+        assets=read_assets(meta_graph, graph, assets, parsed.path),
         source_kind=source.kind,
     )
     return with_values(model, meta_graph, whole, source, prefix, context)
@@ -259,6 +259,19 @@ def _lies_in(path: Path, folder: Path) -> bool:
         return False
 
 
+def _belongs(path: Path, folder: Path, graph_file: Path) -> bool:
+    """Whether an asset is part of the model: in the folder of assets, or a link to where the graph is.
+
+    A link out of the folder may lead anywhere, and what it leads to would be published with the model. Yet
+    caches of hubs and mounted volumes consist of links: there the graph file is one, too, and the asset's
+    file lies in or below the folder of the graph's own.
+    """
+    if _lies_in(path, folder):
+        return True
+    named_inside = path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts
+    return named_inside and graph_file.is_symlink() and _lies_in(path, graph_file.resolve().parent)
+
+
 def _content(path: Path) -> TensorRef:
     refused = pointer(path)
     if refused is not None:
@@ -286,19 +299,29 @@ def _asset_definitions(meta_graph: Any) -> list[Any]:
     return definitions
 
 
-def read_assets(meta_graph: Any, graph: Graph, folder: Path) -> tuple[Asset, ...]:
-    """The asset files whose path the graph takes."""
+def read_assets(meta_graph: Any, graph: Graph, folder: Path, graph_file: Path) -> tuple[Asset, ...]:
+    """The asset files whose path the graph takes.
+
+    Args:
+        meta_graph: The ``MetaGraphDef`` message.
+        graph: What was read of its graph.
+        folder: The folder of assets.
+        graph_file: The file that the meta graph is from.
+
+    Raises:
+        ModelRefused: One is missing, or is no part of the model.
+    """
     found = []
     for definition in _asset_definitions(meta_graph):
         tensor = node_of(definition.tensor_info.name)
         if tensor not in graph.nodes:
             continue
         path = folder / definition.filename
-        if not _lies_in(path, folder):
+        if not _belongs(path, folder, graph_file):
             raise ModelRefused(
                 f"asset {definition.filename!r} lies outside of the folder of assets",
                 where=str(folder),
-                hint="Put the file itself there.",
+                hint="Put the file itself there; of a folder of links, take a copy without (cp -rL).",
             )
         if not path.is_file():
             raise ModelRefused(

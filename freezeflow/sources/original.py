@@ -134,7 +134,8 @@ def _meta_graph(
         tables={} if saved is None or restores else saved.tables,
         init=init,
         assets={
-            asset.tensor: assets / asset.name for asset in read_assets(meta_graph, graph, assets)
+            asset.tensor: assets / asset.name
+            for asset in read_assets(meta_graph, graph, assets, parsed.path)
         },
     )
 

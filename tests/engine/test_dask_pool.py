@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +69,16 @@ class Cluster:
 
         with Client(f"tcp://127.0.0.1:{self.port}", timeout=60) as client:
             client.wait_for_workers(count, timeout=60)
+
+    def wait_until(self, holds: Callable[[list[dict[str, Any]]], bool]) -> None:
+        """Waits until something holds of the workers as the scheduler sees them."""
+        from distributed import Client
+
+        with Client(f"tcp://127.0.0.1:{self.port}", timeout=60) as client:
+            end = time.monotonic() + 60
+            while not holds(list(client.scheduler_info(n_workers=-1)["workers"].values())):
+                assert time.monotonic() < end, "the workers are not as expected"
+                time.sleep(0.1)
 
     def _start(self, kind: str, *words: str) -> subprocess.Popen[bytes]:
         log = open(self._folder / f"{kind}-{len(self._processes)}.log", "wb")  # noqa: SIM115
@@ -204,6 +215,32 @@ def test_a_model_that_is_too_large_for_every_worker_is_an_error(
         # The small one has no room for itself and takes no work.
         made.wait_for_workers(1)
         assert run_on_pool(plans(folder, {"large": {}}), store, RunOptions(), made.address).ok
+    finally:
+        made.stop()
+
+
+def test_workers_that_are_paused_take_no_work(
+    folder: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Cluster(tmp_path)
+    try:
+        # It pauses at 2 MB, less than it takes itself.
+        monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE", "0.001")
+        words = ("--no-nanny", "--memory-limit", "2GB", "--resources", "LICENCE=1")
+        paused = made.add_worker(*words)
+        made.wait_until(lambda workers: [w["status"] for w in workers] == ["paused"])
+        message = r"none of the workers that could take it takes work \(1 paused\)"
+        with pytest.raises(PoolFailed, match=message) as caught:
+            run_on_pool(plans(folder, GOOD), store, RunOptions(), made.address)
+        assert "--memory-limit" in caught.value.hint
+        # One that takes work is enough, if it is one that is asked for.
+        monkeypatch.delenv("DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE")
+        made.add_worker()
+        made.wait_until(lambda workers: "running" in [w["status"] for w in workers])
+        with pytest.raises(PoolFailed, match=message):
+            run_on_pool(plans(folder, GOOD), store, RunOptions(), f"{made.address}?LICENCE=1")
+        assert paused.poll() is None
+        assert run_on_pool(plans(folder, GOOD), store, RunOptions(), made.address).ok
     finally:
         made.stop()
 
