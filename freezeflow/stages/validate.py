@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from freezeflow.tf.validate import Trial
 
 # Original and result, and a little of what the calls take, for each byte of weights; besides, what a
-# process of TensorFlow takes.
+# process of TensorFlow takes. The served level has one of its own, which shares no code's memory.
 _MEMORY_FACTOR = 2.2
-_MEMORY_BASE = 300_000_000
+_MEMORY_BASE = {"exact": 300_000_000, "served": 700_000_000}
 
 # Seeded calls of each signature where the recipe says nothing.
 _USUAL_SAMPLES = 4
@@ -155,7 +155,7 @@ def run(stage_input: StageInput, params: Params, context: Context) -> Outcome:
     model = stage_input.model
     if model is None:
         raise StageFailed("validate has no model to check", hint="Put `load` before it.")
-    _check_memory(model, context)
+    _check_memory(model, params.level, context)
     if params.runtime is not None:
         return _in_runtime(stage_input, params, context)
     original = original_of(stage_input.source, context)
@@ -199,10 +199,10 @@ def _in_runtime(given: StageInput, params: Params, context: Context) -> Outcome:
     return Outcome(model=given.model, facts={"runtime_verdicts": verdicts})
 
 
-def _check_memory(model: Model, context: Context) -> None:
+def _check_memory(model: Model, level: str, context: Context) -> None:
     """Says how much memory it will take, before any of it is taken."""
     weights = sum({t.digest: t.nbytes for t in model_tensors(model)}.values())
-    needed = int(weights * _MEMORY_FACTOR) + _MEMORY_BASE
+    needed = int(weights * _MEMORY_FACTOR) + _MEMORY_BASE[level]
     free = available_bytes()
     context.log(f"needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
     if free and needed > free:

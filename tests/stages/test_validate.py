@@ -553,6 +553,8 @@ def test_memory_is_stated_and_refused_before_anything_starts(tmp_path, monkeypat
     pair = pair_of(tmp_path, graph, {"x": x}, {"y": y})
     pair.validate()
     assert any(line.startswith("needs about 0.3 GB of memory") for line in pair.context.lines)
+    pair.validate(level="served")
+    assert any(line.startswith("needs about 0.7 GB of memory") for line in pair.context.lines)
     (large,) = (n for n in pair.model.graph.nodes.values() if n.tensor is not None)
     place = large.tensor.location._replace(length=300_000_000_000)
     model = pair.with_node(large._replace(tensor=large.tensor._replace(location=place)))
