@@ -14,6 +14,7 @@ from freezeflow.errors import ModelRefused
 from freezeflow.exports import frozen_graph, saved_model
 from freezeflow.graph.canonical import canonical
 from freezeflow.graph.constants import const as made_const
+from freezeflow.machine import available_bytes
 from freezeflow.values import Digest, DType, TensorRef
 from tests.checkpoint.written import location_of
 from tests.exports.models import asked
@@ -114,3 +115,19 @@ def test_onnx_beside_a_file_with_the_weights(tmp_path):
     onnx.checker.check_model(str(path), full_check=True)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert session.run(None, {"x": np.array(0.5, np.float32)})[0] == 0.5 + sum(range(1, 14))
+
+
+@pytest.mark.skipif(available_bytes() < 12e9, reason="less than 12 GB of memory are free")
+@pytest.mark.parametrize("level", ["exact", "served"])
+def test_proven(level, tmp_path):
+    model = huge(tmp_path / "in", *ONE)
+    saved_model.write(asked(model, tmp_path / "m", params=saved_model.Params()))
+    shutil.rmtree(tmp_path / "in")
+    checks = {"proof": ("strip", {"level": level})}
+    ran = Branches(tmp_path, {}, model=tmp_path / "m", jobs=1, checks=checks)
+    facts = ran.facts("proof")
+    assert facts["verdict"]["settings"]["weights"] == "mapped"
+    assert facts["verdict"]["level"] == level
+    assert facts["tensor_bytes"] > 2**31
+    # The original beside the result, and TensorFlow.
+    assert facts["own_peak_bytes"] < 2.2 * facts["tensor_bytes"] + 0.7e9
