@@ -24,7 +24,7 @@ from freezeflow.graph.profile import FUNCTIONAL, Profile
 from freezeflow.graph.spelled_out import BATCH_NORMS
 from freezeflow.params import param
 from freezeflow.runtimes.runtime import FLOAT32, Names, Runtime, Subject
-from freezeflow.values import Json
+from freezeflow.values import DType, Json
 
 
 def _answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
@@ -48,10 +48,34 @@ class Params(OneSignature, Checked):
     )
 
 
+# XLA has them; the converter leaves them, or parts of them, as TensorFlow's. The size of what some give
+# follows from values.
+_LEFT = frozenset(
+    (
+        *("Where", "Unique", "UniqueV2"),
+        *("NonMaxSuppressionV3", "NonMaxSuppressionV4"),
+        *("DenseBincount", "FakeQuantWithMinMaxArgs"),
+    )
+)
+
+# Of four bits its module takes bytes for what they are not.
+_DTYPES = frozenset(
+    (
+        *(DType.FLOAT, DType.DOUBLE, DType.HALF, DType.BFLOAT16, DType.BOOL),
+        *(DType.INT8, DType.INT16, DType.INT32, DType.INT64),
+        *(DType.UINT8, DType.UINT16, DType.UINT32, DType.UINT64),
+        *(DType.COMPLEX64, DType.COMPLEX128, DType.FLOAT8_E5M2, DType.FLOAT8_E4M3FN),
+    )
+)
+
 PROFILE = Profile(
     target="StableHLO",
     # XLA tells, whose kernels `tf.xla_ops` lists.
     ops=None,
+    refuses=_LEFT,
+    # The converter computes in float32 in place of bfloat16, and then misses it in the results.
+    dtypes=_DTYPES,
+    not_given=frozenset([DType.BFLOAT16]),
     control_flow=FUNCTIONAL,
     # Its converter spells them out by itself, into ops that it then leaves as they are.
     spells_out=BATCH_NORMS,

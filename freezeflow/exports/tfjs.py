@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,6 +57,23 @@ _WEIGHTS: Mapping[DType, str] = {
     DType.COMPLEX64: "complex64",
 }
 
+_GATHERED = frozenset(_WEIGHTS) - {DType.STRING, DType.COMPLEX64}
+
+# Casts to other types it reads as casts to none, and it gathers numbers only.
+_TYPED: Mapping[str, Sequence[Mapping[str, frozenset[DType]]]] = {
+    "Cast": (
+        {
+            "DstT": frozenset(
+                (
+                    *(DType.FLOAT, DType.DOUBLE, DType.HALF, DType.BOOL, DType.COMPLEX64),
+                    *(DType.INT8, DType.UINT8, DType.INT32, DType.INT64),
+                )
+            )
+        },
+    ),
+    "GatherV2": ({"Tparams": _GATHERED | {DType.DOUBLE}},),
+}
+
 _PRECISIONS: Mapping[str, Precision] = {
     "none": FLOAT32,
     "float16": FLOAT16,
@@ -84,6 +101,8 @@ def profile() -> Profile:
         unrolls="all",
         spells_out=frozenset(["Erfc", *BATCH_NORMS]),
         dtypes=frozenset(_WEIGHTS) | {DType.DOUBLE, DType.UINT32},
+        constants=frozenset(_WEIGHTS),
+        typed=_TYPED,
         layout="NHWC",
         splits_groups=frozenset(["Conv2D", "Conv3D"]),
         training_norms=False,
@@ -216,12 +235,6 @@ def _weight(node: Node, quantize: str) -> tuple[Json, bytes]:
     """A constant's entry in the manifest, and its bytes."""
     tensor = message(node.attrs["value"]).tensor
     dtype = DType(tensor.dtype)
-    if dtype not in _WEIGHTS:
-        raise ModelRefused(
-            f"TensorFlow.js has no {dtype.tf_name} weights",
-            where=node.name,
-            hint="Export the model in float32.",
-        )
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     entry: dict[str, Json] = {"name": node.name, "shape": shape, "dtype": _WEIGHTS[dtype]}
     if dtype is DType.STRING:

@@ -23,6 +23,7 @@ from freezeflow.graph.profile import FUNCTIONAL, Profile
 from freezeflow.params import param
 from freezeflow.runtimes import compiled
 from freezeflow.runtimes.runtime import FLOAT32, Names
+from freezeflow.values import DType
 
 MAIN = "model.h"
 
@@ -44,6 +45,14 @@ PROFILE = Profile(
     target="XLA",
     # XLA tells, whose kernels `tf.xla_ops` lists.
     ops=None,
+    # Those that have an equivalent in C++.
+    dtypes=frozenset(
+        (
+            *(DType.FLOAT, DType.DOUBLE, DType.BOOL),
+            *(DType.INT8, DType.INT16, DType.INT32, DType.INT64),
+            *(DType.UINT8, DType.UINT16, DType.UINT32, DType.UINT64),
+        )
+    ),
     control_flow=FUNCTIONAL,
     unrolls="lists",
     list_loops=False,

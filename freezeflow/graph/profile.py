@@ -42,6 +42,7 @@ class Profile:
     Args:
         target: What it is called.
         ops: The ops that it takes; None where only its converter knows.
+        refuses: Ops that it does not take, whatever else names them.
         control_flow: Ops of control flow that it takes.
         static: What of the shapes of inputs has to be known: nothing, ranks, or all dimensions.
         constant_outputs: Takes outputs that no input reaches.
@@ -67,6 +68,7 @@ class Profile:
 
     target: str
     ops: Collection[str] | None
+    refuses: frozenset[str] = frozenset()
     control_flow: frozenset[str] = FUNCTIONAL
     static: Literal["none", "ranks", "all"] = "none"
     constant_outputs: bool = True
@@ -256,10 +258,12 @@ def _look_at_lists(uses: list[_Use], profile: Profile) -> None:
 
 
 def _look_at_ops(uses: list[_Use], profile: Profile) -> None:
+    refused = profile.refuses
     if profile.ops is None:
-        return
-    known = {*profile.ops, *_PLAIN, *FUNCTIONAL, *LOWERED}
-    foreign = [use for use in uses if use.node.op not in known]
+        foreign = [use for use in uses if use.node.op in refused]
+    else:
+        known = {*profile.ops, *_PLAIN, *FUNCTIONAL, *LOWERED} - refused
+        foreign = [use for use in uses if use.node.op not in known]
     if not foreign:
         return
     helps = {profile.helps[use.node.op]: None for use in foreign if use.node.op in profile.helps}

@@ -9,7 +9,7 @@ from tensorflow.python.framework import kernels
 
 from freezeflow.graph.model import Model
 from freezeflow.graph.profile import Profile, look
-from freezeflow.values import Json
+from freezeflow.values import DType, Json
 
 _DEVICE = "XLA_CPU_JIT"
 
@@ -17,7 +17,7 @@ _HELP = "`fold` before the export, or a signature without them, may leave them o
 
 
 def look_at_ops(model: Model, profile: Profile) -> Json:
-    """Lets a model pass whose ops XLA has kernels for.
+    """Lets a model pass whose ops XLA has kernels for, with the element types that these are for.
 
     It is for a process of its own: once XLA has compiled for here and now, its ahead-of-time compiler
     uses kernels that it cannot write down.
@@ -27,6 +27,15 @@ def look_at_ops(model: Model, profile: Profile) -> Json:
     """
     # TensorFlow registers the kernels when something is compiled for the first time.
     tf.function(lambda x: x + 1, jit_compile=True)(tf.constant(1))
-    found = {k.op for k in kernels.get_all_registered_kernels().kernel if k.device_type == _DEVICE}
-    look(model, dataclasses.replace(profile, ops=found | {*model.graph.functions}))
+    found: dict[str, list[dict[str, set[DType]]]] = {}
+    for kernel in kernels.get_all_registered_kernels().kernel:
+        if kernel.device_type == _DEVICE:
+            found.setdefault(kernel.op, []).append(
+                {
+                    each.name: {DType(number) for number in each.allowed_values.list.type}
+                    for each in kernel.constraint
+                }
+            )
+    ops = found.keys() | model.graph.functions.keys()
+    look(model, dataclasses.replace(profile, ops=ops, typed=found))
     return len(found)

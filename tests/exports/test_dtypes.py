@@ -77,3 +77,63 @@ def test_complex_numbers_are_refused_by_openvino(tmp_path):
     assert error.message == "OpenVINO has no complex64 constants"
     assert "turn" in error.where
     assert "float32" in error.hint
+
+
+def test_xla_and_its_formats_name_the_type(tmp_path):
+    specs = [
+        tf.TensorSpec([2, 3], tf.float32, name="x"),
+        tf.TensorSpec([2, 3], tf.uint8, name="i"),
+    ]
+
+    def serve(x, i):
+        return {
+            "y": x
+            + tf.cast(tf.linalg.matmul(i, i, transpose_b=True, name="product")[0, 0], x.dtype)
+        }
+
+    error = exported(tmp_path, serve, specs, ["stablehlo"]).error("stablehlo")
+    assert isinstance(error, ModelRefused)
+    assert error.message.startswith("StableHLO does not take")
+    assert "uint8" in error.message
+    assert "product" in error.where
+
+
+@pytest.mark.parametrize(
+    ("serve", "text"),
+    [
+        (lambda x: {"y": tf.cast(x, tf.bfloat16)}, "StableHLO has no bfloat16 outputs: 'y'"),
+        (lambda x: {"y": tf.constant(["a"]), "z": x}, "StableHLO has no string outputs: 'y'"),
+        (lambda x: {"y": tf.where(x > 0, name="at")}, "StableHLO does not take Where (at)"),
+    ],
+)
+def test_what_stablehlo_has_not_is_refused_before_it_converts(tmp_path, serve, text):
+    specs = [tf.TensorSpec([2, 3], tf.float32, name="x")]
+    error = exported(tmp_path, serve, specs, ["stablehlo"]).error("stablehlo")
+    assert isinstance(error, ModelRefused)
+    assert error.message == text
+    assert error.hint
+
+
+def test_the_ops_of_a_module_are_read(tmp_path):
+    from tensorflow.compiler.mlir.tensorflow_to_stablehlo.python import (
+        pywrap_tensorflow_to_stablehlo as converting,
+    )
+
+    from freezeflow.tf.to_stablehlo import op_names
+
+    module = tf.Module()
+    spec = tf.TensorSpec([2, 3], tf.float32, name="x")
+    module.serve = tf.function(
+        lambda x: {"y": tf.cast(tf.where(x > 0), tf.float32) + 1.0}, input_signature=[spec]
+    )
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=module.serve)
+    found = op_names(
+        converting.savedmodel_to_stablehlo(
+            input_path=str(tmp_path / "model"),
+            exported_model_signatures=["serving_default"],
+            tag_names=["serve"],
+        )
+    )
+    assert {"func", "return"} <= set(found["func"])
+    assert {"compare", "constant"} <= set(found["stablehlo"])
+    assert set(found) - {"builtin", "func", "stablehlo"}

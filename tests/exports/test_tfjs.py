@@ -69,17 +69,31 @@ def test_quantised_weights_keep_zero_and_their_range(kind):
     assert abs(back[17]) < 1e-12
 
 
+def test_integers_that_it_does_not_have(tmp_path):
+    weight = const("w", [2**40], DType.INT64)
+    with pytest.raises(ModelRefused, match="no integers of more than 32 bits") as caught:
+        tfjs._write_model(made(weight), tmp_path, "none")
+    assert caught.value.where == "w"
+
+
 @pytest.mark.parametrize(
-    ("nodes", "text"),
+    ("odd", "text"),
     [
-        ([const("w", [2**40], DType.INT64)], "no integers of more than 32 bits"),
-        ([const("w", [1.0], DType.DOUBLE)], "no float64 weights"),
+        (const("odd", [1.0], DType.DOUBLE), "no float64 constants"),
+        (
+            node("odd", "Cast", "x", SrcT=DType.FLOAT, DstT=DType.INT16),
+            "not take Cast with DstT int16: odd",
+        ),
+        (
+            node("odd", "GatherV2", "x", "x", "x", Tparams=DType.STRING),
+            "not take GatherV2 with Tparams string: odd",
+        ),
     ],
 )
-def test_weights_that_it_does_not_have(tmp_path, nodes, text):
+def test_types_that_it_does_not_have(odd, text):
     with pytest.raises(ModelRefused, match=text) as caught:
-        tfjs._write_model(made(*nodes), tmp_path, "none")
-    assert caught.value.where == "w"
+        look(made(odd, y="odd"), tfjs.profile())
+    assert caught.value.where == "odd"
 
 
 @pytest.mark.parametrize("op", ["AudioSpectrogram", "While", "Switch"])
