@@ -170,7 +170,7 @@ def checked(
     )
     asked = context.confined(answer_original, original, inquiry, places)
 
-    def sways(name: str) -> list[dict[str, float]]:
+    def sways(name: str) -> list[dict[str, Array]]:
         return _sways(name, places[name], original, inquiry, context)
 
     return [
@@ -186,14 +186,14 @@ def _verdict(
     trial: Trial,
     asked: Json,
     places: Places,
-    sways: Callable[[str], list[dict[str, float]]],
+    sways: Callable[[str], list[dict[str, Array]]],
     context: Context,
 ) -> dict[str, Json]:
     """The verdict of a runtime on one signature.
 
     Where answers are not within what the precision allows, the original is asked how much it makes of a
-    change of its inputs in the last place, and so much is allowed, too: to ask it each time would take
-    several times as long.
+    change of its inputs in the last place, element by element, and so much is allowed there, but no more
+    than half precision is: to ask it each time would take several times as long.
     """
     from freezeflow.proof.compare import to_json
     from freezeflow.proof.saved_calls import load_calls
@@ -250,7 +250,7 @@ def _sways(
     original: Callable[[], Original],
     inquiry: Inquiry,
     context: Context,
-) -> list[dict[str, float]]:
+) -> list[dict[str, Array]]:
     """How far the original's answers to each call move with the last place of the inputs, by output."""
     from freezeflow.proof.saved_calls import load_calls
     from freezeflow.proof.sway import NUDGES, sway
@@ -272,9 +272,11 @@ def _judged(
     trial: Trial,
     answers: Sequence[Sequence[Mapping[str, Array] | str]],
     origins: Sequence[str],
-    sways: Sequence[Mapping[str, float]] = (),
+    sways: Sequence[Mapping[str, Array]] = (),
 ) -> dict[str, dict[str, Json]]:
     """The worst metrics of each output over all calls."""
+    from freezeflow.proof.sway import leeway
+
     outputs: dict[str, dict[str, Json]] = {}
     sides = zip(*answers, origins, sways or [{}] * len(origins), strict=True)
     for first, second, found, origin, moved in sides:
@@ -282,10 +284,11 @@ def _judged(
         assert not isinstance(found, str)
         again = first if isinstance(second, str) else second
         for key, value in first.items():
-            tolerance = _tolerance(value, subject.precision, trial, moved.get(key, 0.0))
-            judged = _compared(key, value, again[key], found, runtime, tolerance)
+            tolerance = _tolerance(value, subject.precision, trial)
+            spare = leeway(moved[key], FLOAT16.atol * _size_of(value)) if key in moved else None
+            judged = _compared(key, value, again[key], found, runtime, tolerance, spare)
             if key in moved:
-                judged["sway"] = moved[key]
+                judged["sway"] = float(moved[key].max(initial=0.0))
             if not judged["within"]:
                 judged["call"] = origin
             outputs[key] = _merged(outputs[key], judged) if key in outputs else judged
@@ -296,24 +299,24 @@ def _bad(outputs: Mapping[str, dict[str, Json]]) -> dict[str, dict[str, Json]]:
     return {key: output for key, output in outputs.items() if not output["within"]}
 
 
-def _tolerance(original: Array, precision: Precision, trial: Trial, sway: float) -> Tolerance:
-    """What is allowed: the recipe's wish, else what the precision allows for numbers of that size.
-
-    So much as the original's own answers move is allowed, too, but no more than half precision is.
-    """
-    import numpy as np
-
+def _tolerance(original: Array, precision: Precision, trial: Trial) -> Tolerance:
+    """What is allowed: the recipe's wish, else what the precision allows for numbers of that size."""
     from freezeflow.proof.compare import Tolerance
 
-    largest = 1.0
-    if original.dtype.kind in "fcV" and original.size:
-        sizes = np.abs(original.astype(np.complex128 if original.dtype.kind == "c" else np.float64))
-        largest = max(1.0, float(np.max(sizes, initial=0.0, where=np.isfinite(sizes))))
-    usual = max(precision.atol * largest, min(sway, FLOAT16.atol * largest))
     return Tolerance(
-        usual if trial.atol is None else trial.atol,
+        precision.atol * _size_of(original) if trial.atol is None else trial.atol,
         precision.rtol if trial.rtol is None else trial.rtol,
     )
+
+
+def _size_of(original: Array) -> float:
+    """The largest number of an output that is finite, and at least 1."""
+    import numpy as np
+
+    if original.dtype.kind not in "fcV" or not original.size:
+        return 1.0
+    sizes = np.abs(original.astype(np.complex128 if original.dtype.kind == "c" else np.float64))
+    return max(1.0, float(np.max(sizes, initial=0.0, where=np.isfinite(sizes))))
 
 
 def _compared(
@@ -323,6 +326,7 @@ def _compared(
     found: Mapping[str, Array],
     runtime: Runtime,
     tolerance: Tolerance,
+    spare: Array | None,
 ) -> dict[str, Json]:
     from freezeflow.proof.compare import compare
 
@@ -334,7 +338,7 @@ def _compared(
     if not compare(original, again, tolerance).within:
         same = original.dtype == result.dtype and original.ndim == result.ndim
         return {"within": same, "random": True}
-    comparison = compare(original, result, tolerance)
+    comparison = compare(original, result, tolerance, spare)
     allowed = {"atol": tolerance.atol, "rtol": tolerance.rtol}
     return {"within": comparison.within, "random": False, **comparison.metrics, **allowed}
 

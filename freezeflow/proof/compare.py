@@ -37,10 +37,18 @@ class Comparison(NamedTuple):
     metrics: dict[str, Json]
 
 
-def compare(original: Array, result: Array, tolerance: Tolerance) -> Comparison:
+def compare(
+    original: Array, result: Array, tolerance: Tolerance, leeway: Array | None = None
+) -> Comparison:
     """Compares two tensors: bytes first, then numbers.
 
     NaN equals NaN and an infinity equals itself; strings and integers have to be equal.
+
+    Args:
+        original: One.
+        result: The other.
+        tolerance: What is allowed.
+        leeway: Of each element, what ``atol`` is where it is more than the tolerance's.
 
     Returns:
         Metrics, over the elements where both are finite: ``max_abs``, ``mean_abs``, ``p99_abs`` (99 %
@@ -61,7 +69,7 @@ def compare(original: Array, result: Array, tolerance: Tolerance) -> Comparison:
         return Comparison(equal, equal, {"bad_share": share})
     if equal:
         return Comparison(True, True, _no_difference(original))
-    metrics, within = _numbers(original, result, tolerance)
+    metrics, within = _numbers(original, result, tolerance, leeway)
     return Comparison(False, within, metrics)
 
 
@@ -103,7 +111,9 @@ def _no_difference(array: Array) -> dict[str, Json]:
     }
 
 
-def _numbers(original: Array, result: Array, tolerance: Tolerance) -> tuple[dict[str, Json], bool]:
+def _numbers(
+    original: Array, result: Array, tolerance: Tolerance, leeway: Array | None
+) -> tuple[dict[str, Json], bool]:
     exact_type = not (original.dtype.kind == "c" or _is_float(original))
     left, right = _wide(original), _wide(result)
     finite = np.isfinite(left) & np.isfinite(right)
@@ -113,7 +123,9 @@ def _numbers(original: Array, result: Array, tolerance: Tolerance) -> tuple[dict
     left, right = left[finite], right[finite]
     with np.errstate(over="ignore"):
         gap, size = np.abs(left - right), np.abs(left)
-    bad = special + int(np.count_nonzero(gap > _allowed(size, tolerance, exact_type)))
+    atol = tolerance.atol if leeway is None else np.maximum(tolerance.atol, leeway[finite])
+    allowed = 0.0 if exact_type else atol + tolerance.rtol * size
+    bad = special + int(np.count_nonzero(gap > allowed))
     never = special > 0 or (exact_type and bad > 0)
     metrics: dict[str, Json] = {
         **_distances(gap, size),
@@ -125,13 +137,9 @@ def _numbers(original: Array, result: Array, tolerance: Tolerance) -> tuple[dict
         "top1_agreement": _top(original, result, 1),
         "top5_agreement": _top(original, result, 5),
         "atol_needed": math.inf if never else _atol_needed(gap, size, tolerance.rtol),
-        "rtol_needed": math.inf if never else _rtol_needed(gap, size, tolerance.atol),
+        "rtol_needed": math.inf if never else _rtol_needed(gap - atol, size),
     }
     return metrics, bad == 0
-
-
-def _allowed(size: Array, tolerance: Tolerance, exact_type: bool) -> Any:
-    return 0.0 if exact_type else tolerance.atol + tolerance.rtol * size
 
 
 def _distances(gap: Array, size: Array) -> dict[str, Json]:
@@ -178,10 +186,10 @@ def _atol_needed(gap: Array, size: Array, rtol: float) -> float:
     return max(float(np.max(gap - rtol * size, initial=0.0)), 0.0)
 
 
-def _rtol_needed(gap: Array, size: Array, atol: float) -> float:
-    beyond = gap > atol
+def _rtol_needed(excess: Array, size: Array) -> float:
+    beyond = excess > 0
     with np.errstate(divide="ignore"):
-        return float(np.max((gap[beyond] - atol) / size[beyond], initial=0.0))
+        return float(np.max(excess[beyond] / size[beyond], initial=0.0))
 
 
 def _wide(array: Array) -> Array:

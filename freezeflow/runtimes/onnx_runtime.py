@@ -23,7 +23,7 @@ def answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
 
     try:
         onnx.checker.check_model(str(subject.file), full_check=True)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise RuntimeRefused(f"the onnx checker: {_first_line(error)}") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _QUIET

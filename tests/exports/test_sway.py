@@ -27,11 +27,12 @@ class Steep(tf.Module):
 
 def judged(difference, moved, precision=FLOAT32):
     original = {"y": np.linspace(-1, 1, 64, dtype=np.float32)}
-    found = {"y": original["y"] + np.float32(difference)}
+    found = {"y": (original["y"] + difference).astype(np.float32)}
     trial = Trial(Wanted(), None, None, {})
     subject = Subject(**{**vars(SUBJECT), "precision": precision})
     answers = [[original], [original], [found]]
-    return _bad(_judged(subject, onnx.RUNTIME, trial, answers, ["call"], [{"y": moved}]))
+    sways = [{"y": np.broadcast_to(moved, (64,))}]
+    return _bad(_judged(subject, onnx.RUNTIME, trial, answers, ["call"], sways))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,16 @@ def judged(difference, moved, precision=FLOAT32):
 )
 def test_as_much_as_the_original_moves_is_allowed(difference, moved, passes):
     assert (not judged(difference, moved)) is passes
+
+
+def test_a_steep_element_excuses_no_other_one():
+    steep = np.zeros(64)
+    steep[0] = 1.0
+    assert not judged(1e-3 * steep, steep)
+    assert judged(1e-3 * np.ones(64), steep)
+    # A little more than an element was seen to move is what other roundings make of it.
+    assert not judged(4e-5 * np.ones(64), steep + 1e-5)
+    assert judged(4e-4 * np.ones(64), steep + 1e-5)
 
 
 def test_a_coarser_precision_is_not_narrowed():

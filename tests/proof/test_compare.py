@@ -40,7 +40,7 @@ def test_everything_equals_itself(array):
 @given(FLOATS)
 def test_the_figures_of_equal_tensors_are_those_of_the_long_way(array):
     short = compare(array, array.copy(), STRICT).metrics
-    long, within = _numbers(array, array.copy(), STRICT)
+    long, within = _numbers(array, array.copy(), STRICT, None)
     assert within
     assert short == pytest.approx(long)
 
@@ -103,6 +103,12 @@ def test_figures_by_hand():
     assert metrics["psnr_db"] == pytest.approx(10 * math.log10(16 * 4 / 1.25))
     assert compare(one, other, Tolerance(0.5, 0.125)).within
     assert not compare(one, other, Tolerance(0.49, 0.125)).within
+    leeway = np.full(one.shape, 0.5)
+    found = compare(one, other, Tolerance(0.25, 0.125), leeway)
+    assert found.within
+    assert found.metrics["rtol_needed"] <= 0.125
+    leeway.reshape(-1)[np.argmax(np.abs(one - other))] = 0.0
+    assert not compare(one, other, Tolerance(0.25, 0.125), leeway).within
 
 
 def test_the_tolerances_needed_are_the_smallest_that_pass():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from freezeflow.proof.sway import NUDGES, nudged, sway
+from freezeflow.proof.sway import NUDGES, leeway, nudged, sway
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -26,7 +26,7 @@ def test_each_nudge_is_another_and_the_same_every_time():
     assert made[0] == nudged(call, 0)["x"].tobytes()
 
 
-def test_the_largest_distance_by_output():
+def test_the_largest_distance_by_element():
     answer = {"y": np.array([1.0, np.nan, np.inf, 2.0]), "n": np.array([1, 2])}
     others = [
         {"y": np.array([1.25, 0.0, 0.0, 2.0]), "n": np.array([5, 6])},
@@ -34,4 +34,12 @@ def test_the_largest_distance_by_output():
         {"y": np.array([1.0, np.nan, np.inf, 2.5]), "n": np.array([1, 2])},
         {"y": np.array([9.0]), "n": np.array([1, 2])},
     ]
-    assert sway(answer, others) == {"y": 0.5, "n": 0.0}
+    found = sway(answer, others)
+    assert {key: moved.tolist() for key, moved in found.items()} == {"y": [0.25, 0.0, 0.0, 0.5]}
+
+
+def test_the_leeway_of_each_element():
+    moved = np.array([0.0, 1e-6, 1e-3, 4e-3])
+    np.testing.assert_allclose(leeway(moved, 1.0), [0.0, 8e-6, 4e-3, 4e-3])
+    np.testing.assert_allclose(leeway(moved, 2e-3), [0.0, 8e-6, 2e-3, 2e-3])
+    assert leeway(np.zeros((0, 3)), 1.0).shape == (0, 3)
