@@ -29,6 +29,7 @@ _LISTS = (
     re.compile(r"No registered '(\w+)' OpKernel for XLA"),
     re.compile(r"TensorFlow op[^:\n]*: (\w+)"),
     re.compile(r"Conversion for TF op '(\w+)' not implemented"),
+    re.compile(r"Op type not registered '(\w+)'"),
 )
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.python.framework import op_def_registry
 
-from freezeflow.errors import StageFailed, UsageError
+from freezeflow.errors import ModelRefused, StageFailed, UsageError
 from freezeflow.graph.graph import Node, node_of, split
 from freezeflow.graph.inline import CALLS
 from freezeflow.graph.model import Model, Scalar
@@ -187,9 +188,7 @@ def original_side(
         weights = read_mapped(pruned)
     if exact:
         configure_calls(pruned)
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.graph_util.import_graph_def(pruned, name="", producer_op_list=op_list)
+    graph = _imported(pruned, op_list)
     before: list[tuple[str, Mapping[str, Any]]] = [(name, {}) for name in filled(graph, weights)]
     if original.restore_op:
         before.append((original.restore_op, {original.filename_tensor: original.checkpoint}))
@@ -198,6 +197,36 @@ def original_side(
     before += [(name, feeds) for name in original.init]
     always = {_bound_tensor(original, name): value for name, value in bound.items()}
     return Side(graph, original.signatures, tuple(before), always)
+
+
+def _imported(graph_def: Any, op_list: Any = None) -> Any:
+    """A graph of TensorFlow's.
+
+    Raises:
+        ModelRefused: It has ops that are not registered: those of a library that is not loaded here, or
+            of another release.
+    """
+    graph = tf.Graph()
+    try:
+        with graph.as_default():
+            tf.graph_util.import_graph_def(graph_def, name="", producer_op_list=op_list)
+    except tf.errors.NotFoundError:
+        functions = {function.signature.name for function in graph_def.library.function}
+        bodies = [graph_def.node, *(function.node_def for function in graph_def.library.function)]
+        missing: dict[str, str] = {}
+        for node in (node for body in bodies for node in body):
+            if node.op not in functions and op_def_registry.get(node.op) is None:
+                missing.setdefault(node.op, node.name)
+        if not missing:
+            raise
+        raise ModelRefused(
+            f"TensorFlow {tf.__version__} does not have the ops of the model that would run:"
+            f" {', '.join(sorted(missing))}",
+            where=missing[min(missing)],
+            hint="They are of a library of their own, which is not loaded here, or of another release. Such a"
+            " model can be frozen and exported as a graph or SavedModel, without `validate`.",
+        ) from None
+    return graph
 
 
 def _bound_tensor(original: Original, name: str) -> str:
@@ -362,9 +391,7 @@ def result_side(
     _unplace(graph_def)
     if exact:
         configure_calls(graph_def)
-    imported = tf.Graph()
-    with imported.as_default():
-        tf.graph_util.import_graph_def(graph_def, name="")
+    imported = _imported(graph_def)
     feeds = {}
     for number, asset in enumerate(model.assets):
         path = scratch / f"asset_{number}"

@@ -51,9 +51,9 @@ def to_tflite(model: Model, folder: Path, quantization: Quantization, to: Path) 
         StageFailed: The representative inputs cannot be read, or do not fit.
     """
     ((name, signature),) = model.signatures.items()
-    lite = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[name])
-    samples = _configure(lite, name, signature, quantization)
     with converter("TensorFlow's converter for TFLite", model, _HINT):
+        lite = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[name])
+        samples = _configure(lite, name, signature, quantization)
         data = lite.convert()
     to.write_bytes(data)
     return {"representative_samples": samples} if samples else {}
