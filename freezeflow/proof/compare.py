@@ -188,7 +188,7 @@ def _atol_needed(gap: Array, size: Array, rtol: float) -> float:
 
 def _rtol_needed(excess: Array, size: Array) -> float:
     beyond = excess > 0
-    with np.errstate(divide="ignore"):
+    with np.errstate(over="ignore", divide="ignore"):
         return float(np.max(excess[beyond] / size[beyond], initial=0.0))
 
 
