@@ -54,6 +54,7 @@ PROFILE = Profile(
     # Its reader tells; it is asked before anything is written.
     ops=None,
     control_flow=FUNCTIONAL | LOWERED,
+    static="ranks",
     wide_integers=False,
     dtypes=_DTYPES,
     # Messages of asserts are strings; its reader leaves both out.

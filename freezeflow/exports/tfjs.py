@@ -99,7 +99,7 @@ def profile() -> Profile:
         ops=frozenset(line for line in lines if not line.startswith("#")),
         control_flow=frozenset(),
         unrolls="all",
-        spells_out=frozenset(["Erfc", *BATCH_NORMS]),
+        spells_out=frozenset(["Erfc", "MatrixBandPart", *BATCH_NORMS]),
         dtypes=frozenset(_WEIGHTS) | {DType.DOUBLE, DType.UINT32},
         constants=frozenset(_WEIGHTS),
         typed=_TYPED,
@@ -294,7 +294,7 @@ _CONVERTER = Converter(profile=profile, convert=convert, runtime=RUNTIME, tools=
 
 FORMAT = ExportFormat(
     name="tfjs",
-    version=5,
+    version=6,
     summary="A graph model of TensorFlow.js, a folder; its check needs Node.js and @tensorflow/tfjs.",
     write=_CONVERTER.write,
     params=Params,

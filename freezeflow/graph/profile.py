@@ -27,6 +27,9 @@ _PLAIN = frozenset(["Const", "Identity", "NoOp", "Placeholder", "PlaceholderWith
 
 _NAMED = 4
 
+# What a converter seldom refuses an op for.
+_USUAL_TYPES = frozenset(["float32", "int32", "int64", "bool"])
+
 _WIDE = frozenset([DType.INT64, DType.UINT64, DType.UINT32])
 
 _UNROLLING = (
@@ -157,10 +160,20 @@ def refuse_ops(model: Model, target: str, ops: Collection[str], hint: str) -> No
         ModelRefused: It has; the message names the nodes.
     """
     foreign = [use for use in _uses(model.graph) if use.node.op in ops]
-    if foreign:
-        raise ModelRefused(
-            f"{target} does not take {_listed(foreign)}", where=foreign[0].path, hint=hint
-        )
+    if not foreign:
+        return
+    types = {
+        attrs.to_type(value).tf_name
+        for use in foreign
+        for value in use.node.attrs.values()
+        if attrs.kind(value) == "type"
+    }
+    rare = ", ".join(sorted(types - _USUAL_TYPES))
+    raise ModelRefused(
+        f"{target} does not take {_listed(foreign)}" + (f", of types {rare}" if rare else ""),
+        where=foreign[0].path,
+        hint=hint,
+    )
 
 
 def _uses(graph: Graph) -> Iterator[_Use]:

@@ -6,6 +6,9 @@ takes mean and variance from the batch: they are computed beside it. With channe
 norm for inference, which all runtimes have; with channels first, which few take, plain arithmetic.
 TensorFlow.js does not look at the attribute and answers NaN. Sums come in another order by that, so it is
 for targets alone whose answers are compared within a tolerance.
+
+`MatrixBandPart` (in Keras' causal masks) becomes a choice by the distance of row and column: TensorFlow.js
+4 reads the width below the diagonal for the one above it, too.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ _EPSILON = 1e-4
 
 
 def spelled_out(model: Model, ops: Collection[str]) -> Model:
-    """The model without certain ops, `Erfc` and those of batch norms in training mode; names stay.
+    """The model without certain ops, those of batch norms in training mode only; names of nodes stay.
 
     Args:
         model: The model.
@@ -170,7 +173,63 @@ def _normalised(node: Node, mean: str, variance: str, rank: int, free: Free) -> 
     )
 
 
+def _without_band(node: Node, _: Collection[str], free: Free) -> Iterator[Node]:
+    """Zero where row - column is above the first number or column - row above the second, if not negative."""
+    x, below, above, *waits = node.inputs
+    index = node.attrs.get("Tindex", attrs.of_type(DType.INT64))
+    dtype = attrs.to_type(index)
+    numbers, kind = {"T": index}, {"T": node.attrs["T"]}
+
+    def named(part: str) -> str:
+        return free(f"{node.name}/{part}")
+
+    def made(part: str, op: str, *inputs: Node | str, values: Mapping[str, bytes]) -> Node:
+        names = tuple(each if isinstance(each, str) else each.name for each in inputs)
+        return Node(named(part), op, names, values, node.device)
+
+    def integers(part: str, dtype: DType, *values: int, shape: tuple[int, ...] = ()) -> Node:
+        letter = "q" if dtype is DType.INT64 else "i"
+        return const(named(part), dtype, shape, struct.pack(f"<{len(values)}{letter}", *values))
+
+    yield (zero := integers("zero", dtype, 0))
+    yield (one := integers("one", dtype, 1))
+    yield (step := integers("step", DType.INT32, 1, shape=(1,)))
+    yield (sizes := made("sizes", "Shape", x, values={**kind, "out_type": index}))
+    ranges = []
+    for part, axis in (("rows", -2), ("columns", -1)):
+        yield (begin := integers(f"{part}/axis", DType.INT32, axis, shape=(1,)))
+        yield (end := integers(f"{part}/end", DType.INT32, axis + 1, shape=(1,)))
+        cut = {
+            "T": index,
+            "Index": attrs.of_type(DType.INT32),
+            "shrink_axis_mask": attrs.of_int(1),
+            **dict.fromkeys(
+                ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask"), attrs.of_int(0)
+            ),
+        }
+        yield (size := made(f"{part}/size", "StridedSlice", sizes, begin, end, step, values=cut))
+        yield (counted := made(part, "Range", zero, size, one, values={"Tidx": index}))
+        ranges.append(counted)
+    yield (tall := integers("tall", DType.INT32, -1, 1, shape=(2,)))
+    reshaped = {"T": index, "Tshape": attrs.of_type(DType.INT32)}
+    yield (column := made("column", "Reshape", ranges[0], tall, values=reshaped))
+    yield (distance := made("distance", "Sub", column, ranges[1], values=numbers))
+    yield (back := made("back", "Neg", distance, values=numbers))
+    sides = []
+    for part, width, far in (("below", below, distance), ("above", above, back)):
+        yield (whole := made(f"{part}/whole", "Less", width, zero, values=numbers))
+        yield (near := made(f"{part}/near", "LessEqual", far, width, values=numbers))
+        yield (side := made(part, "LogicalOr", whole, near, values={}))
+        sides.append(side)
+    yield (inside := made("inside", "LogicalAnd", *sides, values={}))
+    yield (nothing := made("nothing", "ZerosLike", x, values=kind))
+    yield node._replace(
+        op="SelectV2", inputs=(inside.name, x, nothing.name, *waits), attrs=dict(kind)
+    )
+
+
 _SPELLED: Mapping[str, Callable[[Node, Collection[str], Free], Iterator[Node]]] = {
     "Erfc": _without_erfc,
+    "MatrixBandPart": _without_band,
     **dict.fromkeys(BATCH_NORMS, _without_training),
 }

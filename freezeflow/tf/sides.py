@@ -114,7 +114,7 @@ class Side(NamedTuple):
                 session.run(name, feeds)
             except RUN_ERRORS as error:
                 raise StageFailed(
-                    f"TensorFlow cannot restore or initialise it: {_first_reason(str(error))}",
+                    f"TensorFlow cannot restore or initialise it: {first_reason(str(error))}",
                     where=name,
                 ) from None
 
@@ -129,7 +129,7 @@ class Side(NamedTuple):
         except tf.errors.DeadlineExceededError:
             return Refusal(f"no answer within {seconds:g} seconds", is_late=True)
         except (tf.errors.OpError, ValueError) as error:
-            return Refusal(_first_reason(str(error)) + _failing_node(str(error)))
+            return Refusal(first_reason(str(error)) + failing_node(str(error)))
         return {key: as_array(value) for key, value in results.items()}
 
 
@@ -138,13 +138,13 @@ def ended_after(seconds: float | None) -> Any:
     return v1.RunOptions(timeout_in_ms=0 if seconds is None else math.ceil(seconds * 1000))
 
 
-def _failing_node(text: str) -> str:
+def failing_node(text: str) -> str:
     """The node that TensorFlow's error names, to stand behind the reason; empty where it names none."""
     found = re.search(r"\{\{node ([^}]*)\}\}", text)
     return f" (node {found[1]})" if found else ""
 
 
-def _first_reason(text: str) -> str:
+def first_reason(text: str) -> str:
     """What went wrong, out of TensorFlow's error: the line above its list of nodes."""
     lines = [line.strip() for line in text.partition("[[{{")[0].splitlines()]
     told = (line for line in reversed(lines) if line and not line.startswith("[["))

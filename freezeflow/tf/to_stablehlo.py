@@ -15,6 +15,7 @@ from freezeflow.graph.profile import refuse_ops
 from freezeflow.proof.saved_calls import load_calls, save_calls
 from freezeflow.runtimes.runtime import Subject
 from freezeflow.tf.converting import converter
+from freezeflow.tf.sides import failing_node, first_reason
 from freezeflow.values import Json, TensorSpec
 
 _HINT = "A later `stablehlo` version knows more ops. The whole report is in the log of the step."
@@ -231,6 +232,7 @@ def answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
             results = run(*[tf.constant(call[key]) for key in arguments])
             found.append({k: r.numpy() for k, r in zip(keys, results, strict=True)})
     except tf.errors.OpError as error:
-        raise RuntimeRefused(f"XLA: {str(error).splitlines()[0]}") from error
+        text = str(error)
+        raise RuntimeRefused(f"XLA: {first_reason(text)}{failing_node(text)}") from error
     save_calls(answers, found)
     return {}

@@ -4,7 +4,7 @@ from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
 from freezeflow.graph.graph import Graph
 from freezeflow.graph.model import Model
-from freezeflow.graph.profile import LOWERED, Profile, look
+from freezeflow.graph.profile import LOWERED, Profile, look, refuse_ops
 from freezeflow.values import DType, Signature, TensorSpec
 from tests.graphs import const, node
 
@@ -136,3 +136,14 @@ def test_ranks():
     look(made(RELU), Profile(target="Toaster", ops=None, static="ranks"))
     error = refusal(made(RELU, shape=None), static="ranks")
     assert "takes inputs of known rank only, and input 'x' is of unknown rank" in error.message
+
+
+def test_what_a_converter_refuses_is_told_with_rare_types():
+    found = made(node("sum", "AddV2", "x", "x", T=DType.UINT8), node("r", "Relu", "sum", T=F))
+    with pytest.raises(ModelRefused) as caught:
+        refuse_ops(found, "Toaster", {"AddV2"}, "Toast less.")
+    assert caught.value.message == "Toaster does not take AddV2 (sum), of types uint8"
+    with pytest.raises(ModelRefused) as caught:
+        refuse_ops(found, "Toaster", {"Relu"}, "Toast less.")
+    assert caught.value.message == "Toaster does not take Relu (r)"
+    refuse_ops(found, "Toaster", {"Softmax"}, "Toast less.")

@@ -82,3 +82,12 @@ def test_channels_first_become_plain_arithmetic():
 def test_ops_that_are_not_asked_for_stay():
     model = made(*norm(is_training=True))
     assert spelled_out(model, {"Erfc"}).graph.nodes == model.graph.nodes
+
+
+def test_a_band_of_a_matrix_is_a_choice():
+    ends = [const(name, number, DType.INT64) for name, number in (("low", -1), ("high", 0))]
+    band = node("b", "MatrixBandPart", "x", "low", "high", T=DType.FLOAT, Tindex=DType.INT64)
+    found = spelled_out(made(*ends, band), {"MatrixBandPart"})
+    assert verify(found) == ()
+    assert found.graph.nodes["b"].op == "SelectV2"
+    assert found.graph.nodes["b"].inputs == ("b/inside", "x", "b/nothing")
