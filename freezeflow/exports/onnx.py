@@ -7,6 +7,7 @@ protobuf message, or on request. Inputs and outputs are called as the signature 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Literal
 
 from freezeflow.exports.check import Checked, check_problems
@@ -16,7 +17,7 @@ from freezeflow.graph.profile import FUNCTIONAL, Profile
 from freezeflow.graph.spelled_out import BATCH_NORMS
 from freezeflow.params import param
 from freezeflow.runtimes.onnx_runtime import RUNTIME
-from freezeflow.runtimes.runtime import FLOAT32
+from freezeflow.runtimes.runtime import FLOAT32, Names
 from freezeflow.values import DType
 
 TOOLS = ("tf2onnx", "onnx")
@@ -41,19 +42,23 @@ _NUMBERS = (
 )
 
 # Fourier transforms and what brings them back to real numbers: tf2onnx takes them in groups.
-_TRANSFORMS = frozenset(["Cast", "FFT", "RFFT", "RFFT2D", "ComplexAbs"])
+_TRANSFORMS = frozenset(["RFFT", "RFFT2D", "ComplexAbs"])
+
+# Comparing, it turns what is no fraction into one, and strings are none.
+_COMPARED = frozenset(_NUMBERS) - {DType.STRING}
 
 PROFILE = Profile(
     target="ONNX",
     # That depends on the opset: before it converts, `tf.to_onnx` asks the converter's own table.
     ops=None,
-    control_flow=FUNCTIONAL,
+    control_flow=FUNCTIONAL - {"Case", "StatelessCase"},
     unrolls="lists",
     spells_out=frozenset(["Erfc", *BATCH_NORMS]),
     splits_groups=frozenset(["Conv3D"]),
     # tf2onnx turns bfloat16 into float16, which overflows, and ONNX Runtime computes with neither on a
     # processor.
     widens=True,
+    typed={op: ({"T": _COMPARED},) for op in ("Equal", "NotEqual")},
     dtypes=frozenset(_NUMBERS),
     lacks={
         dtype: _TRANSFORMS if dtype in (DType.COMPLEX64, DType.COMPLEX128) else frozenset()
@@ -68,11 +73,31 @@ def convert(request: ExportRequest, made: Single) -> Converted:
     from freezeflow.tf.to_onnx import to_onnx
 
     params: Params = request.params
-    main, external = request.to.name, params.external_data
+    main, names = request.to.name, _names(made)
     facts = request.context.confined(
-        to_onnx, made.model, made.nodes, PROFILE, made.folder / main, params.opset, external
+        to_onnx,
+        made.model,
+        made.nodes,
+        names,
+        PROFILE,
+        made.folder / main,
+        params.opset,
+        params.external_data,
+        params.check is not False,
     )
-    return Converted(main=main, names=made.keys, precision=FLOAT32, facts=facts)
+    return Converted(main=main, names=names, precision=FLOAT32, facts=facts)
+
+
+def _names(made: Single) -> Names:
+    """The signature's keys; an output that has an input's key gets another name: one graph has both."""
+    inputs, outputs = made.keys
+    taken, found = {*inputs, *outputs}, dict(outputs)
+    for key in sorted(inputs.keys() & outputs.keys()):
+        found[key] = next(
+            name for number in itertools.count(1) if (name := f"{key}_{number}") not in taken
+        )
+        taken.add(found[key])
+    return Names(inputs, found)
 
 
 _CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=RUNTIME, tools=TOOLS)

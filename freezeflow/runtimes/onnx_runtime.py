@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import collections
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from freezeflow.errors import RuntimeRefused
 from freezeflow.runtimes.runtime import Names, Runtime, Subject
 from freezeflow.values import Json
+
+# What onnx's own operators are filed under.
+DOMAINS = ("", "ai.onnx")
+
+# Parameters of an op's types with those that a kernel takes, as ``tensor(float)``.
+Kernel = Mapping[str, Sequence[str]]
 
 # Errors only; a warning about every initializer helps nobody.
 _QUIET = 3
@@ -35,6 +42,23 @@ def answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
     except _refusals() as error:
         raise RuntimeRefused(f"ONNX Runtime: {_first_line(error)}") from error
     return {}
+
+
+def kernels(version: int) -> dict[str, list[Kernel]]:
+    """ONNX Runtime's kernels for a processor, by op.
+
+    Args:
+        version: Of the operator set.
+    """
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    found: dict[str, list[Kernel]] = collections.defaultdict(list)
+    for kernel in state.get_all_opkernel_def():
+        first, last = kernel.version_range
+        ours = kernel.provider == "CPUExecutionProvider" and kernel.domain in DOMAINS
+        if ours and first <= version <= last:
+            found[kernel.op_name].append(kernel.type_constraints)
+    return found
 
 
 def _refusals() -> tuple[type[Exception], ...]:

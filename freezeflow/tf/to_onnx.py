@@ -19,6 +19,7 @@ from freezeflow.graph.storage import model_tensors
 from freezeflow.runtimes.runtime import Names
 from freezeflow.tf.converting import At, converter, graph_def_of
 from freezeflow.tf.onnx_form import canonical
+from freezeflow.tf.onnx_types import look_at_types
 from freezeflow.tf.onnx_weights import Weight, move_in, move_out, put_back, with_stand_ins
 from freezeflow.values import Json
 
@@ -57,20 +58,24 @@ _HELPS = {
 def to_onnx(
     model: Model,
     nodes: Names,
+    names: Names,
     profile: Profile,
     to: Path,
     opset: int,
     external: Literal["auto", "always"],
+    runs: bool,
 ) -> Json:
     """Writes ``to`` and, with external data, ``to.data`` beside it.
 
     Args:
         model: A frozen model with one signature.
-        nodes: Its inputs and outputs, which become the keys' names.
+        nodes: Its inputs and outputs.
+        names: What they are called in the file.
         profile: What ONNX takes; the ops are those of tf2onnx's table for the opset.
         to: The file.
         opset: Version of ONNX's operator set.
         external: Weights in a file of their own where they are too many for one message, or always.
+        runs: ONNX Runtime has to run it.
 
     Returns:
         Facts: ``opset``, ``onnx_nodes``, ``onnx``, ``external_data``.
@@ -85,7 +90,8 @@ def to_onnx(
     look(model, dataclasses.replace(profile, ops={*table, *_REWRITTEN}, helps=_HELPS))
     nbytes = _nbytes(model)
     outside = external == "always" or nbytes > _MESSAGE_BYTES
-    proto, weights = _first_of(_ways(model, outside or nbytes > _WHOLE_BYTES), nodes, opset)
+    proto, weights = _first_of(_ways(model, outside or nbytes > _WHOLE_BYTES), nodes, names, opset)
+    look_at_types(proto, runs=runs)
     proto.producer_name, proto.producer_version = "freezeflow by tf2onnx", ""
     proto.doc_string = ""
     canonical(proto, {name: weight.key for name, weight in weights.items()})
@@ -136,21 +142,24 @@ def _nbytes(model: Model) -> int:
     return sum(tensor.nbytes for tensor in model_tensors(model))
 
 
-def _first_of(ways: Sequence[_Way], nodes: Names, opset: int) -> tuple[Any, dict[str, Weight]]:
+def _first_of(
+    ways: Sequence[_Way], nodes: Names, names: Names, opset: int
+) -> tuple[Any, dict[str, Weight]]:
     """What tf2onnx makes of a model in the first of the ways that it takes."""
     for way in ways[:-1]:
         with contextlib.suppress(ModelRefused):
-            return _converted(way, nodes, opset)
-    return _converted(ways[-1], nodes, opset)
+            return _converted(way, nodes, names, opset)
+    return _converted(ways[-1], nodes, names, opset)
 
 
-def _converted(way: _Way, nodes: Names, opset: int) -> tuple[Any, dict[str, Weight]]:
+def _converted(way: _Way, nodes: Names, names: Names, opset: int) -> tuple[Any, dict[str, Weight]]:
     """The ModelProto, and the contents of those of its initializers that lie elsewhere."""
     from tf2onnx import convert, tf_loader
 
     inputs, outputs = ([f"{node}:0" for node in side.values()] for side in nodes)
     stand_ins = {f"{node}:0": f"{_STAND_IN}{node}" for node in way.weights}
-    keys = {f"{node}:0": key for side in nodes for key, node in side.items()}
+    sides = zip(nodes, names, strict=True)
+    keys = {f"{side[key]}:0": called[key] for side, called in sides for key in side}
     with converter("tf2onnx", way.model) as at, _followed(at):
         graph_def = graph_def_of(way.model)
         if way.optimised:

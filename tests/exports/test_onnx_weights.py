@@ -131,7 +131,7 @@ def test_weights_that_the_converter_does_not_see_may_lie_inside(exported, tmp_pa
         made = cached_model(exported.plan, "strip", store)
     (signature,) = made.signatures.values()
     nodes = Names(*({key: key for key in side} for side in (signature.inputs, signature.outputs)))
-    facts = to_onnx(made, nodes, PROFILE, tmp_path / "m.onnx", 17, "auto")
+    facts = to_onnx(made, nodes, nodes, PROFILE, tmp_path / "m.onnx", 17, "auto", True)
     assert not facts["external_data"]
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
     outside = exported.folder / "outside" / "m.onnx"
@@ -163,4 +163,4 @@ def test_too_much_that_has_to_go_through_the_converter(tmp_path):
     # As an export that does not know of ONNX's element types would hand it on.
     profile = dataclasses.replace(PROFILE, dtypes=frozenset(DType), lacks={})
     with pytest.raises(ModelRefused, match=r"1\.6 GB of constants that cannot be left out"):
-        to_onnx(made, names, profile, tmp_path / "m.onnx", 17, "auto")
+        to_onnx(made, names, names, profile, tmp_path / "m.onnx", 17, "auto", True)
