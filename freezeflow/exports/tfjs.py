@@ -98,6 +98,7 @@ def profile() -> Profile:
         target="TensorFlow.js",
         ops=frozenset(line for line in lines if not line.startswith("#")),
         control_flow=frozenset(),
+        widens=True,
         unrolls="all",
         spells_out=frozenset(["Erfc", "MatrixBandPart", *BATCH_NORMS]),
         dtypes=frozenset(_WEIGHTS) | {DType.DOUBLE, DType.UINT32},
@@ -294,7 +295,7 @@ _CONVERTER = Converter(profile=profile, convert=convert, runtime=RUNTIME, tools=
 
 FORMAT = ExportFormat(
     name="tfjs",
-    version=6,
+    version=7,
     summary="A graph model of TensorFlow.js, a folder; its check needs Node.js and @tensorflow/tfjs.",
     write=_CONVERTER.write,
     params=Params,

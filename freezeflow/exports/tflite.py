@@ -37,21 +37,27 @@ PROFILE = Profile(
     control_flow=FUNCTIONAL,
     spells_out=BATCH_NORMS,
     splits_groups=frozenset(["Conv3D"]),
+    # Its converter takes bfloat16 at the ends and in casts only.
+    widens=True,
     unrolls="lists",
     list_loops=False,
     dtypes=frozenset(
         (
             DType.FLOAT,
             DType.DOUBLE,
+            DType.HALF,
             DType.INT8,
             DType.INT16,
             DType.INT32,
             DType.INT64,
             DType.UINT8,
+            DType.UINT16,
             DType.UINT32,
+            DType.UINT64,
             DType.BOOL,
             DType.STRING,
             DType.COMPLEX64,
+            DType.COMPLEX128,
         )
     ),
     layout="NHWC",
@@ -119,7 +125,7 @@ _CONVERTER = Converter(
 
 FORMAT = ExportFormat(
     name="tflite",
-    version=3,
+    version=4,
     summary="TFLite, for LiteRT on phones and small devices; its check needs `freezeflow[tflite]`.",
     write=_CONVERTER.write,
     suffixes=(".tflite",),

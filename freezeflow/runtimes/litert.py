@@ -62,4 +62,9 @@ def _real(value: Any, detail: Mapping[str, Any]) -> Any:
     return ((value.astype(np.float32) - zero) * scale).astype(np.float32)
 
 
-RUNTIME = Runtime(name="litert", answer=answer, tools=("ai-edge-litert",))
+RUNTIME = Runtime(
+    name="litert",
+    answer=answer,
+    tools=("ai-edge-litert",),
+    narrowed={"bfloat16": "float32"},
+)

@@ -77,6 +77,7 @@ RUNTIME = Runtime(
     tools=(),
     narrowed={
         "float64": "float32",
+        "bfloat16": "float32",
         **dict.fromkeys(("int8", "int16", "int64", "uint8", "uint16", "uint32"), "int32"),
     },
     version=version,

@@ -25,7 +25,7 @@ def exported(tmp_path, serve, specs, formats):
     return Branches(tmp_path / "p", wanted, model=tmp_path / "model", jobs=1)
 
 
-def test_brain_floats_go_through_openvino(tmp_path):
+def test_brain_floats_at_the_ends(tmp_path, tfjs):
     def serve(b, x):
         scaled = b * tf.constant(3.0, tf.bfloat16) + tf.constant([1.0, 2.0, 3.0], tf.bfloat16)
         return {"same": b, "y": scaled, "z": tf.cast(scaled, tf.float32) + x}
@@ -34,8 +34,10 @@ def test_brain_floats_go_through_openvino(tmp_path):
         tf.TensorSpec([2, 3], tf.bfloat16, name="b"),
         tf.TensorSpec([2, 3], tf.float32, name="x"),
     ]
-    ran = exported(tmp_path, serve, specs, ["openvino"])
-    assert set(ran.facts("openvino")["check"]["outputs"]) == {"same", "y", "z"}
+    formats = ["openvino", "tflite", *(["tfjs"] if tfjs else [])]
+    ran = exported(tmp_path, serve, specs, formats)
+    for name in formats:
+        assert set(ran.facts(name)["check"]["outputs"]) == {"same", "y", "z"}, name
 
 
 def test_ends_that_are_one_tensor_or_none(tmp_path, tfjs):
