@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from freezeflow.context import Context
-from freezeflow.errors import ValidationFailed
+from freezeflow.errors import RuntimeRefused, ValidationFailed
 from freezeflow.graph.original import Original
 from freezeflow.params import param
 from freezeflow.proof.wishes import Inputs, input_problems, wanted_of
@@ -199,7 +199,11 @@ def _verdict(
     from freezeflow.proof.saved_calls import load_calls
 
     found = places.calls.with_name(f"found_{runtime.name}")
-    told = context.confined(runtime.answer, subject, places.calls, found)
+    try:
+        told = context.confined(runtime.answer, subject, places.calls, found)
+    except RuntimeRefused as error:
+        error.hint = error.hint or _hint_of_refusal(subject, trial)
+        raise
     answers = [load_calls(path) for path in (places.first, places.second, found)]
     outputs = _judged(subject, runtime, trial, answers, asked["origins"])
     if _bad(outputs) and trial.atol is None and trial.rtol is None:
@@ -225,6 +229,19 @@ def _verdict(
         f" {verdict['calls']} calls"
     )
     return verdict
+
+
+def _hint_of_refusal(subject: Subject, trial: Trial) -> str:
+    """What helps where a runtime does not load a file or answer a call."""
+    inputs = subject.signature.inputs
+    keys = [key for key, spec in inputs.items() if spec.shape is None or None in spec.shape]
+    if not keys:
+        return "`fold` before the export, or a signature without it, may leave out what it does not take."
+    sizes = ", ".join(map(str, trial.wanted.sizes))
+    return (
+        f"Shapes are open ({', '.join(keys)}) and got the sizes {sizes} in turn: `check: {{sizes: [...]}}`"
+        " states such as the model is for, `batch: N` and `shapes` fix them."
+    )
 
 
 def _accuracy(
