@@ -13,7 +13,6 @@ from freezeflow.exports.converted import Converted, Converter, OneSignature, Sin
 from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.coreml_form import BRANCHES, coreml_form
 from freezeflow.graph.profile import Profile
-from freezeflow.graph.spelled_out import BATCH_NORMS
 from freezeflow.params import param
 from freezeflow.runtimes.runtime import FLOAT16, FLOAT32, Names
 from freezeflow.values import DType
@@ -49,7 +48,8 @@ PROFILE = Profile(
     # Of loops its reader takes the first two values for a counter and a limit, and leaves them out.
     control_flow=BRANCHES,
     unrolls="all",
-    spells_out=frozenset(["Erfc", *BATCH_NORMS]),
+    # Batch norms in training mode coremltools spells out itself; of others it wants statistics as constants.
+    spells_out=frozenset(["Erfc"]),
     widens=True,
     static="ranks",
     constant_outputs=False,

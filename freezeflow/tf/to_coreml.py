@@ -98,10 +98,12 @@ def _followed(registry: dict[str, Callable[..., Any]], at: At) -> Iterator[None]
     given = dict(registry)
 
     def follow(convert: Callable[..., Any]) -> Callable[..., Any]:
-        def converted(known: Any, node: Any) -> Any:
+        def converted(known: Any, node: Any) -> None:
             # A branch or loop is converted within its node: what is within it is told, if that fails.
+            around = at.op, at.node
             at.op, at.node = node.op, node.name
-            return convert(known, node)
+            convert(known, node)
+            at.op, at.node = around
 
         return converted
 

@@ -49,7 +49,11 @@ _WHOLE_BYTES = 1 << 28
 # Before the names of what stands for weights.
 _STAND_IN = "freezeflow_weight/"
 
+# What tf2onnx makes something else of: a mean over areas becomes an interpolation.
+_MISTAKEN = frozenset(["ResizeArea"])
+
 _HELPS = {
+    "ResizeArea": "Resize pictures by another method, or before they come into the model.",
     "StringSplitV2": "Do the text processing before the model: export a signature that takes ids.",
     "ParseExampleV2": "Export a signature that takes tensors in place of serialised examples.",
 }
@@ -87,7 +91,7 @@ def to_onnx(
     import tf2onnx.tfonnx  # brings the handlers that the table is made of
 
     table = tf2onnx.handler.tf_op.create_mapping(opset, None)
-    look(model, dataclasses.replace(profile, ops={*table, *_REWRITTEN}, helps=_HELPS))
+    look(model, dataclasses.replace(profile, ops={*table, *_REWRITTEN} - _MISTAKEN, helps=_HELPS))
     nbytes = _nbytes(model)
     outside = external == "always" or nbytes > _MESSAGE_BYTES
     proto, weights = _first_of(_ways(model, outside or nbytes > _WHOLE_BYTES), nodes, names, opset)

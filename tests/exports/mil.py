@@ -17,8 +17,9 @@ _UNARY = {
     "identity": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
     "square": np.square,
+    "sqrt": np.sqrt,
 }
-_REDUCE = {"reduce_sum": np.sum, "reduce_max": np.max}
+_REDUCE = {"reduce_sum": np.sum, "reduce_max": np.max, "reduce_mean": np.mean}
 
 
 def answer(package, inputs):
@@ -67,6 +68,8 @@ def _result(op, given):
         return given["x"].astype(dtypes[str(given["dtype"])])
     if kind == "reshape":
         return given["x"].reshape(given["shape"].tolist())
+    if kind == "transpose":
+        return given["x"].transpose(given["perm"].tolist())
     if kind == "squeeze":
         return given["x"].reshape(op.outputs[0].shape)
     raise NotImplementedError(kind)

@@ -36,7 +36,12 @@ def one_of_three(x):
     return {"y": tf.switch_case(tf.cast(x[0], tf.int32), branches, name="chosen")}
 
 
+def means_of_areas(x):
+    return {"y": tf.image.resize(x, [2, 2], "area")}
+
+
 REFUSED = {
+    means_of_areas: (x_of(1, 4, 4, 2), "ONNX does not take ResizeArea ("),
     sum_of_bytes: (x_of(2, 3, dtype=tf.int8), "ONNX has no ReduceSum of int8 (total)"),
     doubles: (x_of(1, 6, 6, 2, dtype=tf.float64), "ONNX Runtime has no Conv of float64 (filtered)"),
     complex_inside: (x_of(8), "ONNX does not take complex64: Cast (complex)"),
