@@ -125,7 +125,11 @@ class Background:
             self._moved.wait_for(self._may_read)
             if self._stopped:
                 raise Stopped
-            self._read += count
+            before, self._read = self._read, self._read + count
+        # Little is read at once, also where other processes leave no core free.
+        is_much = before <= _LEAD_BYTES < self._read
+        if is_much and threading.current_thread() is self._thread:
+            kernel.give_way()
 
     def _may_read(self) -> bool:
         return self._stopped or not self._copies or self._read <= self._copied + _LEAD_BYTES
@@ -160,7 +164,6 @@ class Background:
             self._thread.join()
 
     def _work(self) -> None:
-        kernel.give_way()
         while (pending := self._jobs.get()) is not None:
             pending.run()
 

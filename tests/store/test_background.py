@@ -1,5 +1,6 @@
 """Checks beside other work: nothing is published before they are done, and nothing when one fails."""
 
+import functools
 import hashlib
 import os
 import threading
@@ -122,8 +123,16 @@ def test_a_pending_digest_is_a_digest() -> None:
 
 
 def test_jobs_leave_a_core_to_the_threads_that_copy_and_hash() -> None:
+    """Those that read much; few bytes are checked as soon as can be."""
+
+    def nice_after(count: int) -> int:
+        found.read(count)
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
     before = os.getpriority(os.PRIO_PROCESS, 0)
     with background() as found:
-        inside = found.start(lambda: os.getpriority(os.PRIO_PROCESS, 0)).result()
-    assert before < inside <= before + 5 or before == 19
+        reading = [found.start(functools.partial(nice_after, n)) for n in (1_000_000, 100_000_000)]
+        little, much = (pending.result() for pending in reading)
+    assert little == before
+    assert before < much <= before + 5 or before == 19
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
