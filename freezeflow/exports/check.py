@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from freezeflow.context import Context
-from freezeflow.errors import RuntimeRefused, ValidationFailed
+from freezeflow.errors import ModelRefused, RuntimeRefused, ValidationFailed
 from freezeflow.graph.original import Original
 from freezeflow.params import param
 from freezeflow.proof.wishes import Inputs, input_problems, wanted_of
@@ -151,7 +151,8 @@ def checked(
     Raises:
         ValidationFailed: The runtime refuses the file or a call, or answers otherwise.
         StageFailed: The inputs do not fit, or the original answers none of them.
-        ModelRefused: The original would run ops that are not known to be harmless.
+        ModelRefused: The original would run ops that are not known to be harmless, or draws random
+            numbers from a seed, as the runtime does not.
     """
     from freezeflow.tf.reference import Inquiry, Places, answer_original
 
@@ -375,14 +376,23 @@ def _merged(one: dict[str, Json], other: dict[str, Json]) -> dict[str, Json]:
 
 def _different(
     subject: Subject, runtime: Runtime, bad: Mapping[str, Mapping[str, Json]]
-) -> ValidationFailed:
+) -> ValidationFailed | ModelRefused:
     key, output = max(bad.items(), key=lambda item: (float(item[1].get("bad_share") or 0), item[0]))
     shown = [f"{name} {output[name]:.3g}" for name in _SHOWN if output.get(name)]
+    differs = f"output {key!r} in {runtime.described()} is not what the original gives"
+    told = f"{output.get('problem') or ', '.join(shown)} ({output['call']})"
+    if key in subject.random and "problem" not in output:
+        return ModelRefused(
+            f"{differs}: it depends on {subject.random[key]}, which draws from a seed, and other numbers"
+            f" there: {told}",
+            where=subject.signature_name,
+            hint="Without a seed it is random on both sides, and the check lets it pass; `check: false`"
+            " exports it as it is.",
+        )
     needed = max(float(each.get("atol_needed", math.inf)) for each in bad.values())
     enough = f"`atol: {_rounded_up(needed)}` would let it pass. " if math.isfinite(needed) else ""
     return ValidationFailed(
-        f"output {key!r} in {runtime.described()} is not what the original gives:"
-        f" {output.get('problem') or ', '.join(shown)} ({output['call']})",
+        f"{differs}: {told}",
         where=subject.signature_name,
         hint=f"{enough}`atol` and `rtol` state another tolerance, `random` what the inputs look like; for"
         " an export they stand in its `check`.",

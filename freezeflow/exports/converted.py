@@ -21,6 +21,7 @@ from freezeflow.graph.canonical import canonical
 from freezeflow.graph.graph import Graph
 from freezeflow.graph.grouped import split_groups
 from freezeflow.graph.model import Model
+from freezeflow.graph.op_policy import random_before
 from freezeflow.graph.profile import Profile, look
 from freezeflow.graph.single import with_one_signature, with_shapes, without_aliases
 from freezeflow.graph.spelled_out import spelled_out
@@ -231,6 +232,7 @@ class Converter:
                 bound=made.model.bound,
                 precision=precision,
                 options=done.options,
+                random=_random_outputs(made),
             )
             trial = trial_of(params.check, request.context.base)
             (verdict,) = checked(
@@ -248,6 +250,14 @@ class Converter:
         }
         files = published(request, made.model, folder, done.main, export=told)
         return Export(files, {"check": verdict, **done.facts})
+
+
+def _random_outputs(made: Single) -> dict[str, str]:
+    ops = {
+        key: random_before(made.model.graph, spec.tensor)
+        for key, spec in made.signature.outputs.items()
+    }
+    return {key: f"{op.op} ({op.name})" for key, op in ops.items() if op is not None}
 
 
 def own_precision(graph: Graph) -> Precision:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
-from freezeflow.graph.graph import Graph
-from freezeflow.graph.walk import function_order, reached_functions
+from freezeflow.graph.graph import Graph, Node
+from freezeflow.graph.walk import function_order, reached_functions, reached_nodes
 
 # The same bytes come out that went in: nothing has to be evaluated, however large the tensor.
 SAME_VALUE = frozenset(["Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot"])
@@ -309,3 +309,10 @@ def is_runnable(use: Use, mapped: Collection[str] = ()) -> bool:
     if use.op == "PrintV2" and "output_stream" in use.attrs:
         return attrs.to_bytes(use.attrs["output_stream"]) in _PRINTV2_STREAMS
     return use.op in RUNNABLE
+
+
+def random_before(graph: Graph, tensor: str) -> Node | None:
+    """A random op that lies before a tensor, also in a function; None where there is none."""
+    nodes = [graph.nodes[name] for name in sorted(reached_nodes(graph.nodes, [tensor]))]
+    bodies = (graph.functions[f].nodes.values() for f in reached_functions(graph, nodes))
+    return next((node for body in (nodes, *bodies) for node in body if node.op in RANDOM), None)

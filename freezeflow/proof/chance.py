@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from freezeflow.graph.graph import Graph
-from freezeflow.graph.op_policy import RANDOM
-from freezeflow.graph.walk import reached_functions, reached_nodes
+from freezeflow.graph.op_policy import random_before
 from freezeflow.proof.calls import Call
 from freezeflow.proof.judge import (
     Answer,
@@ -33,14 +32,12 @@ Ends = set[tuple[str, str]]
 
 def may_be_random(graph: Graph, signatures: Mapping[str, Signature]) -> Ends:
     """Signature and key of each output that a random op lies before."""
-    found: Ends = set()
-    for name, signature in signatures.items():
-        for key, spec in signature.outputs.items():
-            nodes = [graph.nodes[n] for n in sorted(reached_nodes(graph.nodes, [spec.tensor]))]
-            bodies = (graph.functions[f].nodes.values() for f in reached_functions(graph, nodes))
-            if any(node.op in RANDOM for body in (nodes, *bodies) for node in body):
-                found.add((name, key))
-    return found
+    return {
+        (name, key)
+        for name, signature in signatures.items()
+        for key, spec in signature.outputs.items()
+        if random_before(graph, spec.tensor) is not None
+    }
 
 
 def random_after_all(

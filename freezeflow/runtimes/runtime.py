@@ -82,6 +82,8 @@ class Subject:
         init: Nodes that run once, in order, before the first call.
         precision: Of the file's numbers.
         options: What else its runtime has to know, by name.
+        random: Outputs that a random op lies before, each with the op, where the runtime may draw other
+            numbers than TensorFlow.
     """
 
     file: Path
@@ -92,6 +94,7 @@ class Subject:
     init: tuple[str, ...] = ()
     precision: Precision = FLOAT32
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    random: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

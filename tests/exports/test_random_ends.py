@@ -1,0 +1,50 @@
+"""Outputs that are random: by a seed TensorFlow draws the same again, another runtime does not."""
+
+import pytest
+import tensorflow as tf
+
+from freezeflow.errors import ModelRefused
+from tests.exports.running import Branches
+
+
+class Noisy(tf.Module):
+    def __init__(self, seed):
+        super().__init__()
+        self.seed = seed
+
+    @tf.function(input_signature=[tf.TensorSpec([2, 3], tf.float32, name="x")])
+    def serve(self, x):
+        return {"y": x + tf.random.normal([2, 3], seed=self.seed), "z": 2.0 * x}
+
+
+@pytest.fixture
+def ran(tmp_path):
+    def ran(seed, **more):
+        module = Noisy(seed)
+        tf.saved_model.save(module, str(tmp_path / "model"), signatures=module.serve)
+        (tmp_path / "project").mkdir()
+        exports = {"o": {"to": "m.onnx", "format": "onnx", **more}}
+        return Branches(tmp_path / "project", exports, model=tmp_path / "model", jobs=1)
+
+    return ran
+
+
+@pytest.mark.slow
+def test_numbers_from_a_seed_are_others_elsewhere(ran):
+    branches = ran(seed=5)
+    error = branches.error("o")
+    assert isinstance(error, ModelRefused)
+    assert "'y'" in error.message
+    assert "RandomStandardNormal" in error.message
+    assert not (branches.folder / "m.onnx").exists()
+
+
+@pytest.mark.slow
+def test_they_are_exported_without_a_check(ran):
+    assert (ran(seed=5, check=False).folder / "m.onnx").exists()
+
+
+@pytest.mark.slow
+def test_without_a_seed_they_are_random_on_both_sides(ran):
+    outputs = ran(seed=None).facts("o")["check"]["outputs"]
+    assert {key: output["random"] for key, output in outputs.items()} == {"y": True, "z": False}
