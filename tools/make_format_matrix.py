@@ -152,21 +152,28 @@ def main() -> None:
 
 
 def _code() -> dict[str, Any]:
-    """What is measured, and with what: the sources by their SHA-256, and versions of tools."""
+    """What is measured, and with what: sources by their SHA-256, and versions of tools."""
     home = Path(__file__).resolve().parent.parent
-    here = [Path(__file__), Path(convert_by_hand.__file__), Path(forks.__file__)]
     package = [path for path in (home / "freezeflow").rglob("*") if path.is_file()]
-    digest = hashlib.sha256()
-    for path in sorted(path.resolve() for path in (*package, *here) if path.suffix != ".pyc"):
-        data = path.read_bytes()
-        digest.update(f"{path.relative_to(home)}\n{len(data)}\n".encode() + data)
     asked = ["git", "-C", str(home), "describe", "--always", "--dirty"]
     commit = subprocess.run(asked, capture_output=True, text=True, check=False)
     return {
-        "sources": digest.hexdigest(),
+        "freezeflow": _digest(path for path in package if path.suffix != ".pyc"),
         "commit": commit.stdout.strip(),
+        "exports": json.dumps([FORMATS, STATIC, BATCH, LENGTH, LIMIT], sort_keys=True),
+        "by hand": _digest([Path(convert_by_hand.__file__), Path(forks.__file__)]),
         "tools": {name: importlib.metadata.version(name) for name in TOOLS},
     }
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    """SHA-256 of some files of the project, with their names."""
+    home = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(path.resolve() for path in paths):
+        data = path.read_bytes()
+        digest.update(f"{path.relative_to(home)}\n{len(data)}\n".encode() + data)
+    return digest.hexdigest()
 
 
 class Table:
@@ -186,9 +193,9 @@ class Table:
         state = json.loads(path.read_text())
         self.rows = state["rows"]
         if code is not None:
-            for name in ("sources", "tools"):
+            for name in code.keys() - {"commit"}:
                 if state["code"][name] != code[name]:
-                    sys.exit(f"{path} was measured with other {name}: name another file")
+                    sys.exit(f"{path} was measured with another {name!r}: name another file")
 
     def lacks(self, row: str, columns: Sequence[str]) -> list[str]:
         """Those of the columns that a row needs yet."""
@@ -412,6 +419,7 @@ class Frozen:
         told = json.loads(out)
         if "plans" not in told:
             error = told["error"] if "error" in told else told["errors"][0]
+            error["message"] = next(iter(error.get("problems", [])), error)["message"]
             return {"recipe": {"status": "failed", "error": error}}
         return {step["id"]: step for step in told["plans"][0]["steps"]}
 
@@ -536,25 +544,34 @@ def _cell_by_hand(ended: forks.Ended) -> Cell:
     return {"is": "fails", "reason": "crashes" if ended.code < 0 else _last_error(ended.err)}
 
 
+# Lines that say why, and those that look like an error's message.
+_SAYS = re.compile(r"No conversion rule found|No translator found|unconverted operation")
+_MESSAGE = re.compile(
+    r"\S*(Error|Exception|Failure|Graph|Fail|Refused|error|NOT_IMPLEMENTED|NotImplemented):? "
+)
+
+
 def _last_error(text: str) -> str:
-    """The last line that looks like an error's message, else the last."""
-    lines = text.strip().splitlines() or ["no reason"]
-    return next(
-        (
-            line
-            for line in reversed(lines)
-            if re.match(r"\S*(Error|Exception|Refused|error):? ", line)
-        ),
-        lines[-1],
-    )
+    """What a traceback comes to: why OpenVINO does not convert, else the last message, else the last line."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()] or ["no reason"]
+    says = [line for line in lines if _SAYS.search(line)]
+    if says:
+        return says[-1]
+    places = [place for place, line in enumerate(lines) if _MESSAGE.match(line)]
+    if not places or "in user code:" in lines[places[-1]]:
+        return lines[-1]
+    message = " ".join(lines[places[-1] :])[:1000]
+    # Without the modules that the error's class comes from.
+    return re.sub(r"^(RuntimeRefused: |(\w+\.)+(?=\w+:)(RuntimeRefused: )?)", "", message)
 
 
 # ---------------------------------------------------------------- the page
 
 
 def _write(state: Mapping[str, Mapping[str, Cell]]) -> None:
-    """Writes the table between its marks: a row a model, in a cell freezeflow and below it by hand."""
+    """Writes the tables between their marks: sums, then a row a model, by hand below freezeflow."""
     reasons: dict[str, int] = {}
+    shown = [columns for columns in state.values() if REFUSED not in columns]
     rows = [["model", *FORMATS], ["---"] * (len(FORMATS) + 1)]
     for name, columns in sorted(state.items()):
         if REFUSED in columns:
@@ -564,7 +581,8 @@ def _write(state: Mapping[str, Mapping[str, Cell]]) -> None:
             cells = [columns.get(column), columns.get(f"{column}{BY}")]
             row.append("<br>".join(_cell(cell, reasons) for cell in cells if cell))
         rows.append(row)
-    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines = [f"{len(shown)} models:", "", *_sums(shown), ""]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
     lines += ["", *(f"{number}. {_escaped(reason)}" for reason, number in reasons.items())]
     refused = {name: cells for name, cells in sorted(state.items()) if REFUSED in cells}
     if refused:
@@ -577,6 +595,22 @@ def _write(state: Mapping[str, Mapping[str, Cell]]) -> None:
         lines += [_refused(name, cells) for name, cells in refused.items()]
     before, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2])
+
+
+def _sums(shown: Sequence[Mapping[str, Cell]]) -> list[str]:
+    """How many models are right, and how many wrong, in each column."""
+    rows = [["", *FORMATS], ["---"] * (len(FORMATS) + 1)]
+    for title, suffix in (("freezeflow", ""), ("by hand", BY)):
+        for verdict in ("right", "wrong"):
+            row = [f"{title}: {verdict}"]
+            for column in FORMATS:
+                cells = [
+                    columns[column + suffix] for columns in shown if column + suffix in columns
+                ]
+                count = sum(cell["is"].endswith(verdict) for cell in cells)
+                row.append(str(count) if cells else "")
+            rows.append(row)
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
 def _refused(name: str, cells: Mapping[str, Cell]) -> str:
