@@ -23,15 +23,17 @@ CPP_CLASS = "cpp_class"
 
 _PROGRAM = """\
 #include <cstdio>
+#include <cstdlib>
 #include "model.h"
 
-// Reads all arguments of a call from standard input, writes all results to standard output.
-int main() {
+// Reads all arguments of a call from standard input, writes all results to standard output, for as many
+// calls as it is told: a model without arguments has nothing to read that would end.
+int main(int, char** told) {
   %(cpp_class)s model;
-  for (;;) {
+  for (long calls = std::atol(told[1]); calls > 0; --calls) {
     for (int i = 0; i < %(arguments)d; ++i) {
       size_t size = model.arg_size(i);
-      if (std::fread(model.arg_data(i), 1, size, stdin) != size) return 0;
+      if (std::fread(model.arg_data(i), 1, size, stdin) != size) return 2;
     }
     if (!model.Run()) {
       std::fputs(model.error_msg().c_str(), stderr);
@@ -91,7 +93,7 @@ def _answer(subject: Subject, calls: Path, answers: Path) -> Mapping[str, Json]:
     data = b"".join(
         call[key].tobytes() for call in given if not isinstance(call, str) for key in arguments
     )
-    done = subprocess.run([program], input=data, capture_output=True, check=False)
+    done = subprocess.run([program, str(len(given))], input=data, capture_output=True, check=False)
     if done.returncode != 0:
         raise RuntimeRefused(f"the compiled model: {done.stderr.decode(errors='replace')[:200]}")
     save_calls(answers, _results(done.stdout, file, results, len(given)))

@@ -1,6 +1,7 @@
 import hashlib
 
 import pytest
+import tensorflow as tf
 
 from freezeflow.errors import ModelRefused
 from freezeflow.exports import stablehlo, xla_aot
@@ -68,3 +69,18 @@ def test_a_compiled_program_answers_as_the_original_does(tmp_path):
     check = Branches(tmp_path, XLA_AOT_CHECKED, jobs=1).facts("xla_aot")["check"]
     assert check["calls"] == 4
     assert check["outputs"]["probabilities"]["max_abs"] < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compiled.compiler() is None, reason="there is no C++ compiler")
+def test_a_model_without_inputs_is_called_as_often_as_the_original(tmp_path):
+    class Table(tf.Module):
+        @tf.function(input_signature=[])
+        def serve(self):
+            return {"row": tf.constant([1.5, 2.5]) * 2.0}
+
+    made = Table()
+    tf.saved_model.save(made, str(tmp_path / "m"), signatures=made.serve)
+    export = {"to": "aot/m", "format": "xla_aot"}
+    check = Branches(tmp_path, {"it": export}, model=tmp_path / "m", jobs=1).facts("it")["check"]
+    assert check["outputs"]["row"]["max_abs"] == 0.0
