@@ -37,8 +37,8 @@ _UNPRINTABLE = re.compile(
     "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 
-# A tab before any comment. The two parsers differ on where one may stand, and no recipe needs one.
-_TAB = re.compile(r"^(?:[^\t#]|(?<=\S)#)*(\t)")
+# What tells a tab in a comment from others: the beginning of a comment, if it is not in quotes.
+_AROUND_TABS = re.compile(r"""(?<!\S)#|["'\t]""")
 
 # What both parsers count as the end of a line.
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
@@ -224,10 +224,25 @@ def _check_characters(document: Document) -> None:
         if found:
             what = f"character U+{ord(found[0]):04X} is not allowed"
             raise _stop(document, Mark(number, found.start() + 1), what, "Take it out.")
-        tab = _TAB.match(line)
-        if tab:
+        place = _tab(line)
+        if place is not None:
             hint = "Use spaces; in double quotes a tab is written \\t."
-            raise _stop(document, Mark(number, tab.start(1) + 1), "there is a tab", hint)
+            raise _stop(document, Mark(number, place + 1), "there is a tab", hint)
+
+
+def _tab(line: str) -> int | None:
+    """Where a tab stands that is not surely in a comment; None without one.
+
+    On such tabs the two parsers differ, and no recipe needs one. What looks like a comment may be in
+    quotes, which an earlier line may have opened: then another quote follows.
+    """
+    in_comment = False
+    for found in _AROUND_TABS.finditer(line):
+        if found[0] != "\t":
+            in_comment = found[0] == "#"
+        elif not in_comment:
+            return found.start()
+    return None
 
 
 # ---------------------------------------------------------------- nodes

@@ -157,7 +157,14 @@ def test_refusals(text: str, place: tuple[int, int] | None, words: str) -> None:
 
 def test_tabs() -> None:
     """Where a tab may stand depends on the parser; in comments and escapes it hurts nobody."""
-    for text, place in (("a:\n\tb: 1", (2, 1)), ("a:\t1", (1, 3)), ("a: b#\t", (1, 6))):
+    for text, place in (
+        ("a:\n\tb: 1", (2, 1)),
+        ("a:\t1", (1, 3)),
+        ("a: b#\t", (1, 6)),
+        ("a: ' #'\t", (1, 8)),
+        ("a: '\n #'\t", (2, 4)),
+        ("a: ''#\t", (1, 7)),
+    ):
         problem = refused(text)
         assert (problem.message, problem.mark[:2]) == ("there is a tab", place)
     assert parse_document('a: "\\t" # \t\n#\tb', "r").data == {"a": "\t"}
