@@ -44,7 +44,7 @@ _TYPES = {
 # Of which size on the converter gets a stand-in: the first by which little enough is left to it.
 # Below the last, numbers may be what an op's form follows from: axes, paddings, shapes.
 _SIZES = (1 << 20, 1 << 16, 1 << 12)
-_LITTLE_BYTES = 1 << 28
+_LITTLE_BYTES = 1 << 26
 # Smaller ones stay in the model.
 _LEAST_OUTSIDE = 1 << 10
 # So that readers can map the file.

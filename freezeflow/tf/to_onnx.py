@@ -44,7 +44,7 @@ _REWRITTEN = frozenset(
 _MESSAGE_BYTES = 1_500_000_000
 
 # With more weights tf2onnx does not get the large ones: it takes ten times their size in memory, or more.
-_WHOLE_BYTES = 1 << 28
+_WHOLE_BYTES = 1 << 26
 
 # Before the names of what stands for weights.
 _STAND_IN = "freezeflow_weight/"

@@ -1,5 +1,4 @@
 import dataclasses
-import time
 
 import pytest
 from hypothesis import given
@@ -478,11 +477,9 @@ def test_the_quick_looks_never_miss_a_breach(inputs, op, values, name):
     assert list(node_rules.node_findings(body, name)) == every
 
 
-def test_a_hundred_thousand_nodes_are_verified_quickly():
+def test_a_chain_of_a_hundred_thousand_nodes():
     nodes = [placeholder("n0", F, ())]
     for i in range(1, 100_000):
         nodes.append(Node(f"n{i}", "AddV2", (f"n{i - 1}", "n0"), {"T": attr(F)}))
     made = model(graph(*nodes), {}, {"y": spec("n99999")})
-    started = time.process_time()
     assert verify.verify(made) == ()
-    assert time.process_time() - started < 3  # about 0.5 s; the slack is for a busy machine
