@@ -14,6 +14,7 @@ import operator
 from collections.abc import Callable, Collection, Mapping
 
 from freezeflow.graph import attrs, walk
+from freezeflow.graph.effects import CHOSEN_ATTR
 from freezeflow.graph.graph import Function, Graph, Node, data_inputs, join, node_of, output_types
 from freezeflow.graph.handles import scalar_const
 from freezeflow.values import DType
@@ -202,7 +203,12 @@ class _Chooser:
         name, _ = attrs.to_function(function)
         stateful = name in self._graph.functions and self._graph.functions[name].is_stateful
         op = "StatefulPartitionedCall" if stateful else "PartitionedCall"
-        values = {"Tin": node.attrs["Tin"], "Tout": node.attrs["Tout"], "f": function}
+        values = {
+            "Tin": node.attrs["Tin"],
+            "Tout": node.attrs["Tout"],
+            "f": function,
+            CHOSEN_ATTR: attrs.of_bool(True),
+        }
         return Node(node.name, op, node.inputs[1:], values, node.device)
 
 

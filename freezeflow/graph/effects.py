@@ -40,6 +40,10 @@ FUNCTIONAL = frozenset(
     ["If", "StatelessIf", "_If", "Case", "StatelessCase", "While", "StatelessWhile", "_While"]
 )
 
+# Marks a call that took the place of control flow, until it is inlined. TensorFlow spells control flow out
+# before it leaves out what no output needs, also in the branch's body.
+CHOSEN_ATTR = "_freezeflow_chosen"
+
 # Ops that only call functions: what they do is what the functions do.
 _CALLERS = FUNCTIONAL | {
     "PartitionedCall",

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, walk
-from freezeflow.graph.effects import FUNCTIONAL, V1_CONTROL_FLOW, Effects, behind
+from freezeflow.graph.effects import CHOSEN_ATTR, FUNCTIONAL, V1_CONTROL_FLOW, Effects, behind
 from freezeflow.graph.graph import (
     Function,
     Graph,
@@ -284,17 +284,23 @@ class _Scope:
         values: Mapping[str, str],
         entry: list[str],
     ) -> None:
-        """Where the call's results and its completion are found from now on."""
+        """Where the call's results and its completion are found from now on.
+
+        Where the call took the place of control flow, who waits for it waits for all effects of its body,
+        who takes a result only for those that the body's control results name.
+        """
         has_effect = self._inliner.effects.node
         effects = [r.node for r in body.control_results if has_effect(body.nodes[r.node])]
         unnamed = _unnamed_effects(body, effects, has_effect)
-        happens = [f"^{names[node]}" for node in (*effects, *unnamed)]
+        is_chosen = CHOSEN_ATTR in call.attrs
+        happening = effects if is_chosen else [*effects, *unnamed]
+        happens = [f"^{names[node]}" for node in happening]
         inputs = self._inputs_to_wait_for(call, body, entry)
         needs = _Needs(body, inputs, has_effect)
-        happening = needs.of([*effects, *unnamed])
+        needed = needs.of(happening)
         for index, result in enumerate(body.results):
             tensor = renamed(result.tensor, names, values)
-            without = needs.all_but(happening | needs.of([result.tensor]))
+            without = needs.all_but(needed | needs.of([result.tensor]))
             if happens or without:
                 tensor = self._add(
                     f"{call.name}/{result.name}", "Identity", (tensor, *happens), result.dtype

@@ -81,6 +81,14 @@ def branch_of_a_constant_predicate(x):
     )[0]
 
 
+def inside_a_branch_of_a_constant_predicate(x):
+    def then():
+        check(x)
+        return x * 2
+
+    return tf.cond(tf.constant(True), then, lambda: x * 3)
+
+
 def argument_of_a_branch(x):
     checked = check(x)
     return tf.cond(x[0] > 0, lambda: (x * 2, checked * 2), lambda: (x * 3, checked * 3))[0]
@@ -132,6 +140,7 @@ CASES = [
     call_that_waits,
     output_of_a_branch_that_is_not_taken,
     branch_of_a_constant_predicate,
+    inside_a_branch_of_a_constant_predicate,
     argument_of_a_branch,
     inside_a_branch,
     loop_variable,
