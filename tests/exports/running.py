@@ -59,8 +59,9 @@ class Branches:
         self.folder = folder
         (folder / "freezeflow.toml").touch()
         (folder / "held_out.npz").write_bytes((DIGITS / "held_out.npz").read_bytes())
-        exports = {n: p for n, p in exports.items() if not self._lacks_converter(p)}
-        checks = {n: (need, p) for n, (need, p) in (checks or {}).items() if need in exports}
+        lacking = {n for n, p in exports.items() if self._lacks_converter(p)}
+        exports = {n: p for n, p in exports.items() if n not in lacking}
+        checks = {n: (need, p) for n, (need, p) in (checks or {}).items() if need not in lacking}
         stages = ["load", *before]
         stages += [{"export": p, "id": n, "needs": before[-1]} for n, p in exports.items()]
         stages += [
