@@ -16,7 +16,7 @@ import os
 import runpy
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +110,9 @@ def _inputs(specs: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any
     """Those of the reference, else seeded ones."""
     import numpy as np
 
-    if order["reference"]:
-        with np.load(order["reference"], allow_pickle=True) as recorded:
-            found = {k[3:]: recorded[k] for k in recorded.files if k.startswith("in:")}
-        if len(found) == len(specs):
-            if found.keys() != specs.keys():
-                found = dict(zip(sorted(specs), found.values(), strict=True))
-            return {key: _recorded(found[key], specs[key].dtype.name) for key in specs}
+    found = recorded(order["reference"], specs)
+    if found is not None:
+        return {key: _recorded(found[key], specs[key].dtype.name) for key in specs}
     random = np.random.default_rng(0)
     inputs = {}
     for key, spec in specs.items():
@@ -126,6 +122,29 @@ def _inputs(specs: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any
             values = values * 4 + 4
         inputs[key] = values.astype(spec.dtype.as_numpy_dtype)
     return inputs
+
+
+def recorded(reference: str | Path | None, keys: Collection[str]) -> dict[str, Any] | None:
+    """The inputs of a reference by a signature's keys.
+
+    Args:
+        reference: A file with inputs (``in:KEY``), if there is one.
+        keys: The signature's; where the reference calls them otherwise, they go by order.
+
+    Returns:
+        The arrays; None where there are none, or not as many as keys.
+    """
+    import numpy as np
+
+    if reference is None:
+        return None
+    with np.load(reference, allow_pickle=True) as file:
+        found = {name[3:]: file[name] for name in file.files if name.startswith("in:")}
+    if len(found) != len(keys):
+        return None
+    return (
+        found if found.keys() == set(keys) else dict(zip(sorted(keys), found.values(), strict=True))
+    )
 
 
 def _typed(values: Any) -> Any:
@@ -196,7 +215,18 @@ def _openvino(task: Task) -> Any:
     os.environ["CI"] = "true"
     # By default it computes in bfloat16 where the processor can: that is no fault of the converter.
     precise = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.compile_model(openvino.convert_model(task.model), "CPU", precise)
+    model = openvino.convert_model(task.model)
+    # Its processor runtime takes no input of unknown rank.
+    open_ends = {next(iter(port.get_names())): port for port in model.inputs}
+    shapes = {name: value.shape for name, value in _matched(task.inputs, list(open_ends)).items()}
+    ranked = {
+        port: list(shapes[name])
+        for name, port in open_ends.items()
+        if port.partial_shape.rank.is_dynamic
+    }
+    if ranked:
+        model.reshape(ranked)
+    compiled = openvino.compile_model(model, "CPU", precise)
     names = {next(iter(port.get_names())): port for port in compiled.inputs}
     given = _matched(task.inputs, list(names))
     results = compiled({names[name]: value for name, value in given.items()})

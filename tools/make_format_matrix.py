@@ -6,8 +6,9 @@ them. Each is exported by recipes, and beside it the unfrozen model is converted
 converter's own guide says (``tools.convert_by_hand``).
 
 STATE.json keeps each cell as soon as it is measured, and which code and tools measured it: a run that was
-stopped goes on where it was, and ``--minutes N`` stops it so. A state of other code is not gone on with.
-``--write`` only writes the page from it.
+stopped goes on where it was, and ``--minutes N`` stops it so. What other code measured is not gone on with,
+unless ``--again`` is given: then those of its cells that ``--only`` and ``--columns`` name are measured anew,
+the others stay, and the page tells which rows are newer. ``--write`` only writes the page from it.
 
 TensorFlow.js' own converter does not install beside this TensorFlow: ``TFJS_PYTHON`` names a Python with
 ``pip install tensorflowjs==4.22.0 ydf==0.11.0 'setuptools<80'``.
@@ -27,7 +28,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,19 +45,28 @@ BEGIN, END = "<!-- begin matrix, measured -->\n", "<!-- end matrix -->"
 # Seconds for one conversion with its check.
 LIMIT = 120
 
+# What somebody who knows these models would allow.
+ALLOWED = {"ReadFile": "it reads a file of the model's own"}
+_CHECK: dict[str, Any] = {"check": {"allow_ops": ALLOWED}}
+
 FORMATS: Mapping[str, dict[str, Any]] = {
-    "frozen_graph": {"to": "m.pb", "check": True},
-    "saved_model": {"to": "sm", "check": True},
-    "onnx": {"to": "m.onnx"},
-    "tflite": {"to": "m.tflite"},
-    "openvino": {"to": "m.xml"},
-    "tfjs": {"to": "js"},
-    "stablehlo": {"to": "m.mlirbc"},
-    "xla_aot": {"to": "aot"},
+    "frozen_graph": {"to": "m.pb", **_CHECK},
+    "saved_model": {"to": "sm", **_CHECK},
+    "onnx": {"to": "m.onnx", **_CHECK},
+    "tflite": {"to": "m.tflite", **_CHECK},
+    "openvino": {"to": "m.xml", **_CHECK},
+    "tfjs": {"to": "js", **_CHECK},
+    "stablehlo": {"to": "m.mlirbc", **_CHECK},
+    "xla_aot": {"to": "aot", **_CHECK},
     "coreml": {"to": "m.mlpackage"},
 }
-# Formats of which somebody who knows the target would fix what is open.
+# Formats of which somebody who knows the target would fix what is open, and such whose runtime has to know
+# the rank.
 STATIC = ("stablehlo", "xla_aot", "coreml")
+RANKED = ("openvino",)
+
+# Before all exports, as somebody would write it for whom look-up tables have to be plain ops.
+BEFORE: Sequence[Any] = ("load", {"freeze": {"tables": "inline"}}, "strip")
 
 # Sizes of open dimensions, the first and the others, where nothing says more.
 BATCH, LENGTH = 2, 6
@@ -122,15 +132,18 @@ def main() -> None:
     parser.add_argument("--columns", default="", help="columns whose names match")
     parser.add_argument("--jobs", type=int, default=2, help="models side by side")
     parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument(
+        "--again", action="store_true", help="replace what other code measured of these"
+    )
     parser.add_argument("--write", action="store_true", help="measure nothing")
     told = parser.parse_args()
     if told.write:
-        _write(Table(told.state).rows)
+        _write(Table(told.state))
         return
     columns = [name for name in COLUMNS if re.search(told.columns, name)]
     if f"tfjs{BY}" in columns and "TFJS_PYTHON" not in os.environ:
         sys.exit("TFJS_PYTHON should name a Python that has tensorflowjs")
-    table = Table(told.state, _code())
+    table = Table(told.state, _code(), told.only if told.again else None, columns)
     until = time.monotonic() + told.minutes * 60
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(told.jobs) as pool:
         converters = Converters()
@@ -148,7 +161,7 @@ def main() -> None:
         if any(table.lacks(name, columns) for name in wanted):
             measure(built(Path(scratch)))
         converters.close()
-    _write(table.rows)
+    _write(table)
 
 
 def _code() -> dict[str, Any]:
@@ -160,7 +173,9 @@ def _code() -> dict[str, Any]:
     return {
         "freezeflow": _digest(path for path in package if path.suffix != ".pyc"),
         "commit": commit.stdout.strip(),
-        "exports": json.dumps([FORMATS, STATIC, BATCH, LENGTH, LIMIT], sort_keys=True),
+        "exports": json.dumps(
+            [FORMATS, STATIC, RANKED, BEFORE, BATCH, LENGTH, LIMIT], sort_keys=True
+        ),
         "by hand": _digest([Path(convert_by_hand.__file__), Path(forks.__file__)]),
         "tools": {name: importlib.metadata.version(name) for name in TOOLS},
     }
@@ -177,25 +192,51 @@ def _digest(paths: Iterable[Path]) -> str:
 
 
 class Table:
-    """What has been measured, in a file.
+    """What has been measured, in a file: cells by row and column, each with the code that measured it.
 
     Args:
         path: The file.
         code: What is measured now, as `_code` tells; None to read only.
+        again: Rows (regular expression) whose cells of other code are to be measured anew; None where there
+            may be no cells of other code.
+        columns: Of which columns that is meant.
     """
 
-    def __init__(self, path: Path, code: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        code: Mapping[str, Any] | None = None,
+        again: str | None = None,
+        columns: Sequence[str] = (),
+    ) -> None:
         self._path, self._lock = path, threading.Lock()
-        self._code = code
+        self.codes: dict[str, Mapping[str, Any]] = {}
         self.rows: dict[str, dict[str, Cell]] = {}
-        if not path.exists():
+        if path.exists():
+            state = json.loads(path.read_text())
+            self.codes, self.rows = state["codes"], state["rows"]
+        if code is None:
             return
-        state = json.loads(path.read_text())
-        self.rows = state["rows"]
-        if code is not None:
-            for name in code.keys() - {"commit"}:
-                if state["code"][name] != code[name]:
-                    sys.exit(f"{path} was measured with another {name!r}: name another file")
+        # Where its files are the same, another commit is no other code.
+        files = {key: value for key, value in code.items() if key != "commit"}
+        self._now = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
+        self.codes[self._now] = code
+        if again is None and any(cell["code"] != self._now for cell in self._cells()):
+            sys.exit(f"{path} was measured with other code: name another file, or say --again")
+        if again is not None:
+            self._drop(again, {*columns, *((REFUSED,) if {*FORMATS} & {*columns} else ())})
+
+    def _cells(self) -> Iterator[Cell]:
+        for cells in self.rows.values():
+            yield from cells.values()
+
+    def _drop(self, again: str, columns: Collection[str]) -> None:
+        for row, cells in self.rows.items():
+            self.rows[row] = {
+                column: cell
+                for column, cell in cells.items()
+                if not re.search(again, row) or column not in columns or cell["code"] == self._now
+            }
 
     def lacks(self, row: str, columns: Sequence[str]) -> list[str]:
         """Those of the columns that a row needs yet."""
@@ -206,12 +247,25 @@ class Table:
     def put(self, row: str, column: str, cell: Cell) -> None:
         """Keeps a cell, and tells it."""
         with self._lock:
-            self.rows.setdefault(row, {})[column] = cell
-            state = {"code": self._code, "rows": self.rows}
+            self.rows.setdefault(row, {})[column] = {**cell, "code": self._now}
+            used = {each["code"] for each in self._cells()}
+            codes = {name: code for name, code in self.codes.items() if name in used}
             part = self._path.with_suffix(".part")
-            part.write_text(json.dumps(state, indent=1, sort_keys=True))
+            part.write_text(
+                json.dumps({"codes": codes, "rows": self.rows}, indent=1, sort_keys=True)
+            )
             part.replace(self._path)
             print(f"{row} | {column}: {cell}", flush=True)
+
+    def newer(self) -> list[str]:
+        """Rows of which freezeflow's columns were not measured by the code that most were."""
+        own: dict[str, list[str]] = {}
+        for row, cells in self.rows.items():
+            for column, cell in cells.items():
+                if column in FORMATS:
+                    own.setdefault(cell["code"], []).append(row)
+        most = max(own, key=lambda name: len(own[name]), default="")
+        return sorted({row for name, rows in own.items() if name != most for row in rows})
 
 
 class Converters:
@@ -374,10 +428,16 @@ class Frozen:
         failed = [step for step in steps.values() if step["status"] == "failed"]
         self.refusal = _reason(failed[0]) if failed else ""
         self.shapes: dict[str, list[int]] = {}
+        self._ranks: dict[str, list[int]] = {}
         if not self.refusal:
             manifest = json.loads((folder / "first.manifest.json").read_text())
             signature = manifest["signatures"][self._name(manifest["signatures"])]
             self.shapes = dict(self._fixed(signature["inputs"]))
+            self._ranks = {
+                key: self.shapes[key]
+                for key, spec in signature["inputs"].items()
+                if spec["shape"] is None and key in self.shapes
+            }
 
     def exported(self, names: Sequence[str]) -> dict[str, Cell]:
         """The cells of formats, from one run."""
@@ -387,15 +447,16 @@ class Frozen:
 
     def _export(self, name: str) -> dict[str, Any]:
         export = {**FORMATS[name], "format": name}
-        if name in STATIC and self.shapes:
-            export["shapes"] = self.shapes
+        shapes = self.shapes if name in STATIC else self._ranks if name in RANKED else {}
+        if shapes:
+            export["shapes"] = shapes
         if name not in ("frozen_graph", "saved_model") and self._subject.signature:
             export["signature"] = self._subject.signature
         return export
 
     def _run(self, before: list[str], exports: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Reports on the steps of a recipe in which all exports stand side by side, by id."""
-        stages: list[Any] = ["load", "freeze", "strip", *before]
+        stages: list[Any] = [*BEFORE, *before]
         stages += [{"export": e, "id": n, "needs": stages[-1]} for n, e in exports.items()]
         recipe = self._folder / "r.yaml"
         recipe.write_text(
@@ -428,17 +489,22 @@ class Frozen:
         return wished if wished in signatures else next(iter(sorted(signatures)))
 
     def _fixed(self, inputs: Mapping[str, Any]) -> Iterator[tuple[str, list[int]]]:
-        """Inputs with open dimensions, and shapes that are as good as any."""
+        """Inputs that are open, with the shapes of the recorded ones, else such as are as good as any.
+
+        What has no rank, and of which nothing is recorded, is left out.
+        """
+        recorded = convert_by_hand.recorded(self._subject.reference, inputs) or {}
         for key, spec in inputs.items():
             shape = spec["shape"]
-            if shape is not None and None in shape:
+            if shape is not None and None not in shape:
+                continue
+            if key in recorded:
+                yield key, list(recorded[key].shape)
+            elif shape is not None:
                 sizes = [BATCH, *[LENGTH] * (len(shape) - 1)]
                 yield (
                     key,
-                    [
-                        own if own is not None else size
-                        for own, size in zip(shape, sizes, strict=True)
-                    ],
+                    [size if own is None else own for own, size in zip(shape, sizes, strict=True)],
                 )
 
 
@@ -568,8 +634,9 @@ def _last_error(text: str) -> str:
 # ---------------------------------------------------------------- the page
 
 
-def _write(state: Mapping[str, Mapping[str, Cell]]) -> None:
+def _write(table: Table) -> None:
     """Writes the tables between their marks: sums, then a row a model, by hand below freezeflow."""
+    state = table.rows
     reasons: dict[str, int] = {}
     shown = [columns for columns in state.values() if REFUSED not in columns]
     rows = [["model", *FORMATS], ["---"] * (len(FORMATS) + 1)]
@@ -582,6 +649,8 @@ def _write(state: Mapping[str, Mapping[str, Cell]]) -> None:
             row.append("<br>".join(_cell(cell, reasons) for cell in cells if cell))
         rows.append(row)
     lines = [f"{len(shown)} models:", "", *_sums(shown), ""]
+    if newer := table.newer():
+        lines += [f"Measured later than the others: {', '.join(newer)}.", ""]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     lines += ["", *(f"{number}. {_escaped(reason)}" for reason, number in reasons.items())]
     refused = {name: cells for name, cells in sorted(state.items()) if REFUSED in cells}
