@@ -18,6 +18,7 @@ from freezeflow.context import Context
 from freezeflow.errors import ModelRefused, RuntimeRefused, ValidationFailed
 from freezeflow.graph.original import Original
 from freezeflow.params import param
+from freezeflow.proof.figure import figure
 from freezeflow.proof.wishes import Inputs, input_problems, wanted_of
 from freezeflow.runtimes.runtime import FLOAT16, Precision, Runtime, Subject
 from freezeflow.values import Json
@@ -378,7 +379,7 @@ def _different(
     subject: Subject, runtime: Runtime, bad: Mapping[str, Mapping[str, Json]]
 ) -> ValidationFailed | ModelRefused:
     key, output = max(bad.items(), key=lambda item: (float(item[1].get("bad_share") or 0), item[0]))
-    shown = [f"{name} {output[name]:.3g}" for name in _SHOWN if output.get(name)]
+    shown = [f"{name} {figure(name, output[name])}" for name in _SHOWN if output.get(name)]
     differs = f"output {key!r} in {runtime.described()} is not what the original gives"
     told = f"{output.get('problem') or ', '.join(shown)} ({output['call']})"
     if key in subject.random and "problem" not in output:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from freezeflow.values import Json
 Array = np.ndarray[Any, Any]
 
 # Integers that order the bits of floats, by size in bytes.
-_INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}
+_INTEGERS = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 
 
 class Tolerance(NamedTuple):
@@ -56,9 +56,10 @@ def compare(
         ``psnr_db`` (against the original's range), ``sqnr_db`` (against its power), ``bad_share``
         (elements out of tolerance, 0 to 1), ``nan_differ`` and ``inf_differ`` (elements where only
         one is NaN, or they are not the same infinity), ``top1_agreement`` and ``top5_agreement``
-        (0 to 1, over the last axis), ``atol_needed`` and ``rtol_needed`` (the smallest tolerance that
-        would pass with the other one as it is). None where a figure does not exist for a dtype or
-        shape. Some can be infinite; `to_json` knows what to do with them.
+        (0 to 1, over the last axis), ``atol_needed`` and ``rtol_needed`` (the smallest double that
+        passes as that tolerance, with the other one and the leeway as they are). None where a figure
+        does not exist for a dtype or shape. Some can be infinite; `to_json` knows what to do with
+        them.
     """
     if original.dtype != result.dtype or original.shape != result.shape:
         problem = f"{_kind(original)} became {_kind(result)}"
@@ -123,9 +124,9 @@ def _numbers(
     left, right = left[finite], right[finite]
     with np.errstate(over="ignore"):
         gap, size = np.abs(left - right), np.abs(left)
-    atol = tolerance.atol if leeway is None else np.maximum(tolerance.atol, leeway[finite])
-    allowed = 0.0 if exact_type else atol + tolerance.rtol * size
-    bad = special + int(np.count_nonzero(gap > allowed))
+    spare = 0.0 if leeway is None else leeway[finite]
+    most = Tolerance(0.0, 0.0) if exact_type else tolerance
+    bad = special + int(np.count_nonzero(gap > _allowed(most, size, spare)))
     never = special > 0 or (exact_type and bad > 0)
     metrics: dict[str, Json] = {
         **_distances(gap, size),
@@ -136,23 +137,34 @@ def _numbers(
         "inf_differ": int(np.count_nonzero(infinite)),
         "top1_agreement": _top(original, result, 1),
         "top5_agreement": _top(original, result, 5),
-        "atol_needed": math.inf if never else _atol_needed(gap, size, tolerance.rtol),
-        "rtol_needed": math.inf if never else _rtol_needed(gap - atol, size),
+        "atol_needed": math.inf if never else _atol_needed(gap, size, tolerance.rtol, spare),
+        "rtol_needed": math.inf if never else _rtol_needed(gap, size, tolerance.atol, spare),
     }
     return metrics, bad == 0
+
+
+def _allowed(tolerance: Tolerance, size: Array, spare: Array | float) -> Array:
+    """How far each element may be off, by its size in the original and its leeway."""
+    with np.errstate(over="ignore"):
+        allowed: Array = np.maximum(tolerance.atol, spare) + tolerance.rtol * size
+    return allowed
 
 
 def _distances(gap: Array, size: Array) -> dict[str, Json]:
     if not gap.size:
         return dict.fromkeys(("max_abs", "mean_abs", "p99_abs", "max_rel", "rmse"), 0.0)
+    largest = np.max(gap)
+    # By a power of two, so that no square leaves the range of doubles and no bit is rounded off.
+    _, exponent = np.frexp(largest)
+    scaled = np.ldexp(gap, -exponent)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         relative = np.where(gap == 0, 0.0, gap / size)
         return {
-            "max_abs": float(np.max(gap)),
-            "mean_abs": float(np.mean(gap)),
+            "max_abs": float(largest),
+            "mean_abs": float(np.ldexp(np.mean(scaled), exponent)),
             "p99_abs": float(np.quantile(gap, 0.99, method="inverted_cdf")),
             "max_rel": float(np.max(relative)),
-            "rmse": float(np.sqrt(np.mean(gap**2))),
+            "rmse": float(np.ldexp(np.sqrt(np.mean(scaled**2)), exponent)),
         }
 
 
@@ -182,14 +194,60 @@ def _decibels(signal: float, noise: float) -> float:
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
-def _atol_needed(gap: Array, size: Array, rtol: float) -> float:
-    return max(float(np.max(gap - rtol * size, initial=0.0)), 0.0)
+def _atol_needed(gap: Array, size: Array, rtol: float, spare: Array | float) -> float:
+    def needed(gap: Array) -> Array:
+        return gap - rtol * size
+
+    def passes(atol: float, where: Array) -> bool:
+        leeway = spare if isinstance(spare, float) else spare[where]
+        return bool(np.all(gap[where] <= _allowed(Tolerance(atol, rtol), size[where], leeway)))
+
+    return _smallest(gap, needed, passes)
 
 
-def _rtol_needed(excess: Array, size: Array) -> float:
-    beyond = excess > 0
-    with np.errstate(over="ignore", divide="ignore"):
-        return float(np.max(excess[beyond] / size[beyond], initial=0.0))
+def _rtol_needed(gap: Array, size: Array, atol: float, spare: Array | float) -> float:
+    def needed(gap: Array) -> Array:
+        return (gap - np.maximum(atol, spare)) / size
+
+    def passes(rtol: float, where: Array) -> bool:
+        leeway = spare if isinstance(spare, float) else spare[where]
+        return bool(np.all(gap[where] <= _allowed(Tolerance(atol, rtol), size[where], leeway)))
+
+    return _smallest(gap, needed, passes)
+
+
+def _smallest(
+    gap: Array, needed: Callable[[Array], Array], passes: Callable[[float, Array], bool]
+) -> float:
+    """The smallest double that passes, which rounding puts a little off what arithmetic says.
+
+    Args:
+        gap: How far each element is off.
+        needed: What each element needs by arithmetic, if it is so far off.
+        passes: Whether a number passes for some of the elements.
+    """
+    where = np.arange(gap.size)
+    if passes(0.0, where):
+        return 0.0
+    with np.errstate(all="ignore"):
+        step = np.spacing(gap)
+        least, most = needed(gap - step), needed(gap + step)
+    # All others pass with whatever these need.
+    where = where[~(most < np.max(least, initial=0.0, where=~np.isnan(least)))]
+    low, high = 0, _bits_of(math.inf)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(_double_of(middle), where) else (middle, high)
+    return _double_of(high)
+
+
+def _bits_of(number: float) -> int:
+    """The bits of a double that is not negative: they are in the order of the numbers."""
+    return int(np.float64(number).view(np.int64))
+
+
+def _double_of(bits: int) -> float:
+    return float(np.int64(bits).view(np.float64))
 
 
 def _wide(array: Array) -> Array:
@@ -261,15 +319,15 @@ def _top(original: Array, result: Array, count: int) -> float | None:
     return float(np.mean(np.any(left[..., :, None] == right[..., None, :], axis=-1)))
 
 
-def accuracy(scores: Array, labels: Array) -> float:
-    """The share of rows whose label is the best score (or the value itself, for rows of one number).
+def count_right(scores: Array, labels: Array) -> int:
+    """How many labels are the best score, or the predicted class itself.
 
     Args:
-        scores: [n, classes], or [n] with the predicted classes.
-        labels: [n].
+        scores: [..., classes], or [...] with the predicted classes.
+        labels: [...].
     """
-    guesses = np.argmax(scores, axis=-1) if scores.ndim == 2 else scores
-    return float(np.mean(guesses == labels))
+    guesses = np.argmax(scores, axis=-1) if scores.ndim > labels.ndim else scores
+    return int(np.count_nonzero(guesses == labels))
 
 
 # The smaller of these is the worse one; of all others it is the larger.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,13 +13,14 @@ from freezeflow.proof.calls import Call
 from freezeflow.proof.compare import (
     Comparison,
     Tolerance,
-    accuracy,
     compare,
+    count_right,
     same_bytes,
     to_json,
     worse,
 )
 from freezeflow.proof.dtypes import Array
+from freezeflow.proof.figure import figure
 from freezeflow.suggestions import did_you_mean
 from freezeflow.values import Json, Signature
 
@@ -319,58 +320,68 @@ def accuracies(
     labels: str,
     scores: str | None,
 ) -> dict[str, Json] | None:
-    """Accuracy of both sides on a file's labels; None where no file covers a signature.
+    """Accuracy of both sides on the labels of files; None where no file covers a signature.
 
     Args:
         name: The signature.
         calls: All calls.
         answers: What was answered to them.
-        labels: Name of the file's array with the right classes.
+        labels: Name of the files' array with the right classes.
         scores: The output that they belong to; None for the only one that fits.
 
     Raises:
-        StageFailed: The file has no such array, or it is not clear what belongs to it.
+        StageFailed: No file has such an array, or it is not clear what belongs to it.
     """
     mine = [i for i, call in enumerate(calls) if call.signature == name and call.kind == "file"]
-    found = [index for index in mine if labels in calls[index].beside]
-    if mine and not found:
+    labelled = [index for index in mine if labels in calls[index].beside]
+    if mine and not labelled:
         raise StageFailed(f"holds no array named {labels!r}", where=calls[mine[0]].origin)
-    for index in found:
-        right, first, result = (
-            calls[index].beside[labels],
-            answers.first[index],
-            answers.result[index],
-        )
+    key, count, right, kept = scores, 0, 0, 0
+    for index in labelled:
+        first, result = answers.first[index], answers.result[index]
         if isinstance(first, Refusal) or isinstance(result, Refusal):
             continue
-        key = scores or _scores(first, right)
+        wanted = calls[index].beside[labels]
+        key = key or _scores(first, wanted)
         if key not in first:
             raise StageFailed(f"no output is named {key!r}", hint=did_you_mean(key, first))
-        return {
-            "output": key,
-            "labels": len(right),
-            "original": accuracy(first[key], right),
-            "result": accuracy(result[key], right),
-        }
-    return None
+        if not _fits(first[key], wanted):
+            raise StageFailed(
+                f"labels of shape {list(wanted.shape)} do not belong to output {key!r} of"
+                f" {first[key].dtype}{list(first[key].shape)}",
+                where=calls[index].origin,
+                hint="Each label is the number of a class: the output has a row of scores for it, or"
+                " one whole number.",
+            )
+        count += wanted.size
+        right += count_right(first[key], wanted)
+        if result[key].shape == first[key].shape:
+            kept += count_right(result[key], wanted)
+    if not count:
+        return None
+    shares = {"original": right / count, "result": kept / count}
+    return {"output": key, "labels": count, **shares}
 
 
 def _scores(outputs: Mapping[str, Array], labels: Array) -> str:
     """The only output with a row of scores, or else a class, for each label."""
-    for rank, kinds in ((2, "fV"), (1, "iu")):
-        fitting = [
-            key
-            for key, value in outputs.items()
-            if value.ndim == rank
-            and value.shape[0] == labels.shape[0]
-            and value.dtype.kind in kinds
-        ]
-        if len(fitting) == 1:
-            return fitting[0]
+    fitting = [key for key, value in outputs.items() if _fits(value, labels)]
+    rows = [key for key in fitting if outputs[key].dtype.kind in "fV"]
+    for found in (rows, fitting):
+        if len(found) == 1:
+            return found[0]
     raise StageFailed(
         "it is not clear which output the labels belong to",
         hint=f"Name it: validate: {{scores: OUTPUT}}. There are: {', '.join(outputs)}.",
     )
+
+
+def _fits(value: Array, labels: Array) -> bool:
+    """Whether an output has several scores, or one whole number, for each label."""
+    if value.shape == labels.shape:
+        return value.dtype.kind in "iu"
+    rows = value.shape[:-1] == labels.shape and value.ndim > 1 and value.shape[-1] > 1
+    return rows and value.dtype.kind in "fViu"
 
 
 # ---------------------------------------------------------------- in words
@@ -391,9 +402,8 @@ def figures(verdict: Mapping[str, Json]) -> str:
         "atol_needed",
     )
     for key in names:
-        value: Any = verdict.get(key)
-        if value:
-            shown.append(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}")
+        if verdict.get(key):
+            shown.append(f"{key} {figure(key, verdict[key])}")
     return ", ".join(shown) or "the bytes differ, the numbers do not (-0.0, NaN)"
 
 

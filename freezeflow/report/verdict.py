@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from freezeflow.engine.verdicts import StepVerdict
+from freezeflow.proof.figure import figure
 from freezeflow.report.text import paint, table
 from freezeflow.values import Json
 
@@ -84,13 +85,11 @@ def _outputs(outputs: Mapping[str, Any], color: bool) -> Iterator[list[str]]:
         if "problem" in output:
             yield [key, paint(word, shade, color=color), output["problem"]]
         else:
-            yield [key, paint(word, shade, color=color), *(_figure(output.get(k)) for k in _SHOWN)]
-
-
-def _figure(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+            yield [
+                key,
+                paint(word, shade, color=color),
+                *(figure(k, output.get(k)) for k in _SHOWN),
+            ]
 
 
 def verdicts_to_junit(verdicts: Sequence[StepVerdict]) -> str:
@@ -130,7 +129,7 @@ def _cases(step: StepVerdict) -> Iterator[tuple[str, str, str]]:
 
 
 def _problem(verdict: Mapping[str, Any], output: Mapping[str, Any]) -> str:
-    figures = ", ".join(f"{k} {_figure(output[k])}" for k in _SHOWN if output.get(k) is not None)
+    figures = ", ".join(f"{k} {figure(k, output[k])}" for k in _SHOWN if output.get(k) is not None)
     divergence = verdict.get("divergence") or {}
     begins = f"; begins at {divergence['node']}" if "node" in divergence else ""
     return f"{output.get('problem') or figures}{begins}"
@@ -148,6 +147,6 @@ def render_replay(found: Mapping[str, Any], *, color: bool = False) -> str:
         return "\n".join(render_verdict(found, color=color))
     word = "equal" if found["equal"] else "differs"
     shade = "green" if found["equal"] else "red"
-    rows = [[key, _figure(value)] for key, value in found["metrics"].items()]
+    rows = [[key, figure(key, value)] for key, value in found["metrics"].items()]
     head = f"{found['node']}: {paint(word, shade, color=color)}"
     return f"{head}\n{table(rows, indent='  ')}"

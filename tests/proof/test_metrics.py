@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from freezeflow.proof.compare import Tolerance, compare
+from freezeflow.proof.figure import figure
 
 REAL = (np.float16, np.float32, np.float64)
 COMPLEX = (np.complex64, np.complex128)
@@ -191,6 +192,101 @@ def test_each_figure_is_that_of_the_second_computation(pair, tolerance):
         assert expected["max_abs"] == expected["bad_share"] == 0
     told = {key: found.metrics[key] for key in expected if found.metrics[key] is not None}
     assert told == pytest.approx({key: expected[key] for key in told}, rel=1e-6, abs=1e-9)
+
+
+WIDE = [np.float16, np.float32, np.float64, np.complex64, np.complex128]
+
+
+@st.composite
+def awkward_pairs(draw):
+    """Numbers of all sizes, denormals and the largest ones included, and others beside them."""
+    dtype = np.dtype(draw(st.sampled_from(WIDE)))
+    shape = draw(st.integers(1, 5))
+    kinds = {"allow_nan": False, "allow_infinity": False}
+    original = draw(arrays.arrays(dtype, shape, elements=arrays.from_dtype(dtype, **kinds)))
+    if draw(st.booleans()):
+        return original, draw(
+            arrays.arrays(dtype, shape, elements=arrays.from_dtype(dtype, **kinds))
+        )
+    factor = draw(st.sampled_from([1 + 1e-7, 0.999, 1.5, -1.0, 0.0]))
+    with np.errstate(over="ignore", under="ignore"):
+        return original, (original * dtype.type(factor)).astype(dtype)
+
+
+@given(
+    awkward_pairs(),
+    st.sampled_from([(0.0, 0.0), (1e-6, 0.0), (0.0, 1e-3), (1e-5, 1e-5), (0.1, 0.3)]),
+    st.one_of(st.none(), st.floats(0, 2)),
+)
+def test_the_smallest_tolerance_passes_and_the_next_smaller_one_does_not(pair, tolerance, spare):
+    leeway = None if spare is None else np.full(pair[0].shape, spare)
+    given = Tolerance(*tolerance)
+    metrics = compare(*pair, given, leeway).metrics
+    for name in ("atol", "rtol"):
+        needed = metrics[f"{name}_needed"]
+        if needed == math.inf:
+            # Off by more than any double, or of an original that is zero.
+            assert not compare(*pair, given._replace(**{name: 1.7e308}), leeway).within
+            continue
+        assert compare(*pair, given._replace(**{name: needed}), leeway).within
+        shown = float(figure(f"{name}_needed", needed))
+        assert shown >= needed
+        assert shown <= needed * 1.0101 or needed < 1e-320
+        if needed:
+            below = float(np.nextafter(needed, 0))
+            assert not compare(*pair, given._replace(**{name: below}), leeway).within
+
+
+def test_the_smallest_tolerance_where_a_leeway_lets_most_pass():
+    one, other = np.zeros(3), np.array([0.5, 2.0, 0.25])
+    found = compare(one, other, Tolerance(0.0, 0.0), np.array([1.0, 1.0, 0.0]))
+    assert found.metrics["atol_needed"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("atol_needed", 0.00123456, "0.00124"),
+        ("atol_needed", 0.1, "0.1"),
+        ("rtol_needed", 1e-320, "1e-320"),
+        ("atol_needed", 5e-324, "4.94e-324"),
+        ("max_abs", 0.00123456, "0.00123"),
+        ("max_ulp", 12345, "12345"),
+        ("cosine", None, "-"),
+    ],
+)
+def test_figures_in_words(name, value, shown):
+    assert figure(name, value) == shown
+
+
+def test_distances_whose_squares_no_double_holds():
+    """Large and small ones; the result is what it is for numbers of a middling size."""
+    one, other = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.0, 3.0])
+    expected = compare(one, other, Tolerance(0, 0)).metrics
+    for scale in (2.0**600, 2.0**1000, 2.0**-600, 2.0**-1000):
+        found = compare(one * scale, other * scale, Tolerance(0, 0)).metrics
+        for key in ("max_abs", "mean_abs", "p99_abs", "rmse", "atol_needed"):
+            assert found[key] == expected[key] * scale
+        for key in ("max_rel", "cosine", "sqnr_db", "psnr_db", "rtol_needed"):
+            assert found[key] == expected[key]
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float8_e5m2", "float8_e4m3fn", "float8_e4m3b11fnuz", "float8_e4m3fnuz", "bfloat16"]
+)
+def test_units_in_the_last_place_of_small_floats(dtype):
+    """Every number of the dtype against its neighbour, in the order of their values."""
+    dtype = np.dtype(getattr(ml_dtypes, dtype))
+    bits = np.arange(2 ** (8 * dtype.itemsize), dtype=f"u{dtype.itemsize}").view(dtype)
+    with np.errstate(invalid="ignore"):
+        numbers = bits.astype(np.float64)
+    kept = ~np.isnan(numbers)
+    _, first = np.unique(numbers[kept], return_index=True)  # -0.0 is 0.0
+    ordered = bits[kept][first]
+    assert compare(ordered[:-1], ordered[1:], Tolerance(0, 0)).metrics["max_ulp"] == 1
+    assert compare(ordered, ordered.copy(), Tolerance(0, 0)).metrics["max_ulp"] == 0
+    far = compare(ordered[:1], ordered[-1:], Tolerance(0, 0)).metrics["max_ulp"]
+    assert far == len(ordered) - 1
 
 
 def test_shares_that_no_double_holds():

@@ -238,6 +238,35 @@ def test_held_out_examples_with_labels(dense, tmp_path):
     assert both["signatures"]["serving_default"]["calls"] == 3
 
 
+def test_labels_of_several_files(dense, tmp_path):
+    """All files count, each of their labels once."""
+    images = weights(20, 30)
+    labels = run(dense.model, {"x": images})["scores"].argmax(axis=1)
+    labels[:5] = (labels[:5] + 1) % 10
+    folder = tmp_path / "calls"
+    folder.mkdir()
+    np.savez(folder / "a.npz", x=images[:4], labels=labels[:4])
+    np.savez(folder / "b.npz", x=images[4:], labels=labels[4:])
+    np.savez(folder / "c.npz", x=images)
+    found = dense.verdict(inputs="calls", labels="labels")["signatures"]["serving_default"]
+    assert found["accuracy"] == {
+        "output": "scores",
+        "labels": 20,
+        "original": 0.75,
+        "result": 0.75,
+    }
+
+
+@pytest.mark.parametrize("shape", [(20, 1), (7,), (20, 10)])
+def test_labels_that_belong_to_no_row_of_scores(dense, tmp_path, shape):
+    labels = np.zeros(shape, np.int64)
+    np.savez(tmp_path / "held_out.npz", x=weights(20, 30), labels=labels)
+    with pytest.raises(StageFailed, match=r"do not belong to output 'scores' of float32\[20, 10\]"):
+        dense.verdict(inputs="held_out.npz", labels="labels", scores="scores")
+    with pytest.raises(StageFailed, match="not clear which output"):
+        dense.verdict(inputs="held_out.npz", labels="labels")
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
