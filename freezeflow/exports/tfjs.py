@@ -17,11 +17,12 @@ from freezeflow.exports.check import Checked, check_problems
 from freezeflow.exports.converted import Converted, Converter, OneSignature, Single
 from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.attrs import message
-from freezeflow.graph.graph import Node
+from freezeflow.graph.graph import Graph, Node
 from freezeflow.graph.model import Model
-from freezeflow.graph.profile import Profile
+from freezeflow.graph.profile import FUNCTIONAL, Profile
 from freezeflow.graph.spelled_out import BATCH_NORMS
 from freezeflow.graph.tensor_values import elements
+from freezeflow.graph.tfjs_form import tfjs_form
 from freezeflow.graph.write import graph_def_bytes, read_range
 from freezeflow.messages import message_class
 from freezeflow.params import param
@@ -72,6 +73,8 @@ _TYPED: Mapping[str, Sequence[Mapping[str, frozenset[DType]]]] = {
         },
     ),
     "GatherV2": ({"Tparams": _GATHERED | {DType.DOUBLE}},),
+    # What no number is, it takes for false; and of a vector the first element.
+    **dict.fromkeys(("If", "StatelessIf"), ({"Tcond": frozenset([DType.BOOL])},)),
 }
 
 _PRECISIONS: Mapping[str, Precision] = {
@@ -92,14 +95,15 @@ class Params(OneSignature, Checked):
 
 
 def profile() -> Profile:
-    """What TensorFlow.js takes. Its loops answer wrongly or fail in version 4, so it gets none."""
+    """What TensorFlow.js takes: of control flow, branches of two and loops, as functions."""
     lines = _OPS.read_text(encoding="utf-8").splitlines()
     return Profile(
         target="TensorFlow.js",
         ops=frozenset(line for line in lines if not line.startswith("#")),
-        control_flow=frozenset(),
+        control_flow=FUNCTIONAL - {"Case", "StatelessCase"},
         widens=True,
-        unrolls="all",
+        unrolls="lists",
+        list_loops=False,
         spells_out=frozenset(["Erfc", "MatrixBandPart", *BATCH_NORMS]),
         dtypes=frozenset(_WEIGHTS) | {DType.DOUBLE, DType.UINT32},
         constants=frozenset(_WEIGHTS),
@@ -140,11 +144,12 @@ def versions(params: Params) -> Mapping[str, str]:
 def _write_model(model: Model, folder: Path, quantize: str) -> dict[str, Json]:
     weights: list[Json] = []
     shards = _Shards(folder)
-    for node in model.graph.nodes.values():
-        if node.op == "Const":
-            entry, data = _weight(node, quantize)
-            weights.append(entry)
-            shards.add(data)
+    for nodes in _bodies(model.graph):
+        for node in nodes.values():
+            if node.op == "Const":
+                entry, data = _weight(node, quantize)
+                weights.append(entry)
+                shards.add(data)
     names = shards.finished()
     ((_, signature),) = model.signatures.items()
     described = {
@@ -195,23 +200,41 @@ class _Shards:
 def _topology(model: Model) -> Json:
     """The graph as JSON: constants without their contents, every attribute written out.
 
-    TensorFlow leaves out what equals the op's default; TensorFlow.js does not know the defaults.
+    TensorFlow leaves out what equals the op's default; TensorFlow.js does not know the defaults. In a
+    function TensorFlow tells a tensor by the name of the op's output and a number in there, of which
+    TensorFlow.js reads the number alone: so tensors are numbered there as they are in the main graph.
     """
     from google.protobuf import json_format
 
     graph_def = message_class("GraphDef").FromString(graph_def_bytes(model.graph, skeleton=True))
-    for node in graph_def.node:
-        for key in [key for key in node.attr if key.startswith("_")]:
-            del node.attr[key]
-        definition = model.graph.op_def(node.op)
-        for key, default in definition.defaults.items() if definition else ():
-            if key not in node.attr:
-                node.attr[key].MergeFromString(default)
-        if node.op == "Const":
-            tensor = node.attr["value"].tensor
-            kept = type(tensor)(dtype=tensor.dtype, tensor_shape=tensor.tensor_shape)
-            tensor.CopyFrom(kept)
+    for function in graph_def.library.function:
+        given = model.graph.functions[function.signature.name]
+        for node in function.node_def:
+            node.input[:] = given.nodes[node.name].inputs
+        for result in given.results:
+            function.ret[result.name] = result.tensor
+    for nodes in (graph_def.node, *(each.node_def for each in graph_def.library.function)):
+        for node in nodes:
+            _write_out(node, model.graph)
     return _sorted(json_format.MessageToDict(graph_def))
+
+
+def _write_out(node: Any, graph: Graph) -> None:
+    """Gives a node all attributes of its op, and a constant no contents."""
+    for key in [key for key in node.attr if key.startswith("_")]:
+        del node.attr[key]
+    definition = graph.op_def(node.op)
+    for key, default in definition.defaults.items() if definition else ():
+        if key not in node.attr:
+            node.attr[key].MergeFromString(default)
+    if node.op == "Const":
+        tensor = node.attr["value"].tensor
+        kept = type(tensor)(dtype=tensor.dtype, tensor_shape=tensor.tensor_shape)
+        tensor.CopyFrom(kept)
+
+
+def _bodies(graph: Graph) -> list[Mapping[str, Node]]:
+    return [graph.nodes, *(function.nodes for function in graph.functions.values())]
 
 
 def _sorted(data: Json) -> Json:
@@ -291,11 +314,11 @@ def _quantised(entry: dict[str, Json], array: Array, kind: str) -> tuple[Json, b
     return {**entry, "quantization": quantization}, codes.tobytes()
 
 
-_CONVERTER = Converter(profile=profile, convert=convert, runtime=RUNTIME, tools=())
+_CONVERTER = Converter(profile=profile, convert=convert, runtime=RUNTIME, tools=(), form=tfjs_form)
 
 FORMAT = ExportFormat(
     name="tfjs",
-    version=7,
+    version=8,
     summary="A graph model of TensorFlow.js, a folder; its check needs Node.js and @tensorflow/tfjs.",
     write=_CONVERTER.write,
     params=Params,
