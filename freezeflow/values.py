@@ -231,7 +231,7 @@ class Signature:
 SourceKind = Literal["saved_model", "keras", "checkpoint", "frozen_graph"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
     """Where a model comes from and which part of it is wanted: a recipe's ``model:`` block, parsed.
 

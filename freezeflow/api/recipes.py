@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from freezeflow.store.store import Store
 
 
-def load_recipes(path: AnyPath, *, set_vars: Mapping[str, str] | None = None) -> tuple[Recipe, ...]:
+def load_recipes(path: AnyPath, *, set_vars: Mapping[str, str] | None = None) -> Sequence[Recipe]:
     """Reads and checks a recipe file.
 
     Args:

@@ -30,8 +30,10 @@ def command(recipes: tuple[str, ...], set_vars: dict[str, str], as_json: bool) -
             rows.append({"recipe": str(recipe), "ok": False, "error": error_to_json(error)})
             tell(error)
             continue
-        steps = sum(len(model.stages) for model in loaded)
-        names = [model.name for model in loaded]
+        steps, names = 0, []
+        for model in loaded:
+            steps += len(model.stages)
+            names.append(model.name)
         rows.append({"recipe": str(recipe), "ok": True, "steps": steps, "models": names})
         if not as_json:
             models = f"{count(len(loaded), 'model')}, " if len(loaded) > 1 else ""

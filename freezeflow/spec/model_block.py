@@ -115,9 +115,8 @@ def _path(
 
 
 def _check_there(model: Located, meta_graph: Path | None, notes: Notes) -> None:
-    # All of them, and not only the first that is found: the check depends on each.
-    found = [exists(place, notes) for place in _places(model.kind, model.path, meta_graph)]
-    if not any(found) and not notes.broken(model.place):
+    found = any(exists(place, notes) for place in _places(model.kind, model.path, meta_graph))
+    if not found and not notes.broken(model.place):
         message = f"there is {_WHAT[model.kind]} at {shown(model.text)}"
         is_inside = model.kind == "saved_model" and model.path.is_file()
         inside = f"Name its folder, {model.path.parent}."
@@ -128,8 +127,7 @@ def _check_weights(prefix: Path | None, place: Path_, notes: Notes) -> None:
     if prefix is None:
         return
     # The index of a V2 checkpoint, or a V1 checkpoint itself.
-    found = [exists(place, notes) for place in (Path(f"{prefix}.index"), prefix)]
-    if not any(found):
+    if not any(exists(place, notes) for place in (Path(f"{prefix}.index"), prefix)):
         message = f"there is no checkpoint at {shown(str(prefix))}"
         notes.add(place, message, missing_hint(prefix))
 

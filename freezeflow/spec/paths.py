@@ -48,7 +48,7 @@ def from_recipe(text: str, path: Path_, notes: Notes) -> str:
 
 def absolute(text: str, recipe: Path) -> Path:
     """A path of a recipe, without ``..``."""
-    return Path(os.path.normpath(recipe.parent / text))
+    return Path(os.path.normpath(os.path.join(recipe.parent, text)))
 
 
 def exists(path: Path, notes: Notes) -> bool:

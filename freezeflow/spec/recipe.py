@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from freezeflow.params import params_to_json, unkeyed
 from freezeflow.spec.extending import read_extended
@@ -19,7 +19,7 @@ from freezeflow.spec.notes import Looked, Notes
 from freezeflow.spec.order import check_order
 from freezeflow.spec.overriding import check_ids, overridden
 from freezeflow.spec.problems import InvalidRecipe, Problem
-from freezeflow.spec.stage_list import StageItem, StageList, read_stages, with_places
+from freezeflow.spec.stage_list import StageItem, StageList, read_stages
 from freezeflow.spec.structure import check_required, check_structure
 from freezeflow.spec.tree import Document, Path_, value_at
 from freezeflow.spec.variables import Variable, check_settings, declared, fill_variables
@@ -60,10 +60,39 @@ class Recipe:
     bases: tuple[Path, ...] = ()
 
 
+class Recipes(Sequence[Recipe]):
+    """What a checked recipe says for each of its models; each is made when it is looked at.
+
+    Of thousands of models most is the same, and what is checked is held once.
+
+    Args:
+        chains: What is done with each model.
+        make: Makes the recipe of one.
+    """
+
+    def __init__(self, chains: Sequence[Chain], make: Callable[[Chain], Recipe]) -> None:
+        self._chains = chains
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._chains)
+
+    @overload
+    def __getitem__(self, place: int) -> Recipe: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Recipes: ...
+
+    def __getitem__(self, place: int | slice) -> Recipe | Recipes:
+        if isinstance(place, slice):
+            return Recipes(self._chains[place], self._make)
+        return self._make(self._chains[place])
+
+
 class Loaded(NamedTuple):
     """A recipe file: what it says for each model, and what else the check has looked at."""
 
-    recipes: tuple[Recipe, ...]
+    recipes: Recipes
     looked: Looked
 
 
@@ -119,8 +148,8 @@ class _Reading:
         self._notes = notes
         self._variants: dict[tuple[int, tuple[Path_, ...]], _Variant] = {}
 
-    def recipes(self) -> tuple[Recipe, ...]:
-        """What the recipe says for each model; only where there are no mistakes it is all of it."""
+    def recipes(self) -> Recipes:
+        """What the recipe says for each model, where there are no mistakes (`problems`)."""
         data, notes = self._document.data, self._notes
         variables = declared(data, self._set_vars, notes)
         shared = {key: value for key, value in data.items() if key not in _APART}
@@ -139,11 +168,7 @@ class _Reading:
         chains = list(self._chains(models, matrix))
         outside = head.get("allow_outside") is True
         check_files(chains, self._where, allow_outside=outside)
-        if self.problems():
-            return ()
-        # Of thousands of models, what was only needed to check one goes as soon as it is read.
-        chains.reverse()
-        return tuple(self._recipe(chains.pop()) for _ in range(len(chains)))
+        return Recipes(chains, self._recipe)
 
     def problems(self) -> list[Problem]:
         """All mistakes; of many that are alike, one for each of many models, a few."""
@@ -181,21 +206,27 @@ class _Reading:
     ) -> Chain:
         variant = self._variant(model, number, point, matrix)
         notes = variant.notes
-        places = {"model": model.name, **{key: value.text for key, value in point.items()}}
         name = "-".join([model.name, *(clean_name(value.text) for value in point.values())])
-        source = model.source
+        chain = Chain(
+            name=name,
+            model=model.name,
+            point=point,
+            source=model.source,
+            stages=variant.stages.items,
+            notes=notes,
+        )
         if model.place == ("model",):
-            source = read_model(variant.data.get("model"), places, self._where, notes)
+            block = variant.data.get("model")
+            source = read_model(block, chain.places, self._where, notes)
+            chain = dataclasses.replace(chain, source=source)
         other = names.setdefault(name, model.name)
         if other != model.name:
             message = (
                 f"two combinations are called {name!r}, of the models {other} and {model.name}"
             )
             notes.add(model.place, message, "Give one of the models another name.")
-        items = [with_places(item, places, notes) for item in variant.stages.items]
-        check_values(items, notes)
-        marks = [f"{{{key}}}" for key in places]
-        return Chain(name, marks, source, items, notes)
+        check_values(chain.items(), notes)
+        return chain
 
     def _variant(
         self, model: NamedModel, number: int, point: Mapping[str, Value], matrix: Matrix
@@ -237,7 +268,7 @@ class _Reading:
 
     def _recipe(self, chain: Chain) -> Recipe:
         assert chain.source is not None
-        items = tuple(placed.item for placed in chain.items)
+        items = tuple(placed.item for placed in chain.items())
         name = chain.name
         return Recipe(
             path=self._where,

@@ -53,6 +53,7 @@ class PlacedItem:
         stage: Its stage.
         needs_given: Whether it names its needs itself.
         values: Its parameters as JSON, without those that have mistakes.
+        paths: The paths in them, as they are written.
     """
 
     index: int
@@ -60,6 +61,7 @@ class PlacedItem:
     stage: Stage
     needs_given: bool
     values: Mapping[str, Json]
+    paths: tuple[PathParam, ...]
 
     @property
     def path(self) -> Path_:
@@ -103,9 +105,15 @@ def read_stages(given: Json, notes: Notes) -> StageList:
             params=params,
             needs=_needs(body, tuple(before.item.id for before in items[-1:])),
         )
-        given_needs = "needs" in body
         items.append(
-            PlacedItem(index=index, item=item, stage=stage, needs_given=given_needs, values=values)
+            PlacedItem(
+                index=index,
+                item=item,
+                stage=stage,
+                needs_given="needs" in body,
+                values=values,
+                paths=paths_in(kind, values),
+            )
         )
     return StageList(items=tuple(items), lost=frozenset(lost))
 
@@ -118,19 +126,20 @@ def with_places(item: PlacedItem, places: Mapping[str, str], notes: Notes) -> Pl
         places: What each name stands for.
         notes: Gets names that stand for nothing.
     """
-    kind = item.stage.params_for(item.values)
-    if not paths_in(kind, item.values):
+    if not item.paths:
         return item
-
-    def fill(param: PathParam) -> str:
-        place = place_of(item, param.path, notes)
-        return from_recipe(fill_places(param.text, places, place, notes), place, notes)
-
-    values = with_paths(kind, item.values, fill)
+    kind = item.stage.params_for(item.values)
+    values = with_paths(kind, item.values, lambda param: filled(item, param, places, notes))
     params = None if item.item.params is None else params_from_json(kind, values)
     return dataclasses.replace(
         item, values=values, item=dataclasses.replace(item.item, params=params)
     )
+
+
+def filled(item: PlacedItem, param: PathParam, places: Mapping[str, str], notes: Notes) -> str:
+    """A path of an item as it is from the recipe's folder; the others as for `with_places`."""
+    place = place_of(item, param.path, notes)
+    return from_recipe(fill_places(param.text, places, place, notes), place, notes)
 
 
 def item_ids(raws: Sequence[Json]) -> list[str | None]:
