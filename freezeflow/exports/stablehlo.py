@@ -81,6 +81,7 @@ PROFILE = Profile(
     spells_out=BATCH_NORMS,
     training_norms=False,
     unrolls="lists",
+    stacks_lists=True,
     list_loops=False,
     static="all",
 )
@@ -130,7 +131,7 @@ _CONVERTER = Converter(
 
 FORMAT = ExportFormat(
     name="stablehlo",
-    version=6,
+    version=7,
     summary="A portable StableHLO artifact, for compilers that take it; static shapes.",
     write=_CONVERTER.write,
     suffixes=(".mlirbc",),

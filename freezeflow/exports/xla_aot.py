@@ -55,6 +55,7 @@ PROFILE = Profile(
     ),
     control_flow=FUNCTIONAL,
     unrolls="lists",
+    stacks_lists=True,
     list_loops=False,
     static="all",
 )
@@ -102,7 +103,7 @@ _CONVERTER = Converter(
 
 FORMAT = ExportFormat(
     name="xla_aot",
-    version=3,
+    version=4,
     summary="Object files with a C++ header, a folder, for programs without TensorFlow; static shapes.",
     write=_CONVERTER.write,
     params=Params,

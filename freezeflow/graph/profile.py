@@ -15,6 +15,7 @@ from freezeflow.graph import attrs
 from freezeflow.graph.graph import Graph, Node, data_inputs, node_of
 from freezeflow.graph.model import Model
 from freezeflow.graph.spelled_out import BATCH_NORMS, trains
+from freezeflow.graph.stacked import Kept
 from freezeflow.graph.tensor_values import elements
 from freezeflow.graph.walk import inputs_first, reached_functions
 from freezeflow.values import DType, Shape, Signature
@@ -64,6 +65,7 @@ class Profile:
         helps: Op to what helps where the target does not take it.
         unrolls: Which loops are unrolled first (`freezeflow.graph.unroll`), where that can be done: none,
             those that carry lists, or all.
+        stacks_lists: Lists are replaced by tensors (`freezeflow.graph.stacked`), where that can be done.
         list_loops: Takes loops that carry lists of tensors, whatever their length.
         wide_integers: Its runtime computes with integers of 64 bits as such, not in 32.
         training_norms: Takes batch norms that take their statistics from the batch.
@@ -88,6 +90,7 @@ class Profile:
     spells_out: frozenset[str] = frozenset()
     splits_groups: frozenset[str] = frozenset()
     unrolls: Literal["none", "lists", "all"] = "none"
+    stacks_lists: bool = False
     list_loops: bool = True
     wide_integers: bool = True
     training_norms: bool = True
@@ -101,8 +104,13 @@ class _Use(NamedTuple):
     node: Node
 
 
-def look(model: Model, profile: Profile) -> None:
+def look(model: Model, profile: Profile, kept: Kept | None = None) -> None:
     """Lets a model with one signature pass that a target takes.
+
+    Args:
+        model: The model.
+        profile: What the target takes.
+        kept: Why lists stay that were to be replaced.
 
     Raises:
         ModelRefused: It does not; the message names the ops and nodes, the hint what helps.
@@ -110,7 +118,7 @@ def look(model: Model, profile: Profile) -> None:
     _look_at_ends(model, profile)
     uses = list(_uses(model.graph))
     _look_at_control_flow(uses, profile)
-    _look_at_lists(uses, profile)
+    _look_at_lists(uses, profile, kept)
     _look_at_ops(uses, profile)
     _look_at_constants(uses, profile)
     _look_at_types(uses, profile)
@@ -252,8 +260,8 @@ def _look_at_control_flow(uses: list[_Use], profile: Profile) -> None:
         )
 
 
-def _look_at_lists(uses: list[_Use], profile: Profile) -> None:
-    """Loops that could not be unrolled."""
+def _look_at_lists(uses: list[_Use], profile: Profile, kept: Kept | None) -> None:
+    """Loops that could not be unrolled, and whose lists are no tensors."""
     if profile.list_loops:
         return
     met = [
@@ -263,9 +271,10 @@ def _look_at_lists(uses: list[_Use], profile: Profile) -> None:
         and DType.VARIANT in attrs.to_types(use.node.attrs["T"])
     ]
     if met:
+        because = f"; no tensor can take the place of {kept.path}: {kept.reason}" if kept else ""
         raise ModelRefused(
-            f"{profile.target} does not take loops that carry lists: {_listed(met)}",
-            where=met[0].path,
+            f"{profile.target} does not take loops that carry lists: {_listed(met)}{because}",
+            where=kept.path if kept else met[0].path,
             hint=_UNROLLING,
         )
 

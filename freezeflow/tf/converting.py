@@ -30,6 +30,8 @@ _LISTS = (
     re.compile(r"TensorFlow op[^:\n]*: (\w+)"),
     re.compile(r"Conversion for TF op '(\w+)' not implemented"),
     re.compile(r"Op type not registered '(\w+)'"),
+    re.compile(r"'tf\.(\w+)' op requires"),
+    re.compile(r"failed to legalize operation 'tf\.(\w+)'"),
 )
 
 

@@ -3,7 +3,6 @@
 import keras
 import pytest
 
-from freezeflow.errors import ModelRefused
 from tests.exports.running import Branches
 
 pytestmark = pytest.mark.slow
@@ -44,17 +43,27 @@ def test_a_fixed_length(tmp_path, tfjs):
             assert facts["check"]["outputs"]["output_0"]["max_abs"] < 1e-5
 
 
-def test_an_open_length(tmp_path):
-    """As a loop where that is taken; refused with what helps, and that helps, where it is not."""
+def test_an_open_length(tmp_path, tfjs):
+    """As a loop, with its lists or with tensors in their place."""
     (tmp_path / "p").mkdir()
     model = exported(tmp_path / "model", None)
-    wanted = {name: FORMATS[name] for name in ("openvino", "tflite")}
-    wanted["fixed"] = {**FORMATS["tflite"], "to": "f.tflite", "shapes": {"x": [2, 7, 4]}}
+    names = ("onnx", "openvino", "tflite", *(["tfjs"] if tfjs else []))
+    wanted = {name: {**FORMATS[name], "check": {"sizes": [3, 2]}} for name in names}
     before = ("freeze", "strip", "fold")
     ran = Branches(tmp_path / "p", wanted, model=model, jobs=1, before=before)
-    assert ran.facts("openvino")["check"]["calls"] == 4
-    error = ran.error("tflite")
-    assert isinstance(error, ModelRefused)
-    assert "does not take loops that carry lists: While (" in error.message
-    assert "`shapes: {KEY: [...]}`" in error.hint
-    assert ran.facts("fixed")["check"]["outputs"]["output_0"]["max_abs"] < 1e-5
+    for name in names:
+        verdict = ran.facts(name)["check"]
+        assert verdict["calls"] > 1
+        assert verdict["outputs"]["output_0"]["max_abs"] < 1e-5
+
+
+def test_more_rounds_than_are_unrolled(tmp_path, tfjs):
+    (tmp_path / "p").mkdir()
+    model = exported(tmp_path / "model", 6)
+    names = ("tflite", "stablehlo", "xla_aot", *(["tfjs"] if tfjs else []))
+    known = {**FORMATS, "xla_aot": {"to": "aot", "format": "xla_aot", "batch": 2}}
+    wanted = {name: {**known[name], "unroll": 5} for name in names}
+    before = ("freeze", "strip", "fold")
+    ran = Branches(tmp_path / "p", wanted, model=model, jobs=1, before=before)
+    for name in names:
+        assert ran.facts(name)["check"]["outputs"]["output_0"]["max_abs"] < 1e-5

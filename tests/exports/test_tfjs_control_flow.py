@@ -10,6 +10,7 @@ from freezeflow.graph.canonical import canonical
 from freezeflow.graph.inline import inline_model
 from freezeflow.graph.profile import look
 from freezeflow.graph.single import with_one_signature
+from freezeflow.graph.stacked import stacked
 from freezeflow.graph.tfjs_form import tfjs_form
 from freezeflow.proof.saved_calls import load_calls, save_calls
 from freezeflow.runtimes import browser
@@ -26,6 +27,7 @@ W = 0.3 * np.random.default_rng(3).standard_normal((4, 4)).astype(np.float32)
 
 def answered(model, calls, folder):
     """What TensorFlow.js gives for calls, in one process."""
+    model, _ = stacked(model)
     look(model, exported.profile())
     formed = tfjs_form(model)
     ((name, signature),) = formed.signatures.items()
@@ -168,6 +170,27 @@ def long_loop(x, n):
     return up_to(rounds_of(n) * 50, lambda i, v: (tf.sin(v @ W) + x,), x)[0]
 
 
+def steps_of_a_list(x, n):
+    """As many rounds as the call tells, each of which sets an element of the call's batch."""
+    length = rounds_of(n) + 1
+    kept = tf.TensorArray(tf.float32, length, element_shape=(None, 4))
+    state, kept = up_to(length, lambda i, v, kept: (tf.tanh(v @ W), kept.write(i, v)), x, kept)
+    return state + tf.reduce_sum(kept.stack(), 0)
+
+
+def list_that_is_read_again(x, n):
+    kept = tf.TensorArray(tf.float32, 6, element_shape=(4,), clear_after_read=False)
+    kept = kept.write(0, x[0]).write(1, x[1])
+    body = lambda i, kept: (kept.write(i + 2, kept.read(i) + kept.read(i + 1)),)  # noqa: E731
+    return up_to(rounds_of(n), body, kept)[0].stack()
+
+
+def mapped(x, n):
+    flags = tf.map_fn(lambda row: row[0] > 0.0, x, fn_output_signature=tf.bool)
+    places = tf.map_fn(lambda row: tf.argmax(row, output_type=tf.int32), x, tf.int32)
+    return tf.cast(tf.stack([tf.cast(flags, tf.int32), places]), tf.float32) + n
+
+
 CASES = [
     branch,
     branch_of_constants,
@@ -186,6 +209,9 @@ CASES = [
     functions_called_twice,
     whole_numbers_and_flags,
     long_loop,
+    steps_of_a_list,
+    list_that_is_read_again,
+    mapped,
 ]
 
 

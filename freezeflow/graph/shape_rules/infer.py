@@ -27,24 +27,28 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def infer(body: Body, args: Mapping[str, Dims] | None = None) -> Shapes:
+def infer(
+    body: Body, args: Mapping[str, Dims] | None = None, further: Mapping[str, Rule] | None = None
+) -> Shapes:
     """The shapes of a scope's tensors, and the values of those computed from shapes.
 
     Args:
         body: The scope.
         args: Shapes of a function's arguments, by name.
+        further: Rules for ops that there are none for here.
     """
+    rules = {**RULES, **further} if further else RULES
     known = Known(body)
     for name, shape in (args or {}).items():
         known.shapes.set_shape(name, shape)
     for name in body.order:
         if name not in body.fed or body.nodes[name].op == "Placeholder":
-            _look_at(known, body.nodes[name])
+            _look_at(known, body.nodes[name], rules)
     return known.shapes
 
 
-def _look_at(known: Known, node: Node) -> None:
-    rule = RULES.get(node.op)
+def _look_at(known: Known, node: Node, rules: Mapping[str, Rule]) -> None:
+    rule = rules.get(node.op)
     if rule is not None:
         for index, shape in enumerate(rule(known, node)):
             known.shapes.set_shape(join(node.name, index), shape)
