@@ -7,6 +7,7 @@ Source of the format: upstream ``core/protobuf/meta_graph.proto`` and
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -253,10 +254,8 @@ def _text(shape: Shape) -> str:
 
 
 def _lies_in(path: Path, folder: Path) -> bool:
-    try:
-        return folder.resolve() in path.resolve().parents
-    except (OSError, RuntimeError):  # a loop of links
-        return False
+    # Not `resolve`: of a loop of links Pythons before 3.13 make an error, and here it is a missing file.
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 
 
 def _belongs(path: Path, folder: Path, graph_file: Path) -> bool:

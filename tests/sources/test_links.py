@@ -90,11 +90,7 @@ def to_a_blob_that_is_a_link(asset, secret):
     asset.symlink_to(blob)
 
 
-def to_itself(asset, secret):
-    asset.symlink_to(asset.name)
-
-
-@pytest.mark.parametrize("lead", [to_another_place, to_a_blob_that_is_a_link, to_itself])
+@pytest.mark.parametrize("lead", [to_another_place, to_a_blob_that_is_a_link])
 def test_a_link_that_leads_elsewhere_is_refused(lead, saved, tmp_path):
     (tmp_path / "secret").write_text("secret\n")
     (tmp_path / "links").mkdir()
@@ -105,6 +101,16 @@ def test_a_link_that_leads_elsewhere_is_refused(lead, saved, tmp_path):
     with pytest.raises(ModelRefused, match="lies outside of the folder of assets") as told:
         harness.freeze_model(harness.saved_model(model), tmp_path)
     assert "cp -rL" in told.value.hint
+
+
+def test_a_link_that_leads_to_itself_is_a_missing_file(saved, tmp_path):
+    (tmp_path / "links").mkdir()
+    model = in_a_hub_cache(saved, tmp_path / "links")
+    asset = asset_of(model)
+    asset.unlink()
+    asset.symlink_to(asset.name)
+    with pytest.raises(ModelRefused, match=r"asset 'words\.txt' is missing"):
+        harness.freeze_model(harness.saved_model(model), tmp_path)
 
 
 def test_one_link_in_a_folder_of_files_is_refused(saved, tmp_path):
