@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -34,9 +34,15 @@ from freezeflow.graph.weights import as_mapped_files
 from freezeflow.graph.write import Piece, graph_def_pieces, materialise, size_of
 from freezeflow.messages import message_class
 from freezeflow.params import param
-from freezeflow.store.files import Written, publication, write_atomically, writing_failed
+from freezeflow.store.files import (
+    Written,
+    publication,
+    sync_folder,
+    write_by_digest,
+    writing_failed,
+)
 from freezeflow.store.folder_lock import only_writer
-from freezeflow.values import Json, TensorRef
+from freezeflow.values import Digest, Json, Location, TensorRef
 
 # As text a graph takes about four times the memory and the space; beyond this nobody reads it.
 MAX_TEXT_BYTES = 64 * 1024 * 1024
@@ -77,33 +83,39 @@ def write(request: ExportRequest) -> Export:
     model, to = request.model, request.to
     check_self_contained(model, "a frozen graph")
     _check_no_assets(model)
-    is_text = to.name.endswith(".pbtxt")
     folder = weights_folder(to)
-    tensors: dict[str, TensorRef] = {}
-    if request.params.weights == "external":
-        model, tensors = as_mapped_files(
-            model,
-            lambda tensor: f"{folder.name}/{tensor.digest.hex[:32]}{_WEIGHTS_SUFFIX}",
-            least_bytes=request.params.external_from,
-        )
-    pieces = list(graph_def_pieces(model.graph))
-    limit = MAX_TEXT_BYTES if is_text else MAX_FILE_BYTES
-    check_size(model, size_of(pieces), str(to), limit=limit, ways=_other_ways(is_text))
-    content: Iterable[Piece] = [_text(pieces)] if is_text else pieces
-    with _only_writer(folder, make=bool(tensors)) as is_ours:
-        with _weight_files(to, tensors) as weights, publication() as files:
-            written = files.write(to, content)
+    outside = _Outside(folder, request.params)
+    pieces = _size_checked(outside.mapped(model), to)
+    with _only_writer(folder, make=bool(outside.tensors)) as is_ours:
+        with outside.written() as weights, publication() as files:
+            if weights:
+                # Only now is it known what the files are called.
+                model = outside.mapped(model)
+                pieces = list(graph_def_pieces(model.graph))
+            written = files.write(to, [_text(pieces)] if _is_text(to) else pieces)
             listed = {to.name: written, **weights}
             data = manifest_bytes(model, listed, request.recipe_digest)
             beside = files.write(manifest_path(to), [data])
             checks = _checks(request, model, files.beside(to))
         if is_ours:
-            _remove_other_weights(folder, tensors)
+            _remove_other_weights(folder, weights)
     published = {to.name: written, manifest_path(to).name: beside, **weights}
     return Export(
         tuple(ExportedFile(to.parent / name, found) for name, found in published.items()),
         {**({"weight_files": len(weights)} if weights else {}), **checks},
     )
+
+
+def _is_text(to: Path) -> bool:
+    return to.name.endswith(".pbtxt")
+
+
+def _size_checked(model: Model, to: Path) -> list[Piece]:
+    """The file's pieces; raises if they come to more than a reader takes."""
+    pieces = list(graph_def_pieces(model.graph))
+    limit = MAX_TEXT_BYTES if _is_text(to) else MAX_FILE_BYTES
+    check_size(model, size_of(pieces), str(to), limit=limit, ways=_other_ways(_is_text(to)))
+    return pieces
 
 
 def _checks(request: ExportRequest, model: Model, written: Path) -> dict[str, Json]:
@@ -138,24 +150,55 @@ def _only_writer(folder: Path, *, make: bool) -> Iterator[bool]:
         raise
 
 
-@contextlib.contextmanager
-def _weight_files(graph: Path, tensors: Mapping[str, TensorRef]) -> Iterator[dict[str, Written]]:
-    """Writes external weights; takes back those that are new when the block raises."""
-    written: dict[str, Written] = {}
-    new: list[Path] = []
-    try:
-        for name, tensor in sorted(tensors.items()):
-            path = graph.parent / name
-            if not path.exists():
-                new.append(path)
-            written[name] = write_atomically(path, [tensor.location])
-        yield written
-    except BaseException:
-        for path in new:
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it holds weights of an older graph, or was never made
-            weights_folder(graph).rmdir()
-        raise
+class _Outside:
+    """The weights that lie in files beside a graph, each named by its BLAKE3.
+
+    They are copied in the order in which they lie, beside the checks that read them, and hashed as
+    they are copied. So their names are known last; until then each has one of the same length.
+    """
+
+    def __init__(self, folder: Path, params: Params) -> None:
+        self._folder = folder
+        self._params = params
+        self._names: dict[Location, str] = {}
+        self.tensors: dict[Location, TensorRef] = {}
+
+    def mapped(self, model: Model) -> Model:
+        """The model with its large constants in these files; what it names changes as they are written."""
+        if self._params.weights == "inline":
+            return model
+        return as_mapped_files(model, self._file_of, least_bytes=self._params.external_from)[0]
+
+    def _file_of(self, tensor: TensorRef) -> str:
+        self.tensors.setdefault(tensor.location, tensor)
+        name = self._names.get(tensor.location, _name_of(Digest("0" * 64)))
+        return f"{self._folder.name}/{name}"
+
+    @contextlib.contextmanager
+    def written(self) -> Iterator[dict[str, Written]]:
+        """Writes them, and gives them by path; takes back those that are new when the block raises."""
+        written: dict[str, Written] = {}
+        there = {path.name for path in self._folder.glob(f"*{_WEIGHTS_SUFFIX}")}
+        try:
+            for place in sorted(self.tensors):
+                name, found = write_by_digest(self._folder, [place], _name_of)
+                self._names[place] = name
+                written[f"{self._folder.name}/{name}"] = found
+            if written:
+                sync_folder(self._folder)
+            yield dict(sorted(written.items()))
+        except BaseException:
+            for name in {*self._names.values()} - there:
+                (self._folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(
+                OSError
+            ):  # it holds weights of an older graph, or was never made
+                self._folder.rmdir()
+            raise
+
+
+def _name_of(digest: Digest) -> str:
+    return f"{digest.hex[:32]}{_WEIGHTS_SUFFIX}"
 
 
 def _remove_other_weights(folder: Path, tensors: Collection[str]) -> None:

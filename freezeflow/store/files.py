@@ -17,14 +17,16 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from blake3 import blake3
 
 from freezeflow.errors import FreezeflowError
 from freezeflow.store import kernel
 from freezeflow.store.ahead import Lead
 from freezeflow.store.background import copying, settle
 from freezeflow.store.hashing import FileIdentity, changed_while_read, reading_failed
-from freezeflow.values import Location
+from freezeflow.values import Digest, Location
 
 # Small pieces are gathered to this size before they are written.
 _GATHER_BYTES = 256 * 1024
@@ -61,6 +63,12 @@ class Written(NamedTuple):
     checksums: tuple[int, ...] = ()
 
 
+class _Sink(Protocol):
+    """Takes the bytes of a file, from its beginning to its end."""
+
+    def update(self, data: memoryview, /) -> object: ...
+
+
 def write_atomically(
     path: str | Path,
     pieces: Iterable[bytes | Location],
@@ -83,6 +91,43 @@ def write_atomically(
     """
     with publication() as files:
         return files.write(path, pieces, mode=mode, checksums=checksums)
+
+
+def write_by_digest(
+    folder: Path, pieces: Iterable[bytes | Location], name_of: Callable[[Digest], str]
+) -> tuple[str, Written]:
+    """Writes a file that is named by what it holds; it appears whole or not at all.
+
+    What is copied is read once: nobody needs to know its digest beforehand. The checks that are going
+    on are not waited for, nor is the folder synced: that is for whoever names the file elsewhere.
+
+    Args:
+        folder: Where it is to be, held by nobody else meanwhile; it is there.
+        pieces: As for `write_atomically`.
+        name_of: BLAKE3 of the file's bytes to its name in the folder.
+
+    Returns:
+        Its name, and what was written.
+
+    Raises:
+        FreezeflowError: As for `write_atomically`.
+    """
+    target = folder / "unnamed"
+    try:
+        part = _Part(target)
+    except OSError as error:
+        raise writing_failed(error, target) from error
+    try:
+        hasher = blake3()
+        written = part.fill(pieces, 0o644, sinks=[hasher])
+        name = name_of(Digest(hasher.hexdigest()))
+        part.target = folder / name
+        part.take_place(keep_old=False)
+        return name, written
+    except OSError as error:
+        raise writing_failed(error, part.target) from error
+    finally:
+        part.discard()
 
 
 def write_checked_later(path: Path, data: bytes, *, mode: int = 0o444) -> None:
@@ -146,7 +191,12 @@ class Publication:
             self._make_folder(target.parent)
             part = _Part(target)
             self._parts.append(part)
-            return part.fill(pieces, mode, checksums)
+            if not checksums:
+                return part.fill(pieces, mode)
+            assert isinstance(pieces, Sequence)
+            found = _Checksums([_length(piece) for piece in pieces])
+            written = part.fill(pieces, mode, sinks=[found])
+            return written._replace(checksums=found.finish())
         except OSError as error:
             raise writing_failed(error, target) from error
 
@@ -197,14 +247,12 @@ class _Part:
         self._old: tuple[int, Path] | None = None
         self._placed = False
 
-    def fill(self, pieces: Iterable[bytes | Location], mode: int, checksums: bool) -> Written:
-        lengths = None
-        if checksums:
-            assert isinstance(pieces, Sequence)
-            lengths = [_length(piece) for piece in pieces]
+    def fill(
+        self, pieces: Iterable[bytes | Location], mode: int, sinks: Sequence[_Sink] = ()
+    ) -> Written:
         with (
             copying() as copied,
-            contextlib.closing(_Writer(self._descriptor, lengths, copied)) as writer,
+            contextlib.closing(_Writer(self._descriptor, sinks, copied)) as writer,
         ):
             if isinstance(pieces, Sequence):
                 writer.expect(pieces)
@@ -255,15 +303,14 @@ class _Writer:
     """Writes pieces to an open, empty file and hashes what it wrote."""
 
     def __init__(
-        self, descriptor: int, lengths: Sequence[int] | None, tell: Callable[[int], None]
+        self, descriptor: int, sinks: Sequence[_Sink], tell: Callable[[int], None]
     ) -> None:
         self._descriptor = descriptor
         self._tell = tell  # about each range that was copied
         self._gathered = bytearray()
         self._written = 0
         self._starter = _Starter(descriptor)
-        self._checksums = None if lengths is None else _Checksums(lengths)
-        self._follower = _Follower(descriptor, self._checksums)
+        self._follower = _Follower(descriptor, sinks)
         self._sources = _Sources()
         self._lead: Lead[Location] | None = None
         self._copied = 0
@@ -310,8 +357,7 @@ class _Writer:
         os.fsync(self._descriptor)
         self._sources.check()
         sha256 = self._follower.finish()
-        found = () if self._checksums is None else self._checksums.finish()
-        return Written(sha256, self._written, found)
+        return Written(sha256, self._written)
 
     def _flush(self) -> None:
         view = memoryview(self._gathered)
@@ -345,7 +391,7 @@ class _Checksums:
         self._value = 0
         self._missing = lengths[0] if lengths else 0
 
-    def add(self, data: memoryview) -> None:
+    def update(self, data: memoryview) -> None:
         while data:
             self._end_full_ranges()
             part = data[: self._missing]
@@ -405,12 +451,12 @@ class _Starter:
 
 
 class _Follower:
-    """SHA-256 of a growing file, and checksums of its parts, computed behind its writer."""
+    """SHA-256 of a growing file, and what else is wanted of its bytes, computed behind its writer."""
 
-    def __init__(self, descriptor: int, checksums: _Checksums | None) -> None:
+    def __init__(self, descriptor: int, sinks: Sequence[_Sink]) -> None:
         self._descriptor = descriptor
-        self._checksums = checksums
         self._hasher = hashlib.sha256()
+        self._sinks: Sequence[_Sink] = (self._hasher, *sinks)
         self._hashed = 0
         self._available = 0
         self._complete = False
@@ -475,9 +521,8 @@ class _Follower:
             count = os.preadv(self._descriptor, [buffer[:wanted]], self._hashed)
             if count == 0:
                 raise OSError(errno.EIO, "the file that is being written became shorter")
-            self._hasher.update(buffer[:count])
-            if self._checksums is not None:
-                self._checksums.add(buffer[:count])
+            for sink in self._sinks:
+                sink.update(buffer[:count])
             with self._grown:
                 self._hashed += count
                 self._grown.notify()

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import crc32c
 import pytest
+from blake3 import blake3
 
 from freezeflow.errors import FreezeflowError
 from freezeflow.store import kernel
-from freezeflow.store.files import Written, publication, write_atomically
+from freezeflow.store.files import Written, publication, write_atomically, write_by_digest
 from freezeflow.values import Location
 
 
@@ -282,3 +283,29 @@ def test_checksums_of_pieces(tmp_path: Path) -> None:
     written = write_atomically(tmp_path / "out", pieces, checksums=True)
     middle = crc32c.crc32c(source.read_bytes()[5:2_000_005])
     assert written.checksums == (0, 0xE3069283, middle, 0, crc32c.crc32c(b"x"))
+
+
+@pytest.mark.parametrize("nbytes", [0, 10, 3_000_000])
+def test_a_file_is_named_by_what_it_holds(tmp_path: Path, nbytes: int) -> None:
+    data = os.urandom(nbytes)
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    status = source.stat()
+    place = Location(str(source), 0, nbytes, status.st_mtime_ns, nbytes, status.st_ino)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for _ in range(2):
+        name, written = write_by_digest(folder, [place], lambda digest: f"{digest.hex[:8]}.bin")
+        assert name == f"{blake3(data).hexdigest()[:8]}.bin"
+        assert written == Written(hashlib.sha256(data).hexdigest(), nbytes)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == {name: data}
+
+
+def test_a_file_that_cannot_be_copied_gets_no_name(tmp_path: Path, weights: Path) -> None:
+    status = weights.stat()
+    gone = Location(str(weights), 0, 10, status.st_mtime_ns + 1, status.st_size, status.st_ino)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(FreezeflowError, match="changed while being read"):
+        write_by_digest(folder, [gone], str)
+    assert list(folder.iterdir()) == []
