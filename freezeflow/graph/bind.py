@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from freezeflow.errors import ModelRefused, UsageError
 from freezeflow.graph import attrs
-from freezeflow.graph.branches import choose_branches
+from freezeflow.graph.branches import choose_branches, scalar_of
 from freezeflow.graph.constants import const
+from freezeflow.graph.freeze import written_handles
 from freezeflow.graph.graph import Node, node_of, split
 from freezeflow.graph.inline import inline_model
 from freezeflow.graph.model import Model, Scalar
@@ -66,18 +67,43 @@ def bind_inputs(model: Model, values: Mapping[str, Scalar]) -> Model:
 
 
 def settle_branches(model: Model) -> Model:
-    """The model with plain calls inlined, and only one side left of what a constant decides.
+    """The model with plain calls inlined, and only one side left of what never changes.
 
-    Inlines and chooses in turn, because a chosen branch is a call that may hold more of them.
+    That is a constant, or a variable that neither calls nor initializers write: a flag that was saved as
+    false, one that says that everything is initialized. Whether it is written is asked of the branches
+    that are left, because a call that finds all such variables as they are leaves them so.
+
+    Raises:
+        ModelRefused: A function calls itself, or an op does with a variable what is not known.
     """
+    model = _settled(inline_model(model), {})
+    flags = _flags(model)
+    while flags:
+        chosen = _settled(model, flags)
+        if chosen is model:
+            break
+        written = written_handles(chosen)
+        if written.isdisjoint(flags):
+            return chosen
+        flags = {name: value for name, value in flags.items() if name not in written}
+    return model
+
+
+def _settled(model: Model, known: Mapping[str, bool | int]) -> Model:
+    """Inlines and chooses in turn, because a chosen branch is a call that may hold more of them."""
     while True:
-        model = inline_model(model)
         signatures = model.signatures.values()
         outputs = [spec.tensor for s in signatures for spec in s.outputs.values()]
-        chosen = choose_branches(model.graph, [*outputs, *model.init])
+        chosen = choose_branches(model.graph, [*outputs, *model.init], known)
         if chosen is model.graph:
             return model
-        model = dataclasses.replace(model, graph=chosen)
+        model = inline_model(dataclasses.replace(model, graph=chosen))
+
+
+def _flags(model: Model) -> dict[str, bool | int]:
+    """Handle nodes whose variable holds one bool or integer."""
+    found = {name: scalar_of(value) for name, value in model.variables.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _placeholder(model: Model, name: str) -> str:

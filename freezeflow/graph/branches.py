@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 from freezeflow.graph import attrs, walk
 from freezeflow.graph.effects import CHOSEN_ATTR
@@ -23,7 +24,9 @@ _IFS = {"If": ("then_branch", "else_branch"), "StatelessIf": ("then_branch", "el
 _CASES = frozenset({"Case", "StatelessCase"})
 _SWITCHES = frozenset({"Switch", "RefSwitch"})
 _MERGES = frozenset({"Merge", "RefMerge"})
-_PASSING = frozenset({"Identity", "StopGradient", "Snapshot"})
+# A handle or reference that is known by its value is one of a variable that nothing writes.
+_PASSING = frozenset({"Identity", "RefIdentity", "StopGradient", "Snapshot", "ReadVariableOp"})
+_WHOLE = frozenset({DType.BOOL, DType.INT32, DType.INT64})
 
 _CHOOSERS = frozenset(_IFS) | _CASES | _SWITCHES
 _BACK_EDGES = frozenset({"NextIteration", "RefNextIteration"})
@@ -41,7 +44,11 @@ _BINARY: Mapping[str, Callable[[int, int], bool]] = {
 }
 
 
-def choose_branches(graph: Graph, ends: Collection[str] = ()) -> Graph:
+def choose_branches(
+    graph: Graph,
+    ends: Collection[str] = (),
+    known: Mapping[str, bool | int] = MappingProxyType({}),
+) -> Graph:
     """The graph, functions included, with every branch chosen whose predicate is constant.
 
     Names of nodes stay; what nobody needs any more is still there, for pruning. The very same graph
@@ -50,8 +57,9 @@ def choose_branches(graph: Graph, ends: Collection[str] = ()) -> Graph:
     Args:
         graph: The graph.
         ends: Tensors of the main graph that are known outside of it; they stay where they are.
+        known: Handle nodes of the main graph whose variable has a value that never changes.
     """
-    nodes = _chosen_nodes(graph, graph.nodes, ends)
+    nodes = _chosen_nodes(graph, graph.nodes, ends, known)
     functions = {name: _chosen_body(graph, f) for name, f in graph.functions.items()}
     if nodes is graph.nodes and all(functions[n] is f for n, f in graph.functions.items()):
         return graph
@@ -69,12 +77,15 @@ def _chosen_body(graph: Graph, function: Function) -> Function:
 
 
 def _chosen_nodes(
-    graph: Graph, nodes: Mapping[str, Node], ends: Collection[str]
+    graph: Graph,
+    nodes: Mapping[str, Node],
+    ends: Collection[str],
+    known: Mapping[str, bool | int] = MappingProxyType({}),
 ) -> Mapping[str, Node]:
     """One body with its branches chosen; as it was if an end of it would be lost."""
     if not any(node.op in _CHOOSERS for node in nodes.values()):
         return nodes
-    chooser = _Chooser(graph, nodes)
+    chooser = _Chooser(graph, nodes, known)
     chosen = chooser.rewritten()
     lost = any(tensor in chooser.moved or node_of(tensor) not in chosen for tensor in ends)
     return nodes if lost or chosen == nodes else chosen
@@ -83,9 +94,12 @@ def _chosen_nodes(
 class _Chooser:
     """Goes through one body, inputs first, and notes constants, dead tensors, tensors that moved."""
 
-    def __init__(self, graph: Graph, nodes: Mapping[str, Node]) -> None:
+    def __init__(
+        self, graph: Graph, nodes: Mapping[str, Node], known: Mapping[str, bool | int]
+    ) -> None:
         self._graph = graph
         self._nodes = nodes
+        self._known = known
         self._values: dict[str, bool | int] = {}
         self._dead: set[str] = set()
         self.moved: dict[str, str] = {}
@@ -134,12 +148,16 @@ class _Chooser:
 
     def _value_of(self, node: Node) -> bool | int | None:
         if node.op == "Const":
-            return _scalar(node)
+            return scalar_of(node)
+        if node.name in self._known:
+            return self._known[node.name]
         known = [self._values.get(tensor) for tensor in data_inputs(node)]
         if node.op in _PASSING:
             return known[0]
         if node.op == "LogicalNot" and known[0] is not None:
             return not known[0]
+        if node.op == "Cast" and known[0] is not None:
+            return _cast(known[0], attrs.to_type(node.attrs["DstT"]))
         if node.op in _BINARY and len(known) == 2 and known[0] is not None and known[1] is not None:
             return _BINARY[node.op](known[0], known[1])
         return None
@@ -212,10 +230,17 @@ class _Chooser:
         return Node(node.name, op, node.inputs[1:], values, node.device)
 
 
-def _scalar(node: Node) -> bool | int | None:
-    """The value of a scalar bool or integer constant."""
+def _cast(value: bool | int, dtype: DType) -> bool | int | None:
+    if dtype is DType.BOOL:
+        return bool(value)
+    fits = dtype is DType.INT64 or (dtype is DType.INT32 and -(2**31) <= value < 2**31)
+    return int(value) if fits else None
+
+
+def scalar_of(node: Node) -> bool | int | None:
+    """The value of a Const that is a scalar bool or integer; None for any other."""
     dtype = attrs.to_type(node.attrs["dtype"])
-    if dtype not in (DType.BOOL, DType.INT32, DType.INT64) or node.tensor is not None:
+    if dtype not in _WHOLE or node.tensor is not None:
         return None
     tensor = attrs.message(node.attrs["value"]).tensor
     if tensor.tensor_shape.dim:

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, walk
 from freezeflow.graph.colocation import drop_dangling
-from freezeflow.graph.constants import const
+from freezeflow.graph.constants import const, value_of
 from freezeflow.graph.effects import Effects, awaited, drop_idle_control, order_matters
+from freezeflow.graph.forward import TEMPORARY
 from freezeflow.graph.freeze_scope import Rules, Scope, Touch
 from freezeflow.graph.graph import ControlResult, Function, Graph, Node, node_of
 from freezeflow.graph.handles import READS, Handle
@@ -31,12 +32,16 @@ from freezeflow.graph.model import Model
 from freezeflow.graph.shared_names import identity
 from freezeflow.graph.specialise import Specialiser
 from freezeflow.graph.variables import HANDLES, IGNORED, PYTHON_CALLS, RESOURCE_HANDLE, WRITES
-from freezeflow.values import DType
+from freezeflow.values import DType, TensorRef
 
 _WRITTEN = (
     "Its value changes from call to call, so it is no constant. Freeze a signature that"
     " does not write it, bind the input that switches training on (bind: {training: false}),"
     " keep the variable in a SavedModel (written: keep), or drop the write (written: drop)."
+)
+_UNORDERED = (
+    "Neither waits for the other, so that chance decides which comes first: let the read wait for the write"
+    " (tf.control_dependencies) and read by read_value(). " + _WRITTEN
 )
 _WRITTEN_BEFORE = (
     "Its value is not that of the checkpoint, and not the same for every start, or not known without"
@@ -115,6 +120,17 @@ def write_effects(model: Model) -> tuple[WriteEffect, ...]:
     return _Attempt(model, ()).write_effects()
 
 
+def written_handles(model: Model) -> set[str]:
+    """The handle nodes of the main graph whose variable is written, by a call or an initializer.
+
+    A write of the value that the variable has anyway does not count.
+
+    Raises:
+        ModelRefused: An op does something with a variable that is not known.
+    """
+    return _Attempt(model, ()).written_handles()
+
+
 class _Attempt:
     """A model with all variables frozen but those that are to be kept."""
 
@@ -125,7 +141,8 @@ class _Attempt:
         called = walk.reached_nodes(model.graph.nodes, outputs)
         self._model = model
         self._freezer = _Freezer(model, called, kept)
-        self._scope = Scope(self._freezer, model.graph.nodes, {}, called)
+        calls = [walk.reached_nodes(model.graph.nodes, ends) for ends in _ends_of_calls(model)]
+        self._scope = Scope(self._freezer, model.graph.nodes, {}, called, calls, outputs)
         nodes = self._scope.run()
         _check_outputs(model, self._scope.handles)
         needed = walk.reached_nodes(nodes, [*outputs, *kept])
@@ -169,6 +186,14 @@ class _Attempt:
             for variable in write.variables
         )
 
+    def written_handles(self) -> set[str]:
+        """Handle nodes of variables that are written."""
+        initial = walk.reached_nodes(self._model.graph.nodes, self._model.init)
+        elsewhere = (t for t in self._scope.writes_elsewhere if t.path[0] in initial)
+        written = {v for touch in (*self._scope.writes, *elsewhere) for v in touch.variables}
+        handles = self._scope.handles.items()
+        return {name for name, handle in handles if not written.isdisjoint(handle.variables)}
+
     def refused(self, variable: str, write: Touch, read: Touch) -> ModelRefused:
         """What to raise for one of the writes that an output sees."""
         initial = write in self._initial_writes
@@ -177,7 +202,20 @@ class _Attempt:
             f" {'initializer' if initial else 'signature'} runs,"
             f" and read by {read.op} at {' > '.join(read.path)}",
             where=" > ".join(write.path),
-            hint=_WRITTEN_BEFORE if initial else _WRITTEN,
+            hint=self._way_on(write, read),
+        )
+
+    def _way_on(self, write: Touch, read: Touch) -> str:
+        if write in self._initial_writes:
+            return _WRITTEN_BEFORE
+        return _UNORDERED if self._are_unordered(write.path, read.path) else _WRITTEN
+
+    def _are_unordered(self, write: Sequence[str], read: Sequence[str]) -> bool:
+        """Whether of two nodes of the main graph neither waits for the other."""
+        nodes = self._model.graph.nodes
+        places = (write[0], read[0])
+        return all(name in nodes for name in places) and not any(
+            one in walk.reached_nodes(nodes, [other]) for one, other in (places, places[::-1])
         )
 
     def with_aliases(self, kept: set[str]) -> set[str]:
@@ -207,6 +245,11 @@ class _Attempt:
             len(self._scope.writes),
             tuple(f"{write.op} at {' > '.join(write.path)} ({name})" for name, write, _ in seen),
         )
+
+
+def _ends_of_calls(model: Model) -> list[list[str]]:
+    """For each signature, the tensors that a call computes."""
+    return [[s.tensor for s in each.outputs.values()] for each in model.signatures.values()]
 
 
 class _Freezer(Specialiser):
@@ -250,6 +293,11 @@ class _Freezer(Specialiser):
         value = self._values[own]
         shape = attrs.read_shape(attrs.message(value.attrs["value"]).tensor.tensor_shape)
         return value._replace(name=node.name), Handle(dtype, shape, (name,))
+
+    def is_value_of(self, constant: Node, variable: str) -> bool:
+        if variable in self._initial or variable not in self._values:
+            return False
+        return _contents(constant) == _contents(self._values[variable])
 
     def follows(self, write: Touch) -> bool:
         """Whether an initializer's write gives its variable the value that it has here.
@@ -350,6 +398,12 @@ def _same_value(a: Node | None, b: Node | None) -> bool:
     return a.attrs == b.attrs and tensors[0] == tensors[1]
 
 
+def _contents(constant: Node) -> tuple[Any, ...]:
+    """What makes a constant, wherever its bytes lie."""
+    dtype, shape, value = value_of(constant)
+    return dtype, shape, value.digest if isinstance(value, TensorRef) else value
+
+
 def _zeros(handle: Node) -> Node:
     """What the checkpoint holds for a kept variable that only the initializer gives a value."""
     dtype = attrs.to_type(handle.attrs["dtype"])
@@ -389,6 +443,13 @@ def _check_portable(graph: Graph, *, with_variables: bool) -> None:
                     where=where,
                     hint="Rewrite tf.py_function or tf.numpy_function with TensorFlow ops, then save"
                     " the model again.",
+                )
+            if node.op == TEMPORARY:
+                raise ModelRefused(
+                    "a temporary variable is written in no certain order, or under TF1's control flow",
+                    where=where,
+                    hint="What it gives may depend on which op comes first. Build the model with tensors,"
+                    " as tf.add_n does for a sum.",
                 )
             if with_variables:
                 continue

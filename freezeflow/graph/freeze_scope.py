@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs, ops, walk
 from freezeflow.graph.effects import V1_CONTROL_FLOW
+from freezeflow.graph.forward import ASSIGNS, forward_writes
 from freezeflow.graph.graph import Function, Graph, Node, data_inputs, join, waits
 from freezeflow.graph.handles import Handle, Read, meet
 from freezeflow.graph.variables import (
@@ -86,6 +87,9 @@ class Freezer(Protocol):
     def specialise(self, name: str, given: tuple[Handle | None, ...]) -> Specialised:
         """A function of the library, rewritten for the handles that it is given."""
 
+    def is_value_of(self, constant: Node, variable: str) -> bool:
+        """Whether a Const is what a variable holds before the first call, to the bit."""
+
     def not_known(self, node: Node, resources: tuple[str, ...]) -> Exception:
         """What to raise where a node does with resources what is not known."""
 
@@ -99,6 +103,8 @@ class Scope:
         nodes: The nodes as they were.
         handles: Tensors that carry handles, by their old names; arguments come in here.
         nodes_called: The nodes that run in a call; None for all.
+        calls: Those of each call that can be made, where there are several.
+        results: Tensors that a caller takes.
         writes_elsewhere: Writes by nodes that do not.
     """
 
@@ -106,6 +112,8 @@ class Scope:
     nodes: Mapping[str, Node]
     handles: dict[str, Handle]
     nodes_called: set[str] | None = None
+    calls: Sequence[Collection[str]] = ()
+    results: Collection[str] = ()
     reads: dict[str, list[Touch]] = dataclasses.field(default_factory=dict)
     writes: list[Touch] = dataclasses.field(default_factory=list)
     writes_elsewhere: list[Touch] = dataclasses.field(default_factory=list)
@@ -114,6 +122,7 @@ class Scope:
         self._out: dict[str, Node] = {}
         self._moved: dict[str, str] = {}
         self._in_frames = any(node.op in V1_CONTROL_FLOW for node in self.nodes.values())
+        self._written: Mapping[str, Handle] = {}
 
     def run(self) -> dict[str, Node]:
         """The rewritten nodes; control inputs on writes that were taken out are gone.
@@ -122,6 +131,7 @@ class Scope:
             ModelRefused: An op does something with a variable that is not known.
         """
         given = dict(self.handles)
+        self._forward()
         order = walk.inputs_first(self.nodes)
         for name in order:
             self._rewrite(self.nodes[name])
@@ -131,6 +141,20 @@ class Scope:
             for name in order:
                 self._rewrite(self.nodes[name])
         return {name: self._settled(node) for name, node in self._out.items()}
+
+    def _forward(self) -> None:
+        """Leads reads of what the same call has written to what was written."""
+        if not any(node.op in ASSIGNS for node in self.nodes.values()):
+            return
+        handles = dict(self.handles)
+        for node in self.nodes.values():
+            found = self.freezer.constant(node) if node.op in self.freezer.rules.handles else None
+            if found is not None:
+                handles[node.name] = found[1]._replace(is_ref=node.op in REF_VARIABLES)
+        called = self.nodes if self.nodes_called is None else self.nodes_called
+        self.nodes, self._written = forward_writes(
+            self.freezer.graph, self.nodes, handles, self.calls or [called], self.results
+        )
 
     def _widen_loops(self, given: dict[str, Handle]) -> bool:
         """Lets a TF1 loop's Merge start from all the variables that come round to it."""
@@ -156,6 +180,10 @@ class Scope:
 
     def _rewrite(self, node: Node) -> None:
         rules = self.freezer.rules
+        if node.name in self._written:
+            self.handles[node.name] = self._written[node.name]
+            self._out[node.name] = node
+            return
         if node.op in rules.handles and self._become_constant(node):
             return
         given = self._handles_given(node.inputs)
@@ -224,7 +252,8 @@ class Scope:
 
     def _write(self, node: Node, given: Mapping[int, Handle]) -> None:
         variables = given[min(given)].variables
-        self._writes_of(node).append(Touch(variables, node.op, (node.name,)))
+        if not self._changes_nothing(node, variables):
+            self._writes_of(node).append(Touch(variables, node.op, (node.name,)))
         definition = self.freezer.graph.op_def(node.op)
         if definition is None or not definition.outputs:
             return
@@ -242,6 +271,17 @@ class Scope:
             node = Node(node.name, "Identity", (node.inputs[0], *_controls(node)), made)
         self._out[node.name] = node
         self.reads[node.name] = [Touch(variables, node.op, (node.name,))]
+
+    def _changes_nothing(self, write: Node, variables: Sequence[str]) -> bool:
+        """Whether a write assigns the very value that there is, as that of a flag which is set."""
+        if write.op not in ASSIGNS:
+            return False
+        source = self.nodes.get(list(data_inputs(write))[1])
+        while source is not None and source.op == "Identity":
+            source = self.nodes.get(next(data_inputs(source)))
+        if source is None or source.op != "Const":
+            return False
+        return all(self.freezer.is_value_of(source, variable) for variable in variables)
 
     # ------------------------------------------------------------ handles passed on
 

@@ -43,6 +43,10 @@ class Specialiser:
         """The node that a resource becomes, and its handle; see `freeze_scope.Freezer`."""
         raise NotImplementedError
 
+    def is_value_of(self, constant: Node, variable: str) -> bool:
+        """Whether a Const is what a resource holds anyway; see `freeze_scope.Freezer`."""
+        return False
+
     def not_known(self, node: Node, resources: tuple[str, ...]) -> Exception:
         """What to raise where a node does with resources what is not known."""
         raise NotImplementedError
@@ -56,7 +60,8 @@ class Specialiser:
     def _specialise(self, function: Function, given: tuple[Handle | None, ...]) -> Specialised:
         args = zip(function.args, given, strict=True)
         handles = {arg.name: handle for arg, handle in args if handle is not None}
-        scope = Scope(self, function.nodes, dict(handles))
+        given_out = [result.tensor for result in function.results]
+        scope = Scope(self, function.nodes, dict(handles), results=given_out)
         nodes = scope.run()
         self.met += [h.variables for h in scope.handles.values() if len(h.variables) > 1]
         results = tuple(scope.handles.get(result.tensor) for result in function.results)

@@ -30,6 +30,13 @@ def counter(m, x):
 
 
 def written_from_one_another(m, x):
+    m.count.assign_add(m.other + 1.0)
+    m.other.assign(m.count * 2.0)
+    return {"y": x * m.w + m.count}
+
+
+def written_before_it_is_read(m, x):
+    """What is assigned in each call before anyone reads it need not live on."""
     m.count.assign(m.other + 1.0)
     m.other.assign(m.count * 2.0)
     return {"y": x * m.w + m.count}
@@ -70,8 +77,8 @@ def random_numbers(m, x):
 
 
 TF2 = [
-    counter, written_from_one_another, read_before_and_after, in_a_branch, in_a_loop, in_a_dataset,
-    a_row_of_an_embedding, random_numbers,
+    counter, written_from_one_another, written_before_it_is_read, read_before_and_after, in_a_branch,
+    in_a_loop, in_a_dataset, a_row_of_an_embedding, random_numbers,
 ]  # fmt: skip
 
 
