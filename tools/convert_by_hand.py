@@ -38,6 +38,8 @@ class Task:
         self.signature: str = told["signature"]
         self.tags: list[str] = told["tags"]
         self.allowed: float = told["allowed"]
+        # Inputs of unknown rank.
+        self.unranked: list[str] = told["unranked"]
         with np.load(folder / "calls.npz", allow_pickle=True) as calls:
             arrays = {key: _typed(calls[key]) for key in calls.files}
         self.inputs: Arrays = {k[3:]: v for k, v in arrays.items() if k.startswith("in:")}
@@ -73,7 +75,12 @@ def prepare(order: Mapping[str, Any], folder: Path) -> None:
     calls = {f"in:{key}": value for key, value in inputs.items()}
     calls |= {f"out:{key}": value for key, value in outputs.items()}
     np.savez(folder / "calls.npz", **calls)
-    told = {"signature": name, "tags": tags, "allowed": _allowed(run.graph.as_graph_def())}
+    told = {
+        "signature": name,
+        "tags": tags,
+        "allowed": _allowed(run.graph.as_graph_def()),
+        "unranked": sorted(key for key, spec in specs.items() if spec.shape.rank is None),
+    }
     (folder / "order.json").write_text(json.dumps(told))
 
 
@@ -186,6 +193,11 @@ def _onnx(task: Task) -> Any:
 
     sys.argv = ["tf2onnx", "--saved-model", task.model, "--output", "m.onnx", "--opset", "17"]
     sys.argv += ["--signature_def", task.signature, "--tag", ",".join(task.tags)]
+    if task.unranked:
+        # It takes those for scalars whose shape it is not told.
+        shapes = {key: ",".join(map(str, value.shape)) for key, value in task.inputs.items()}
+        told = (f"{key}:0[{shape}]" if shape else f"{key}:0" for key, shape in shapes.items())
+        sys.argv += ["--inputs", ",".join(told)]
     runpy.run_module("tf2onnx.convert", run_name="__main__")
     session = onnxruntime.InferenceSession("m.onnx")
     given = _matched(task.inputs, [end.name for end in session.get_inputs()])

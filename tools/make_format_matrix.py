@@ -63,7 +63,7 @@ FORMATS: Mapping[str, dict[str, Any]] = {
 # Formats of which somebody who knows the target would fix what is open, and such whose runtime has to know
 # the rank.
 STATIC = ("stablehlo", "xla_aot", "coreml")
-RANKED = ("openvino",)
+RANKED = ("onnx", "openvino")
 
 # Before all exports, as somebody would write it for whom look-up tables have to be plain ops.
 BEFORE: Sequence[Any] = ("load", {"freeze": {"tables": "inline"}}, "strip")

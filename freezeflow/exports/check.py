@@ -378,11 +378,17 @@ def _merged(one: dict[str, Json], other: dict[str, Json]) -> dict[str, Json]:
 def _different(
     subject: Subject, runtime: Runtime, bad: Mapping[str, Mapping[str, Json]]
 ) -> ValidationFailed | ModelRefused:
-    key, output = max(bad.items(), key=lambda item: (float(item[1].get("bad_share") or 0), item[0]))
+    """What is wrong: of several outputs the worst of those that should be the same, else of random ones."""
+
+    def is_random(key: str) -> bool:
+        return key in subject.random and "problem" not in bad[key]
+
+    key = max(bad, key=lambda key: (not is_random(key), float(bad[key].get("bad_share") or 0), key))
+    output = bad[key]
     shown = [f"{name} {figure(name, output[name])}" for name in _SHOWN if output.get(name)]
     differs = f"output {key!r} in {runtime.described()} is not what the original gives"
     told = f"{output.get('problem') or ', '.join(shown)} ({output['call']})"
-    if key in subject.random and "problem" not in output:
+    if is_random(key):
         return ModelRefused(
             f"{differs}: it depends on {subject.random[key]}, which draws from a seed, and other numbers"
             f" there: {told}",

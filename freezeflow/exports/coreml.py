@@ -11,7 +11,7 @@ from typing import Literal
 
 from freezeflow.exports.converted import Converted, Converter, OneSignature, Single
 from freezeflow.exports.format import ExportFormat, ExportRequest
-from freezeflow.graph.coreml_form import BRANCHES, coreml_form
+from freezeflow.graph.coreml_form import AS_INT32, BRANCHES, coreml_form
 from freezeflow.graph.profile import Profile
 from freezeflow.params import param
 from freezeflow.runtimes.runtime import FLOAT16, FLOAT32, Names
@@ -49,12 +49,12 @@ PROFILE = Profile(
     control_flow=BRANCHES,
     unrolls="all",
     # Batch norms in training mode coremltools spells out itself; of others it wants statistics as constants.
-    spells_out=frozenset(["Erfc"]),
+    spells_out=frozenset(["Einsum", "Erfc", "Rank"]),
     widens=True,
     static="ranks",
     constant_outputs=False,
     reserved=frozenset(_WORDS.split()),
-    dtypes=frozenset((DType.FLOAT, DType.HALF, DType.INT32)),
+    dtypes=frozenset((DType.FLOAT, DType.HALF, DType.INT32, *AS_INT32)),
     lacks={dtype: frozenset() for dtype in DType if dtype not in _INNER},
     # It turns integers of 64 bits into such of 32.
     wide_integers=False,
@@ -91,7 +91,7 @@ _CONVERTER = Converter(
 
 FORMAT = ExportFormat(
     name="coreml",
-    version=6,
+    version=7,
     summary="A Core ML package, a folder, whose structure alone is checked; needs `freezeflow[coreml]`.",
     write=_CONVERTER.write,
     suffixes=(".mlpackage",),

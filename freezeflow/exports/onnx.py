@@ -53,7 +53,9 @@ PROFILE = Profile(
     ops=None,
     control_flow=FUNCTIONAL - {"Case", "StatelessCase"},
     unrolls="lists",
-    spells_out=frozenset(["Erfc", *BATCH_NORMS]),
+    # Its checker wants the shape of every input; tf2onnx would write that they are scalars.
+    static="ranks",
+    spells_out=frozenset(["Erfc", "Rank", *BATCH_NORMS]),
     splits_groups=frozenset(["Conv3D"]),
     # tf2onnx turns bfloat16 into float16, which overflows, and ONNX Runtime computes with neither on a
     # processor.
@@ -104,7 +106,7 @@ _CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=RUNTIME
 
 FORMAT = ExportFormat(
     name="onnx",
-    version=8,
+    version=9,
     summary="ONNX, for ONNX Runtime and whatever else reads it; needs `freezeflow[onnx]`.",
     write=_CONVERTER.write,
     suffixes=(".onnx",),

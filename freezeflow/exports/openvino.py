@@ -138,7 +138,7 @@ _CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=RUNTIME
 
 FORMAT = ExportFormat(
     name="openvino",
-    version=2,
+    version=3,
     summary="OpenVINO's IR, an .xml file with its weights in a .bin file; needs `freezeflow[openvino]`.",
     write=_CONVERTER.write,
     suffixes=(".xml",),

@@ -78,7 +78,7 @@ PROFILE = Profile(
     not_given=frozenset([DType.BFLOAT16]),
     control_flow=FUNCTIONAL,
     # Its converter spells them out by itself, into ops that it then leaves as they are.
-    spells_out=BATCH_NORMS,
+    spells_out=BATCH_NORMS | {"Einsum"},
     training_norms=False,
     unrolls="lists",
     stacks_lists=True,

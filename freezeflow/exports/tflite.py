@@ -35,7 +35,7 @@ PROFILE = Profile(
     # The converter tells; it is asked before anything is written.
     ops=None,
     control_flow=FUNCTIONAL,
-    spells_out=BATCH_NORMS,
+    spells_out=BATCH_NORMS | {"Einsum"},
     splits_groups=frozenset(["Conv3D"]),
     # Its converter takes bfloat16 at the ends and in casts only.
     widens=True,

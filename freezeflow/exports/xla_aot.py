@@ -54,6 +54,7 @@ PROFILE = Profile(
         )
     ),
     control_flow=FUNCTIONAL,
+    spells_out=frozenset(["Einsum"]),
     unrolls="lists",
     stacks_lists=True,
     list_loops=False,

@@ -2,8 +2,8 @@
 
 The reader tells the results of a branch apart by their names, and by the one node that takes each:
 results that are one tensor, or two of them taken by one node, become one. It refuses scalars as inputs, and
-multiplies an input that is an output, too, by 1.0, whatever its element type. What is made here says all
-of that in the one way that it reads rightly.
+inputs and outputs other than float32, float16 and int32; it multiplies an input that is an output, too, by
+1.0, whatever its element type. What is made here says all of that in the one way that it reads rightly.
 
 Source: coremltools 9.0, below ``converters/mil/frontend``:
 ``tensorflow2/tf_graph_pass/rewrite_control_flow_functions.py`` and ``tensorflow/ops.py`` (``Identity``).
@@ -24,19 +24,26 @@ from freezeflow.graph.model import Model
 from freezeflow.graph.node_types import NodeTypes
 from freezeflow.values import DType, Signature
 
+# Element types of inputs and outputs that become integers of 32 bits: Core ML has no others, and within the
+# model coremltools takes these two.
+AS_INT32 = frozenset({DType.BOOL, DType.INT64})
+
 BRANCHES = frozenset({"If", "StatelessIf"})
 _SIDES = ("then_branch", "else_branch")
 
 
 def coreml_form(model: Model) -> Model:
-    """The model with vectors of one element in place of scalar inputs, and with branches of their own.
+    """The model with ends that Core ML has, and with branches of their own.
 
-    Names of inputs and outputs stay.
+    Inputs of one element come in place of scalars, integers of 32 bits in place of such of 64 and of truth
+    values. Names of inputs and outputs stay.
 
     Args:
         model: A frozen model with one signature, whose outputs are nodes of their own.
     """
-    model = canonical(_with_sums(_with_vectors(_with_placeholders(inline_model(model)))))
+    for form in (inline_model, _with_placeholders, _with_integers, _with_vectors, _with_sums):
+        model = form(model)
+    model = canonical(model)
     return dataclasses.replace(model, graph=_Branches(model.graph).graph())
 
 
@@ -44,20 +51,60 @@ def coreml_form(model: Model) -> Model:
 
 
 def _with_placeholders(model: Model) -> Model:
-    """With plain inputs in place of those with a default, and the default in place of what is none."""
-    ((_, signature),) = model.signatures.items()
-    fed = {spec.tensor for spec in signature.inputs.values()}
-    nodes = dict(model.graph.nodes)
-    for node in model.graph.nodes.values():
-        if node.op != "PlaceholderWithDefault":
-            continue
-        kinds = {"T": node.attrs["dtype"]}
-        nodes[node.name] = (
-            node._replace(op="Placeholder", inputs=())
-            if node.name in fed
-            else node._replace(op="Identity", attrs=kinds)
-        )
+    """With plain inputs in place of those with a default."""
+    nodes = {
+        name: node._replace(op="Placeholder", inputs=())
+        if node.op == "PlaceholderWithDefault"
+        else node
+        for name, node in model.graph.nodes.items()
+    }
     return dataclasses.replace(model, graph=dataclasses.replace(model.graph, nodes=nodes))
+
+
+def _with_integers(model: Model) -> Model:
+    """With integers of 32 bits in place of such of 64 and of truth values at the ends.
+
+    A number other than 0 is true; the reader has no cast that says so.
+    """
+    ((name, signature),) = model.signatures.items()
+    nodes, moved, given = dict(model.graph.nodes), {}, set()
+    inputs, outputs = dict(signature.inputs), dict(signature.outputs)
+    for key, spec in signature.inputs.items():
+        if spec.dtype not in AS_INT32:
+            continue
+        inputs[key] = dataclasses.replace(spec, dtype=DType.INT32)
+        node = nodes[spec.tensor]
+        nodes[node.name] = node._replace(attrs={**node.attrs, "dtype": attrs.of_type(DType.INT32)})
+        made = _free(nodes, f"{node.name}/given")
+        if spec.dtype is DType.BOOL:
+            zero = _free(nodes, f"{node.name}/zero")
+            nodes[zero] = const(zero, DType.INT32, (), struct.pack("<i", 0))
+            kinds = {"T": attrs.of_type(DType.INT32)}
+            nodes[made] = Node(made, "NotEqual", (node.name, zero), kinds)
+        else:
+            nodes[made] = _cast(made, node.name, DType.INT32, spec.dtype)
+        moved[node.name] = made
+        given.add(made)
+    for key, spec in signature.outputs.items():
+        if spec.dtype not in AS_INT32:
+            continue
+        outputs[key] = dataclasses.replace(spec, dtype=DType.INT32)
+        node = nodes[spec.tensor]
+        found = _free(nodes, f"{node.name}/found")
+        nodes[found] = node._replace(name=found)
+        nodes[node.name] = _cast(node.name, found, spec.dtype, DType.INT32)
+        moved[node.name] = found
+    nodes = {each: node if each in given else _taking(node, moved) for each, node in nodes.items()}
+    return dataclasses.replace(
+        model,
+        graph=dataclasses.replace(model.graph, nodes=nodes),
+        signatures={name: Signature(inputs, outputs)},
+    )
+
+
+def _cast(name: str, tensor: str, given: DType, wanted: DType) -> Node:
+    kinds = {"SrcT": attrs.of_type(given), "DstT": attrs.of_type(wanted)}
+    return Node(name, "Cast", (tensor,), kinds)
 
 
 def _with_vectors(model: Model) -> Model:

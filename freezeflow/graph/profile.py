@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
+from freezeflow.graph.einsum import ELLIPSIS
 from freezeflow.graph.graph import Graph, Node, data_inputs, node_of
 from freezeflow.graph.model import Model
 from freezeflow.graph.spelled_out import BATCH_NORMS, trains
@@ -126,6 +127,22 @@ def look(model: Model, profile: Profile, kept: Kept | None = None) -> None:
     _look_at_layout(uses, profile)
     _look_at_integers(uses, profile)
     _look_at_norms(uses, profile)
+    _look_at_einsums(uses, profile)
+
+
+def _look_at_einsums(uses: Iterable[_Use], profile: Profile) -> None:
+    """Refuses an ellipsis that could not be written out."""
+    if "Einsum" not in profile.spells_out:
+        return
+    for path, node in uses:
+        if node.op == "Einsum" and ELLIPSIS.encode() in attrs.to_bytes(node.attrs["equation"]):
+            raise ModelRefused(
+                f"{profile.target} takes no ellipsis in Einsum, and it is not certain what this one stands"
+                f" for: {path}",
+                where=path,
+                hint="Fix what is open (`batch: N`, `shapes: {KEY: [...]}`), or write the equation with a"
+                " letter for each dimension.",
+            )
 
 
 def _look_at_norms(uses: Iterable[_Use], profile: Profile) -> None:

@@ -21,6 +21,8 @@ def with_one_signature(
 ) -> Model:
     """The part of a model that one signature needs; each of its outputs is a node of its own.
 
+    An input with a default that the signature does not name is its default: nobody feeds it any more.
+
     Args:
         model: A frozen model.
         name: Which signature; None for ``serving_default``, else the only one.
@@ -39,7 +41,7 @@ def with_one_signature(
         )
     alone = dataclasses.replace(model, signatures={chosen: model.signatures[chosen]}, init=())
     # What initialises tables stays as long as a table does.
-    named = name_ends(alone, reserved=reserved)
+    named = _with_defaults(name_ends(alone, reserved=reserved))
     if model.init and (tables := _tables(named)):
         raise ModelRefused(
             f"the signature reads {len(tables)} look-up tables, which are filled before the first call",
@@ -47,6 +49,18 @@ def with_one_signature(
             hint="`freeze: {tables: inline}` turns static tables into plain ops.",
         )
     return named
+
+
+def _with_defaults(model: Model) -> Model:
+    ((_, signature),) = model.signatures.items()
+    fed = {spec.tensor for spec in signature.inputs.values()}
+    nodes = {
+        name: node._replace(op="Identity", attrs={"T": node.attrs["dtype"]})
+        if node.op == "PlaceholderWithDefault" and name not in fed
+        else node
+        for name, node in model.graph.nodes.items()
+    }
+    return dataclasses.replace(model, graph=dataclasses.replace(model.graph, nodes=nodes))
 
 
 def without_aliases(model: Model) -> tuple[Model, dict[str, str]]:

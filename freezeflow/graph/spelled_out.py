@@ -8,19 +8,28 @@ TensorFlow.js does not look at the attribute and answers NaN. Sums come in anoth
 for targets alone whose answers are compared within a tolerance.
 
 `MatrixBandPart` (in Keras' causal masks) becomes a choice by the distance of row and column: TensorFlow.js
-4 reads the width below the diagonal for the one above it, too.
+4 reads the width below the diagonal for the one above it, too. `Rank` becomes the number of sizes that there
+are. `Einsum` gets letters for its ellipsis (`freezeflow.graph.einsum`), where what is known of shapes tells
+them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from freezeflow.graph import attrs
 from freezeflow.graph.constants import const
-from freezeflow.graph.graph import Node, data_inputs, split
+from freezeflow.graph.einsum import without_ellipsis
+from freezeflow.graph.foldable import Scope, held_scope
+from freezeflow.graph.graph import Graph, Node, data_inputs, node_of, split
 from freezeflow.graph.model import Model
+from freezeflow.graph.node_types import NodeTypes
+from freezeflow.graph.rewrites.body import Body
+from freezeflow.graph.shape_rules.infer import infer
+from freezeflow.graph.shapes import Shapes
 from freezeflow.values import DType
 
 # Gives a name that is free.
@@ -55,15 +64,18 @@ def spelled_out(model: Model, ops: Collection[str]) -> Model:
         ops: Which of them.
     """
     graph = model.graph
-    ends = [spec.tensor for each in model.signatures.values() for spec in each.outputs.values()]
+    signatures = model.signatures.values()
+    ends = frozenset(spec.tensor for each in signatures for spec in each.outputs.values())
+    fed = frozenset(node_of(spec.tensor) for each in signatures for spec in each.inputs.values())
     functions = {
         name: dataclasses.replace(
             function,
-            nodes=_body(function.nodes, [result.tensor for result in function.results], ops),
+            nodes=_Spelling(graph, held_scope(function)).nodes(function.nodes, ops),
         )
         for name, function in graph.functions.items()
     }
-    changed = dataclasses.replace(graph, nodes=_body(graph.nodes, ends, ops), functions=functions)
+    main = _Spelling(graph, Scope(graph.nodes, ends, fed))
+    changed = dataclasses.replace(graph, nodes=main.nodes(graph.nodes, ops), functions=functions)
     return dataclasses.replace(model, graph=changed)
 
 
@@ -73,36 +85,51 @@ def trains(node: Node) -> bool:
     return flag is None or bool(attrs.message(flag).b)
 
 
-def _body(nodes: Mapping[str, Node], ends: Iterable[str], ops: Collection[str]) -> dict[str, Node]:
-    read = {tensor for node in nodes.values() for tensor in data_inputs(node)} | set(ends)
-    beyond_first = {name for name, index in map(split, read) if index > 0}
-    made: dict[str, Node] = {}
+class _Spelling:
+    """A scope in which ops are spelled out.
 
-    def free(name: str) -> str:
+    Args:
+        graph: The graph that it belongs to.
+        scope: The scope, with what holds on to its results.
+    """
+
+    def __init__(self, graph: Graph, scope: Scope) -> None:
+        self._graph, self._scope = graph, scope
+        read = {tensor for node in scope.nodes.values() for tensor in data_inputs(node)}
+        self.beyond_first = {name for name, index in map(split, read | scope.wanted) if index > 0}
+
+    @functools.cached_property
+    def shapes(self) -> Shapes:
+        """What is certain of the sizes of its tensors."""
+        return infer(Body(self._graph, self._scope, NodeTypes(self._graph)), self._scope.args)
+
+    def free(self, name: str) -> str:
         """The name, or one like it that no node has."""
-        while name in nodes:
+        while name in self._scope.nodes:
             name += "_"
         return name
 
-    for node in nodes.values():
-        spelled = tuple(_SPELLED[node.op](node, beyond_first, free)) if node.op in ops else ()
-        for each in spelled or (node,):
-            made[each.name] = each
-    return made
+    def nodes(self, given: Mapping[str, Node], ops: Collection[str]) -> dict[str, Node]:
+        """Nodes of the scope, with others in place of those with certain ops."""
+        made: dict[str, Node] = {}
+        for node in given.values():
+            spelled = tuple(_SPELLED[node.op](node, self)) if node.op in ops else ()
+            made |= {each.name: each for each in spelled or (node,)}
+        return made
 
 
-def _without_erfc(node: Node, _: Collection[str], free: Free) -> Iterator[Node]:
+def _without_erfc(node: Node, around: _Spelling) -> Iterator[Node]:
     dtype = attrs.to_type(node.attrs["T"])
     if dtype not in _ONES:
         return
-    one, erf = free(f"{node.name}/one"), free(f"{node.name}/erf")
+    one, erf = around.free(f"{node.name}/one"), around.free(f"{node.name}/erf")
     kind = {"T": node.attrs["T"]}
     yield const(one, dtype, (), _ONES[dtype])
     yield Node(erf, "Erf", node.inputs, kind, node.device)
     yield Node(node.name, "Sub", (one, erf), kind, node.device)
 
 
-def _without_training(node: Node, beyond_first: Collection[str], free: Free) -> Iterator[Node]:
+def _without_training(node: Node, around: _Spelling) -> Iterator[Node]:
     """A batch norm in float32 of which nothing but the normalised tensor is read."""
     given = attrs.to_bytes(node.attrs["data_format"]) if "data_format" in node.attrs else b"NHWC"
     kinds = {attrs.to_type(node.attrs[key]) for key in ("T", "U") if key in node.attrs}
@@ -110,13 +137,13 @@ def _without_training(node: Node, beyond_first: Collection[str], free: Free) -> 
         not trains(node)
         or given not in _AXES
         or kinds != {DType.FLOAT}
-        or node.name in beyond_first
+        or node.name in around.beyond_first
     ):
         return
     name, kind, axes = node.name, {"T": node.attrs["T"]}, _AXES[given]
     x, scale, offset, *_ = node.inputs
     over, mean, squares, variance = (
-        free(f"{name}/{part}") for part in ("axes", "mean", "squares", "variance")
+        around.free(f"{name}/{part}") for part in ("axes", "mean", "squares", "variance")
     )
     is_last = axes[1] == 1
     reduced = {
@@ -134,7 +161,7 @@ def _without_training(node: Node, beyond_first: Collection[str], free: Free) -> 
             attrs={**node.attrs, "is_training": attrs.of_bool(False)},
         )
         return
-    yield from _normalised(node, mean, variance, len(axes), free)
+    yield from _normalised(node, mean, variance, len(axes), around.free)
 
 
 def _normalised(node: Node, mean: str, variance: str, rank: int, free: Free) -> Iterator[Node]:
@@ -173,7 +200,7 @@ def _normalised(node: Node, mean: str, variance: str, rank: int, free: Free) -> 
     )
 
 
-def _without_band(node: Node, _: Collection[str], free: Free) -> Iterator[Node]:
+def _without_band(node: Node, around: _Spelling) -> Iterator[Node]:
     """Zero where row - column is above the first number or column - row above the second, if not negative."""
     x, below, above, *waits = node.inputs
     index = node.attrs.get("Tindex", attrs.of_type(DType.INT64))
@@ -181,7 +208,7 @@ def _without_band(node: Node, _: Collection[str], free: Free) -> Iterator[Node]:
     numbers, kind = {"T": index}, {"T": node.attrs["T"]}
 
     def named(part: str) -> str:
-        return free(f"{node.name}/{part}")
+        return around.free(f"{node.name}/{part}")
 
     def made(part: str, op: str, *inputs: Node | str, values: Mapping[str, bytes]) -> Node:
         names = tuple(each if isinstance(each, str) else each.name for each in inputs)
@@ -228,8 +255,25 @@ def _without_band(node: Node, _: Collection[str], free: Free) -> Iterator[Node]:
     )
 
 
-_SPELLED: Mapping[str, Callable[[Node, Collection[str], Free], Iterator[Node]]] = {
+def _without_rank(node: Node, around: _Spelling) -> Iterator[Node]:
+    """How many sizes a tensor has, which is a number even where nobody knows it beforehand."""
+    (x, *waits) = node.inputs
+    sizes = around.free(f"{node.name}/sizes")
+    integers = {"out_type": attrs.of_type(DType.INT32)}
+    yield Node(sizes, "Shape", (x, *waits), {"T": node.attrs["T"], **integers}, node.device)
+    yield node._replace(
+        op="Size", inputs=(sizes,), attrs={"T": attrs.of_type(DType.INT32), **integers}
+    )
+
+
+def _without_ellipsis(node: Node, around: _Spelling) -> Iterator[Node]:
+    yield from without_ellipsis(node, [*map(around.shapes.of, data_inputs(node))], around.free)
+
+
+_SPELLED: Mapping[str, Callable[[Node, _Spelling], Iterator[Node]]] = {
     "Erfc": _without_erfc,
     "MatrixBandPart": _without_band,
+    "Rank": _without_rank,
+    "Einsum": _without_ellipsis,
     **dict.fromkeys(BATCH_NORMS, _without_training),
 }

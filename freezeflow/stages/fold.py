@@ -99,7 +99,7 @@ def _bytes(graph: Graph) -> int:
 STAGE = Stage(
     name="fold",
     summary="Computes what is constant with TensorFlow's own kernels, and changes no bit.",
-    version=8,
+    version=9,
     params=Params,
     run=run,
     in_tensorflow=True,

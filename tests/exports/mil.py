@@ -11,6 +11,7 @@ _BINARY = {
     "real_div": np.divide,
     "greater": np.greater,
     "less": np.less,
+    "not_equal": np.not_equal,
     "maximum": np.maximum,
 }
 _UNARY = {
@@ -66,6 +67,8 @@ def _result(op, given):
     if kind == "cast":
         dtypes = {"fp32": np.float32, "int32": np.int32, "bool": np.bool_, "fp16": np.float16}
         return given["x"].astype(dtypes[str(given["dtype"])])
+    if kind == "select":
+        return np.where(given["cond"], given["a"], given["b"])
     if kind == "reshape":
         return given["x"].reshape(given["shape"].tolist())
     if kind == "transpose":

@@ -75,7 +75,22 @@ def norm_in_training(x):
     return {"y": made.y}
 
 
+def long_integers_and_truth_values(n, flag):
+    """At both ends, one of each handed on."""
+    picked = tf.where(flag, n, -n)
+    return {
+        "y": picked + 1,
+        "positive": picked > 0,
+        "flag": tf.identity(flag),
+        "n": tf.identity(n),
+    }
+
+
 CASES = {
+    long_integers_and_truth_values: [
+        x_of(2, 3, name="n", dtype=tf.int64),
+        x_of(name="flag", dtype=tf.bool),
+    ],
     norm_in_training: [x_of(2, 3, 3, 2)],
     one_tensor_twice: [x_of(2, 3)],
     in_each_other: [x_of(2, 3)],

@@ -3,7 +3,11 @@
 import pytest
 import tensorflow as tf
 
-from freezeflow.errors import ModelRefused
+from freezeflow.errors import ModelRefused, ValidationFailed
+from freezeflow.exports.check import _different
+from freezeflow.runtimes.onnx_runtime import RUNTIME
+from freezeflow.runtimes.runtime import Names, Subject
+from freezeflow.values import Signature
 from tests.exports.running import Branches
 
 
@@ -50,3 +54,21 @@ def test_they_are_exported_without_a_check(ran):
 def test_without_a_seed_they_are_random_on_both_sides(ran):
     outputs = ran(seed=0).facts("o")["check"]["outputs"]
     assert {key: output["random"] for key, output in outputs.items()} == {"y": True, "z": False}
+
+
+def test_an_output_that_is_wrong_is_named_before_one_that_is_random():
+    subject = Subject(
+        file=None,
+        names=Names({}, {}),
+        signature_name="s",
+        signature=Signature({}, {}),
+        random={"noise": "RandomStandardNormal (n)"},
+    )
+    wrong = {"bad_share": 0.5, "max_abs": 3.0, "atol_needed": 3.0, "call": "call 0"}
+    bad = {"noise": {**wrong, "bad_share": 1.0}, "a": wrong, "b": {**wrong, "bad_share": 0.25}}
+    error = _different(subject, RUNTIME, bad)
+    assert isinstance(error, ValidationFailed)
+    assert "'a'" in error.message
+    assert isinstance(_different(subject, RUNTIME, {"noise": bad["noise"]}), ModelRefused)
+    none = {"noise": {"problem": "the runtime does not give it", "call": "call 0"}}
+    assert isinstance(_different(subject, RUNTIME, none), ValidationFailed)

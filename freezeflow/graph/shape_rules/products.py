@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from freezeflow.graph.graph import Node
+from freezeflow.graph.einsum import ELLIPSIS, equation_of
+from freezeflow.graph.graph import Node, data_inputs
 from freezeflow.graph.shape_rules.elementwise import broadcast_two
 from freezeflow.graph.shape_rules.known import (
     Known,
@@ -36,6 +37,34 @@ def _batch_matmul(known: Known, node: Node) -> Sequence[Dims]:
     rows = one[-1] if flag_of(node, "adj_x") else one[-2]
     columns = other[-2] if flag_of(node, "adj_y") else other[-1]
     return ((*batch, rows, columns),)
+
+
+def _einsum(known: Known, node: Node) -> Sequence[Dims]:
+    equation = equation_of(node)
+    shapes = [known.shapes.of(tensor) for tensor in data_inputs(node)]
+    operands = None if equation is None else equation.operands(shapes)
+    if equation is None or operands is None:
+        return (None,)
+    between: Dims = ()
+    found: dict[str, set[Dim]] = {}
+    for operand in operands:
+        between = broadcast_two(node.name, between, operand.between)
+        for letter, size in operand.sizes():
+            found.setdefault(letter, set()).add(size)
+    before, dots, after = equation.output.partition(ELLIPSIS)
+    if between is None or (between and not dots) or not found.keys() >= {*before, *after}:
+        return (None,)
+
+    def sizes(letters: str, first: int) -> Iterator[Dim]:
+        for place, letter in enumerate(letters, first):
+            yield found[letter].copy().pop() if len(found[letter]) == 1 else (node.name, place)
+
+    # Of what is stretched, symbols count places from its own first.
+    middle = tuple(
+        (node.name, len(before) + axis) if size == (node.name, axis) else size
+        for axis, size in enumerate(between)
+    )
+    return ((*sizes(before, 0), *middle, *sizes(after, len(before) + len(middle))),)
 
 
 def _convolution(known: Known, node: Node) -> Sequence[Dims]:
@@ -104,4 +133,5 @@ RULES: Mapping[str, Rule] = {
     "BatchNormWithGlobalNormalization": as_input(0),
     **dict.fromkeys(("ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic"), _resized),
     "MatMul": _matmul,
+    "Einsum": _einsum,
 }
