@@ -25,7 +25,7 @@ from freezeflow.graph.op_policy import random_before
 from freezeflow.graph.profile import Profile, look
 from freezeflow.graph.single import with_one_signature, with_shapes, without_aliases
 from freezeflow.graph.spelled_out import spelled_out
-from freezeflow.graph.stacked import stacked
+from freezeflow.graph.stacked import Kept, stacked
 from freezeflow.graph.unroll import unrolled
 from freezeflow.graph.widened import widened
 from freezeflow.graph.write import graph_def_pieces
@@ -140,7 +140,9 @@ def single(request: ExportRequest, profile: Profile, form: Callable[[Model], Mod
     if profile.unrolls != "none":
         lists_only = profile.unrolls == "lists"
         model = unrolled(model, most_rounds=params.unroll, lists_only=lists_only)
-    model, lists = stacked(model) if profile.stacks_lists else (model, None)
+    lists: Kept | None = None
+    if profile.stacks_lists is not None:
+        model, lists = stacked(model, profile.stacks_lists)
     if profile.splits_groups:
         model = canonical(split_groups(model, profile.splits_groups))
     look(model, profile, lists)

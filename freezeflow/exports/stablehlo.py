@@ -81,7 +81,7 @@ PROFILE = Profile(
     spells_out=BATCH_NORMS | {"Einsum"},
     training_norms=False,
     unrolls="lists",
-    stacks_lists=True,
+    stacks_lists="slice",
     list_loops=False,
     static="all",
 )
@@ -131,7 +131,7 @@ _CONVERTER = Converter(
 
 FORMAT = ExportFormat(
     name="stablehlo",
-    version=7,
+    version=8,
     summary="A portable StableHLO artifact, for compilers that take it; static shapes.",
     write=_CONVERTER.write,
     suffixes=(".mlirbc",),

@@ -109,7 +109,7 @@ def profile() -> Profile:
         control_flow=FUNCTIONAL - {"Case", "StatelessCase"},
         widens=True,
         unrolls="lists",
-        stacks_lists=True,
+        stacks_lists="join",
         list_loops=False,
         spells_out=frozenset(["Einsum", "Erfc", "MatrixBandPart", *BATCH_NORMS]),
         dtypes=frozenset(_WEIGHTS) | {DType.DOUBLE, DType.UINT32},

@@ -40,7 +40,7 @@ PROFILE = Profile(
     # Its converter takes bfloat16 at the ends and in casts only.
     widens=True,
     unrolls="lists",
-    stacks_lists=True,
+    stacks_lists="slice",
     dtypes=frozenset(
         (
             DType.FLOAT,
@@ -125,7 +125,7 @@ _CONVERTER = Converter(
 
 FORMAT = ExportFormat(
     name="tflite",
-    version=5,
+    version=6,
     summary="TFLite, for LiteRT on phones and small devices; its check needs `freezeflow[tflite]`.",
     write=_CONVERTER.write,
     suffixes=(".tflite",),

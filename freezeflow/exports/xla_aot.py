@@ -56,7 +56,7 @@ PROFILE = Profile(
     control_flow=FUNCTIONAL,
     spells_out=frozenset(["Einsum"]),
     unrolls="lists",
-    stacks_lists=True,
+    stacks_lists="slice",
     list_loops=False,
     static="all",
 )
@@ -104,7 +104,7 @@ _CONVERTER = Converter(
 
 FORMAT = ExportFormat(
     name="xla_aot",
-    version=4,
+    version=5,
     summary="Object files with a C++ header, a folder, for programs without TensorFlow; static shapes.",
     write=_CONVERTER.write,
     params=Params,

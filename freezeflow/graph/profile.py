@@ -16,7 +16,7 @@ from freezeflow.graph.einsum import ELLIPSIS
 from freezeflow.graph.graph import Graph, Node, data_inputs, node_of
 from freezeflow.graph.model import Model
 from freezeflow.graph.spelled_out import BATCH_NORMS, trains
-from freezeflow.graph.stacked import Kept
+from freezeflow.graph.stacked import Kept, Setting
 from freezeflow.graph.tensor_values import elements
 from freezeflow.graph.walk import inputs_first, reached_functions
 from freezeflow.values import DType, Shape, Signature
@@ -66,7 +66,8 @@ class Profile:
         helps: Op to what helps where the target does not take it.
         unrolls: Which loops are unrolled first (`freezeflow.graph.unroll`), where that can be done: none,
             those that carry lists, or all.
-        stacks_lists: Lists are replaced by tensors (`freezeflow.graph.stacked`), where that can be done.
+        stacks_lists: How an element is set in the tensors that take the place of lists
+            (`freezeflow.graph.stacked`), where that can be done; None leaves lists alone.
         list_loops: Takes loops that carry lists of tensors, whatever their length.
         wide_integers: Its runtime computes with integers of 64 bits as such, not in 32.
         training_norms: Takes batch norms that take their statistics from the batch.
@@ -91,7 +92,7 @@ class Profile:
     spells_out: frozenset[str] = frozenset()
     splits_groups: frozenset[str] = frozenset()
     unrolls: Literal["none", "lists", "all"] = "none"
-    stacks_lists: bool = False
+    stacks_lists: Setting | None = None
     list_loops: bool = True
     wide_integers: bool = True
     training_norms: bool = True

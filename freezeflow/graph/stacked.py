@@ -3,7 +3,7 @@
 What TensorFlow calls a TensorArray is a list of tensors in a graph: Keras' recurrent layers and `map_fn`
 carry such lists round their loops. Where the shape of the elements is known before the loop, in numbers or
 as sizes of tensors that are there, a list of n of them is a tensor of shape (n, ...) that starts with
-zeros, as unset elements of a list do, too; setting one is a scatter, getting one a gather. The numbers are
+zeros, as unset elements of a list do, too; elements are set by slices and read by a gather. The numbers are
 the same. What can change its length, and lists whose elements may have different shapes, stay lists.
 
 Source of the ops' semantics: upstream ``core/kernels/list_kernels.{h,cc}``.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from freezeflow.graph import attrs
 from freezeflow.graph.canonical import canonical
@@ -85,11 +85,17 @@ class Kept(NamedTuple):
     reason: str
 
 
-def stacked(model: Model) -> tuple[Model, Kept | None]:
+# How an element is set: what is before it, the element, and what is behind it put together; or in place, by
+# XlaDynamicUpdateSlice, for which TensorFlow itself has no kernel.
+Setting = Literal["join", "slice"]
+
+
+def stacked(model: Model, setting: Setting = "join") -> tuple[Model, Kept | None]:
     """The model with tensors in place of its lists; names of nodes stay.
 
     Args:
         model: A frozen model with one signature, whose outputs are nodes of their own.
+        setting: How an element is set.
 
     Returns:
         The model, and nothing; or the model as it was, and why its lists stay.
@@ -104,7 +110,7 @@ def stacked(model: Model) -> tuple[Model, Kept | None]:
     ):
         return model, None
     try:
-        graph = _Stacking(_with_own_functions(model.graph), model).graph()
+        graph = _Stacking(_with_own_functions(model.graph), model, setting).graph()
     except _KeptError as error:
         return model, error.kept
     return canonical(dataclasses.replace(model, graph=graph)), None
@@ -410,10 +416,12 @@ class _Stacking:
     Args:
         graph: The graph, each of whose functions is called once.
         model: The model that it belongs to.
+        setting: How an element is set.
     """
 
-    def __init__(self, graph: Graph, model: Model) -> None:
+    def __init__(self, graph: Graph, model: Model, setting: Setting) -> None:
         self._given = graph
+        self._setting = setting
         self._sizes = _Sizes(graph, model)
         self._functions = dict(graph.functions)
 
@@ -459,7 +467,7 @@ class _Stacking:
         """
         made: dict[str, Node] = {}
         known = dict(lists)
-        writer = _Writer(scope, {*nodes, *known}, self._sizes, known)
+        writer = _Writer(scope, {*nodes, *known}, self._sizes, known, self._setting)
         for name in inputs_first(nodes):
             node = nodes[name]
             if node.op in _FUNCTIONAL:
@@ -518,11 +526,18 @@ class _Writer:
         taken: Names that are not free.
         sizes: The shapes of all tensors.
         lists: The lists that were met so far, with the types of their elements.
+        setting: How an element is set.
     """
 
     def __init__(
-        self, scope: str, taken: set[str], sizes: _Sizes, lists: Mapping[str, DType]
+        self,
+        scope: str,
+        taken: set[str],
+        sizes: _Sizes,
+        lists: Mapping[str, DType],
+        setting: Setting,
     ) -> None:
+        self._setting = setting
         self._scope = scope
         self._taken = taken
         self._sizes = sizes
@@ -552,8 +567,7 @@ class _Writer:
                 yield from self._size(name, tensor, place)
             sizes.append(name)
         whole, zero = self._free(f"{node.name}/shape"), self._free(f"{node.name}/zero")
-        number = {"T": _INT32, "N": attrs.of_int(len(sizes)), "axis": attrs.of_int(0)}
-        yield Node(whole, "Pack", tuple(sizes), number)
+        yield _packed(whole, tuple(sizes))
         yield const(zero, dtype, (), bytes(_WIDTHS[dtype]))
         values = {"T": attrs.of_type(dtype), "index_type": _INT32}
         yield Node(node.name, "Fill", (whole, zero, *_waits(node)), values)
@@ -565,16 +579,34 @@ class _Writer:
         ):
             raise _KeptError(self._scope, node.name, "its length may change")
         held, place, item = data_inputs(node)
-        kind = {"T": node.attrs["element_dtype"]}
-        index, update = self._free(f"{node.name}/index"), self._free(f"{node.name}/update")
-        one, first = self._free(f"{node.name}/one"), self._free(f"{node.name}/first")
-        yield const(one, DType.INT32, (2,), struct.pack("<2i", 1, 1))
+        shape = self._sizes.shapes[self._scope].of(held)
+        if shape is None:
+            raise _KeptError(self._scope, node.name, "the rank of its elements is not known")
+        kind, first = {"T": node.attrs["element_dtype"]}, self._free(f"{node.name}/first")
+        update = self._free(f"{node.name}/update")
         yield const(first, DType.INT32, (), struct.pack("<i", 0))
-        yield Node(index, "Reshape", (place, one), {"T": _INT32, "Tshape": _INT32})
         yield Node(update, "ExpandDims", (item, first), {**kind, "Tdim": _INT32})
-        values = {**kind, "Tindices": _INT32}
-        inputs = (held, index, update, *_waits(node))
-        yield Node(node.name, "TensorScatterUpdate", inputs, values)
+        others = len(shape) - 1
+        if self._setting == "slice":
+            begin = self._free(f"{node.name}/begin")
+            yield _packed(begin, (place, *(first for _ in range(others))))
+            inputs = (held, update, begin, *_waits(node))
+            yield Node(node.name, "XlaDynamicUpdateSlice", inputs, {**kind, "Tindices": _INT32})
+            return
+        all_of, one, next_one = (self._free(f"{node.name}/{w}") for w in ("all", "one", "next"))
+        yield const(all_of, DType.INT32, (), struct.pack("<i", -1))
+        yield const(one, DType.INT32, (), struct.pack("<i", 1))
+        yield Node(next_one, "AddV2", (place, one), {"T": _INT32})
+        parts = []
+        for word, begin, size in (("before", first, place), ("behind", next_one, all_of)):
+            ends = self._free(f"{node.name}/{word}/begin"), self._free(f"{node.name}/{word}/size")
+            yield _packed(ends[0], (begin, *(first for _ in range(others))))
+            yield _packed(ends[1], (size, *(all_of for _ in range(others))))
+            parts.append(self._free(f"{node.name}/{word}"))
+            yield Node(parts[-1], "Slice", (held, *ends), {**kind, "Index": _INT32})
+        joined = (parts[0], update, parts[1], first, *_waits(node))
+        values = {**kind, "Tidx": _INT32, "N": attrs.of_int(3)}
+        yield Node(node.name, "ConcatV2", joined, values)
 
     def gathered(self, node: Node) -> Iterator[Node]:
         """One element by its place, or several by theirs."""
@@ -625,6 +657,12 @@ class _Writer:
             name += "_"
         self._taken.add(name)
         return name
+
+
+def _packed(name: str, sizes: tuple[str, ...]) -> Node:
+    """Scalars as a vector."""
+    values = {"T": _INT32, "N": attrs.of_int(len(sizes)), "axis": attrs.of_int(0)}
+    return Node(name, "Pack", sizes, values)
 
 
 def _waits(node: Node) -> tuple[str, ...]:

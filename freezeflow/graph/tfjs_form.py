@@ -5,10 +5,12 @@ does not run a node whose name is in there. It tells the results of a function a
 give them, and disposes of what a round of a loop gave once the next one has run, also of a constant. What
 a node waits for it hands to the op with the rest, where that takes any number of tensors. What is made
 here has a name for each node, a node for each result, and nothing waits: the ops that it has do nothing
-but give tensors.
+but give tensors. One does more on the processor backend: a TensorScatterUpdate changes the tensor that it
+takes, be it a weight, so that it gets a copy.
 
 Source: @tensorflow/tfjs-converter 4.22.0, ``src/executor/graph_executor.ts`` and
-``src/operations/executors/control_executor.ts``.
+``src/operations/executors/control_executor.ts``; @tensorflow/tfjs-backend-cpu 4.22.0,
+``src/kernels/TensorScatterUpdate.ts``.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from collections.abc import Mapping
 
 from freezeflow.graph import attrs
 from freezeflow.graph.canonical import canonical
+from freezeflow.graph.constants import const
 from freezeflow.graph.graph import Function, Graph, Node, data_inputs
 from freezeflow.graph.inline import renamed
 from freezeflow.graph.model import Model
+from freezeflow.values import DType
 
 
 def tfjs_form(model: Model) -> Model:
@@ -31,11 +35,9 @@ def tfjs_form(model: Model) -> Model:
     """
     graph = dataclasses.replace(
         model.graph,
-        nodes=_not_waiting(model.graph.nodes),
+        nodes=_body(model.graph.nodes),
         functions={
-            name: dataclasses.replace(
-                function, nodes=_not_waiting(function.nodes), control_results=()
-            )
+            name: dataclasses.replace(function, nodes=_body(function.nodes), control_results=())
             for name, function in model.graph.functions.items()
         },
     )
@@ -43,8 +45,26 @@ def tfjs_form(model: Model) -> Model:
     return dataclasses.replace(model, graph=_with_own_names(model.graph))
 
 
-def _not_waiting(nodes: Mapping[str, Node]) -> dict[str, Node]:
-    return {name: node._replace(inputs=tuple(data_inputs(node))) for name, node in nodes.items()}
+def _body(nodes: Mapping[str, Node]) -> dict[str, Node]:
+    made: dict[str, Node] = {}
+    for node in nodes.values():
+        given = tuple(data_inputs(node))
+        if node.op == "TensorScatterUpdate":
+            either, copy = _copied(node, nodes)
+            made |= {either.name: either, copy.name: copy}
+            given = (copy.name, *given[1:])
+        made[node.name] = node._replace(inputs=given)
+    return made
+
+
+def _copied(node: Node, nodes: Mapping[str, Node]) -> tuple[Node, Node]:
+    """A choice between what a node takes and the same, which is a tensor of its own."""
+    names = [f"{node.name}/either", f"{node.name}/copy"]
+    while any(name in nodes for name in names):
+        names = [name + "_" for name in names]
+    either = const(names[0], DType.BOOL, (), b"\x01")
+    inputs = (either.name, node.inputs[0], node.inputs[0])
+    return either, Node(names[1], "SelectV2", inputs, {"T": node.attrs["T"]})
 
 
 def _with_own_names(graph: Graph) -> Graph:

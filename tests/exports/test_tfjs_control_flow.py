@@ -191,6 +191,14 @@ def mapped(x, n):
     return tf.cast(tf.stack([tf.cast(flags, tf.int32), places]), tf.float32) + n
 
 
+def scattered(x, n):
+    """What a scatter takes is read afterwards, and is a weight."""
+    places = tf.cast(n, tf.int32)[:, tf.newaxis] % 2
+    y = tf.tensor_scatter_nd_update(x, places, -x[:1])
+    z = tf.tensor_scatter_nd_update(tf.constant(W), places, x[:1])
+    return tf.concat([x, y, z], 0)
+
+
 CASES = [
     branch,
     branch_of_constants,
@@ -212,6 +220,7 @@ CASES = [
     steps_of_a_list,
     list_that_is_read_again,
     mapped,
+    scattered,
 ]
 
 
