@@ -10,12 +10,13 @@ semantics of dead tensors: Yu et al., "Dynamic Control Flow in Large-Scale Machi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from freezeflow.graph import attrs, walk
-from freezeflow.graph.effects import CHOSEN_ATTR
+from freezeflow.graph.effects import CHOSEN_ATTR, Effects, behind
 from freezeflow.graph.graph import Function, Graph, Node, data_inputs, join, node_of, output_types
 from freezeflow.graph.handles import scalar_const
 from freezeflow.values import DType
@@ -164,6 +165,17 @@ class _Chooser:
 
     # ------------------------------------------------------------ branches
 
+    @functools.cached_property
+    def _late(self) -> set[str]:
+        """Nodes at which, or on the way to which, something happens: a check, a write."""
+        effects = Effects(self._graph)
+        return behind(self._nodes, {n.name for n in self._nodes.values() if effects.node(n)})
+
+    def _waits_for(self, tensors: Iterable[str]) -> tuple[str, ...]:
+        """Control inputs on those of the tensors that something precedes."""
+        names = dict.fromkeys(node_of(self.moved.get(tensor, tensor)) for tensor in tensors)
+        return tuple(f"^{name}" for name in names if name in self._late)
+
     def _chosen(self, node: Node) -> list[Node]:
         inputs = list(data_inputs(node))
         if node.op in _SWITCHES and self._values.get(inputs[1]) is not None:
@@ -191,7 +203,8 @@ class _Chooser:
         if taken:
             self.moved[join(node.name, 1)] = node.name
         ref = node.op.startswith("Ref")
-        inputs = (node.inputs[0], *(i for i in node.inputs if i.startswith("^")))
+        waits = dict.fromkeys([*_control_of(node), *self._waits_for([node.inputs[1]])])
+        inputs = (node.inputs[0], *waits)
         return [
             Node(node.name, "RefIdentity" if ref else "Identity", inputs, {"T": node.attrs["T"]})
         ]
@@ -209,12 +222,32 @@ class _Chooser:
         ):
             return [node]
         (index,) = alive
-        control = tuple(i for i in original.inputs if i.startswith("^") and i not in self._dead)
+        ruled_out = [tensor for tensor in data_inputs(original) if tensor in self._dead]
+        control = [i for i in _control_of(original) if i not in self._dead]
+        control += self._waits_for(self._taken_by_dead(ruled_out))
         number = scalar_const(f"{node.name}/value_index", index, after=inputs[index])
         self.moved[join(node.name, 1)] = number.name
         ref = node.op.startswith("Ref")
         op = "RefIdentity" if ref else "Identity"
-        return [Node(node.name, op, (inputs[index], *control), {"T": node.attrs["T"]}), number]
+        waits = tuple(dict.fromkeys(control))
+        return [Node(node.name, op, (inputs[index], *waits), {"T": node.attrs["T"]}), number]
+
+    def _taken_by_dead(self, tensors: Iterable[str]) -> list[str]:
+        """What dead tensors are computed from up to the Switches: TensorFlow computes it nevertheless."""
+        if not self._late:
+            return []
+        found, seen, stack = [], set[str](), list(tensors)
+        while stack:
+            name = node_of(stack.pop())
+            if name in seen:
+                continue
+            seen.add(name)
+            for tensor in self._nodes[name].inputs:
+                if tensor in self._dead:
+                    stack.append(tensor)
+                else:
+                    found.append(tensor)
+        return found
 
     def _call(self, node: Node, function: bytes) -> Node:
         """The node as a plain call of one branch."""
@@ -227,7 +260,13 @@ class _Chooser:
             "f": function,
             CHOSEN_ATTR: attrs.of_bool(True),
         }
-        return Node(node.name, op, node.inputs[1:], values, node.device)
+        waits = [w for w in self._waits_for([node.inputs[0]]) if w not in node.inputs]
+        return Node(node.name, op, (*node.inputs[1:], *waits), values, node.device)
+
+
+def _control_of(node: Node) -> Iterator[str]:
+    """The control inputs of a node, as it has them."""
+    return (tensor for tensor in node.inputs if tensor.startswith("^"))
 
 
 def _cast(value: bool | int, dtype: DType) -> bool | int | None:
