@@ -27,7 +27,7 @@ def recurrent(x, *, backwards=False):
     """As Keras' layers do it, by length and batch as the call tells them."""
     steps = tf.transpose(x, [1, 0, 2])
     length = tf.shape(steps)[0]
-    given = tf.TensorArray(tf.float32, length).unstack(steps)
+    given = tf.TensorArray(tf.float32, length, clear_after_read=False).unstack(steps)
     kept = tf.TensorArray(tf.float32, length, element_shape=(None, 4))
     state = tf.zeros((tf.shape(x)[0], 4))
 
