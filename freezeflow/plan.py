@@ -10,12 +10,15 @@ import base64
 import contextlib
 import dataclasses
 import functools
+import io
 import json
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
+
+import blake3
 
 from freezeflow.alike import Alike
 from freezeflow.errors import FreezeflowError, UsageError
@@ -246,8 +249,8 @@ def decode_plans(data: bytes) -> tuple[Plan, ...]:
     Raises:
         ValueError, KeyError, TypeError: It is something else.
     """
-    head, *lines = data.splitlines()
-    said = json.loads(head)
+    lines = io.BytesIO(data)
+    said = json.loads(lines.readline())
     if said["format"] != FORMAT:
         raise ValueError(f"not a {FORMAT}")
     alike = Alike(said["sample"].encode())
@@ -437,10 +440,11 @@ def _make_kept(
     from freezeflow.spec.recipe import load_recipes
     from freezeflow.store.files import write_atomically
 
-    loaded = load_recipes(path, set_vars=set_vars)
-    encoded = encode_plans(map(make_plan, loaded.recipes))
+    recipes, looked = load_recipes(path, set_vars=set_vars)
+    encoded = encode_plans(map(make_plan, recipes))
+    # Of thousands of models what is left of the recipe is as much as their plans.
+    del recipes
     plans = decode_plans(encoded)
-    looked = loaded.looked
     needs = {
         "files": looked.files,
         "environment": looked.environment,
@@ -449,25 +453,27 @@ def _make_kept(
         "modified": _stage_files(plans),
     }
     if origin == _origin(recipe, sorted((set_vars or {}).items())):
-        head = {"origin": origin, "recipe": recipe, "needs": needs}
-        body = _compact(head) + b"\n" + encoded
+        head = _compact({"origin": origin, "recipe": recipe, "needs": needs}) + b"\n"
         # A folder that cannot be written makes the next run slower, and no more.
         with contextlib.suppress(FreezeflowError):
-            write_atomically(kept, [Digest.of(body).hex.encode(), body])
+            write_atomically(kept, [_check(head, encoded), head, encoded])
     return plans
 
 
+def _check(head: bytes, plans: bytes) -> bytes:
+    """What stands at the beginning of a file of kept plans, and tells that the rest is whole."""
+    return blake3.blake3(head).update(plans).hexdigest().encode()
+
+
 def _read_kept(kept: str, origin: str) -> bytes | None:
-    """The JSON of kept plans, if it is whole and all that they were made from is as it was."""
+    """Kept plans, if they are whole and all that they were made from is as it was."""
     try:
         with open(kept, "rb") as file:
-            whole = file.read()
+            check, head, plans = file.read(64), file.readline(), file.read()
     except OSError:
         return None
-    digest, body = whole[:64], whole[64:]
-    if Digest.of(body).hex.encode() != digest:
+    if _check(head, plans) != check:
         return None
-    head, _, plans = body.partition(b"\n")
     data = json.loads(head)
     if data["origin"] != origin or data["needs"] != _as_now(data["needs"]):
         return None

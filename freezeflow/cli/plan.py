@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
@@ -37,7 +36,9 @@ def command(
     plans = choose(batch.plans, choice)
     forecasts = api.forecast(plans, on_warning=_warn)
     if as_json:
-        click.echo(json.dumps(forecast_to_json(plans, forecasts)))
+        pieces = forecast_to_json(plans, forecasts)
     else:
-        click.echo(render_forecasts(plans, forecasts, color=colored(sys.stdout)))
+        pieces = render_forecasts(plans, forecasts, color=colored(sys.stdout))
+    for piece in pieces:
+        click.echo(piece, nl=False)
     return 0

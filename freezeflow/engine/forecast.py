@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from freezeflow.engine.keys import Change, KeyInput, Preimage, changes, preimages
@@ -17,6 +19,9 @@ from freezeflow.values import Digest
 
 if TYPE_CHECKING:
     from freezeflow.engine.shared import SharedCache
+
+# Plans that are looked up together.
+_AT_ONCE = 256
 
 _SHARED = "the shared cache has its result"
 
@@ -63,42 +68,43 @@ def forecast_plans(
     Raises:
         FreezeflowError: The store cannot be read, or a file that a step reads is missing.
     """
-    forecaster = _Forecaster(plans, store, shared)
-    longest = max((len(plan.steps) for plan in plans), default=0)
-    for number in range(longest):
-        forecaster.look(number)
-    return tuple(found for steps in forecaster.found for found in steps)
+    some = (plans[start : start + _AT_ONCE] for start in range(0, len(plans), _AT_ONCE))
+    return tuple(found for group in some for found in _Forecaster(group, store, shared).look())
 
 
 class _Forecaster:
-    """Looks at the first steps of all plans, then at their second steps, and so on.
-
-    Attributes:
-        found: For each plan what is known of its steps so far.
-    """
+    """Looks at the first steps of some plans, then at their second steps, and so on."""
 
     def __init__(self, plans: Sequence[Plan], store: Store, shared: SharedCache | None) -> None:
-        self.found: list[list[Forecast]] = [[] for _ in plans]
+        # For each plan its steps, and what is known of them so far.
+        self._steps = [tuple(plan.steps) for plan in plans]
+        self._found: list[list[Forecast]] = [[] for _ in plans]
         self._plans = plans
         self._store = store
         self._shared = shared
         self._noted = store.actions.noted(
             [
                 self._ref(place, step).place
-                for place, plan in enumerate(plans)
-                for step in plan.steps
+                for place, steps in enumerate(self._steps)
+                for step in steps
             ]
         )
         # For each plan what those of its steps give that are cached.
         self._given: list[dict[str, Outputs]] = [{} for _ in plans]
 
-    def look(self, number: int) -> None:
+    def look(self) -> Iterator[Forecast]:
+        """What is found of all steps, in the order of the plans."""
+        for number in range(max(map(len, self._steps), default=0)):
+            self._look_at(number)
+        return itertools.chain.from_iterable(self._found)
+
+    def _look_at(self, number: int) -> None:
         """Looks at the step with a number of each plan that has one."""
         known: list[tuple[int, Step]] = []
         waiting: list[tuple[int, Step]] = []
-        for place, plan in enumerate(self._plans):
-            if number < len(plan.steps):
-                step = plan.steps[number]
+        for place, steps in enumerate(self._steps):
+            if number < len(steps):
+                step = steps[number]
                 is_known = all(need in self._given[place] for need in step.needs)
                 (known if is_known else waiting).append((place, step))
         self._look_up(known)
@@ -169,7 +175,7 @@ class _Forecaster:
         key: Digest | None = None,
     ) -> None:
         ref = self._ref(place, step)
-        self.found[place].append(
+        self._found[place].append(
             Forecast(
                 ref=ref, stage=step.stage, state=state, reason=reason, changes=changes, key=key
             )
@@ -199,4 +205,5 @@ class _Forecaster:
 
     def _ref(self, place: int, step: Step) -> StepRef:
         plan = self._plans[place]
-        return StepRef(plan.recipe, plan.name, step.id)
+        # Steps of many plans have the same ids.
+        return StepRef(plan.recipe, plan.name, sys.intern(step.id))

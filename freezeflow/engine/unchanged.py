@@ -18,7 +18,7 @@ import struct
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import blake3
 
@@ -37,7 +37,7 @@ _HOLDS_NS = 24 * 3600 * 1_000_000_000
 
 _GONE = b"-"
 
-# Plans whose files are looked at together, and bytes of paths.
+# Plans whose files are looked at together, and bytes of paths that are read together.
 _AT_ONCE = 256
 _BLOCK_BYTES = 1 << 18
 
@@ -63,19 +63,19 @@ class Record:
         """How many steps are cached, all of them; None if that is not known without a look."""
         try:
             with open(self._path, "rb") as file:
-                data = file.read()
-        except OSError:
+                return self._steps(file)
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        head, _, names = data.partition(b"\n")
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            known = json.loads(head)
-            age = time.time_ns() - known["made_ns"]
-            if known["origin"] == self._origin and 0 <= age < _HOLDS_NS:
-                looks = _Looks(time.time_ns())
-                for paths in _split(names):
-                    looks.add(paths)
-                return int(known["steps"]) if looks.digest() == known["digest"] else None
-        return None
+
+    def _steps(self, file: IO[bytes]) -> int | None:
+        known = json.loads(file.readline())
+        age = time.time_ns() - known["made_ns"]
+        if known["origin"] != self._origin or not 0 <= age < _HOLDS_NS:
+            return None
+        looks = _Looks(time.time_ns())
+        for paths in _split(file):
+            looks.add(paths)
+        return int(known["steps"]) if looks.digest() == known["digest"] else None
 
     def keep(self, plans: Sequence[Plan], result: RunResult, store: Store, began_ns: int) -> None:
         """Keeps the record of a run after which every step is cached.
@@ -87,8 +87,9 @@ class Record:
             began_ns: When it began, in ns since the epoch.
         """
         seen = _see(plans, result, store, began_ns, check=False)
-        if seen is not None and seen.changed_ns is not None:
-            _wait_until(seen.changed_ns)
+        if seen is not None and (changed_ns := seen.changed_ns) is not None:
+            del seen  # all the paths of thousands of models
+            _wait_until(changed_ns)
             seen = _see(plans, result, store, began_ns, check=True)
         if seen is None:
             return
@@ -100,7 +101,8 @@ class Record:
         }
         # A cache that cannot be written makes the next run slower, and no more.
         with contextlib.suppress(FreezeflowError):
-            write_checked_later(self._path, json.dumps(head).encode() + b"\n" + seen.names)
+            seen.names[:0] = json.dumps(head).encode() + b"\n"
+            write_checked_later(self._path, seen.names)
 
 
 class _Seen(NamedTuple):
@@ -114,7 +116,7 @@ class _Seen(NamedTuple):
     """
 
     digest: str
-    names: bytes
+    names: bytearray
     changed_ns: int | None
 
 
@@ -131,7 +133,7 @@ def _see(
         check: Compare what was written since then with what it should be.
     """
     looks = _Looks(began_ns)
-    names = []
+    names = bytearray()
     was_written = False
     for start in range(0, len(plans), _AT_ONCE):
         some = plans[start : start + _AT_ONCE]
@@ -146,10 +148,10 @@ def _see(
         # Checked after the look: what changes in between is not as it looked.
         if check and not written.is_whole(recent, store):
             return None
-        names.append(b"\0".join(paths))
+        names += b"\0" * bool(names) + b"\0".join(paths)
         was_written |= bool(recent)
     changed_ns = looks.quiet_ns if was_written else None
-    return _Seen(looks.digest(), b"\0".join(names), changed_ns)
+    return _Seen(looks.digest(), names, changed_ns)
 
 
 def _given(plans: Sequence[Plan], store: Store) -> set[bytes]:
@@ -232,14 +234,13 @@ class _Looks:
         return self._hasher.hexdigest()
 
 
-def _split(names: bytes) -> Iterator[list[bytes]]:
+def _split(file: IO[bytes]) -> Iterator[list[bytes]]:
     """The paths of a record, some at a time."""
-    start = 0
-    while start < len(names):
-        end = names.find(b"\0", start + _BLOCK_BYTES)
-        end = len(names) if end < 0 else end
-        yield names[start:end].split(b"\0")
-        start = end + 1
+    begun = b""
+    while block := file.read(_BLOCK_BYTES):
+        *paths, begun = (begun + block).split(b"\0")
+        yield paths
+    yield [begun]
 
 
 def _wait_until(moment_ns: int) -> None:

@@ -29,28 +29,26 @@ _SHOWN = 60
 
 def render_forecasts(
     plans: Sequence[Plan], forecasts: Sequence[Forecast], *, color: bool = False
-) -> str:
+) -> Iterator[str]:
     """Each plan's steps, a line each, below it the fields of its key that changed; and a sum.
 
-    Of many plans, those in which nothing would run are only counted.
+    Of many plans, those in which nothing would run are only counted. It comes in pieces of some lines.
     """
-    parts = []
     for plan, found in _by_plan(plans, forecasts):
         is_idle = all(step.state == "cached" for step in found)
         if not is_idle or len(plans) <= _FEW_PLANS:
-            parts.append(_plan(plan, found, color))
+            yield f"{_plan(plan, found, color)}\n\n"
     running = sum(found.state == "run" for found in forecasts)
     unsure = sum(found.state == "depends" for found in forecasts)
     remote = sum(found.state == "remote" for found in forecasts)
     if not plans:
-        parts.append("Nothing to do: no model is selected.")
+        yield "Nothing to do: no model is selected.\n"
     elif not running and not remote:
-        parts.append(f"Nothing to do: {count(len(forecasts), 'step is', 'steps are')} cached.")
+        yield f"Nothing to do: {count(len(forecasts), 'step is', 'steps are')} cached.\n"
     else:
         more = f", {remote} would come from the shared cache" if remote else ""
         more += f", {unsure} if what they need has changed" if unsure else ""
-        parts.append(f"{running} of {count(len(forecasts), 'step')} would run{more}.")
-    return "\n\n".join(parts)
+        yield f"{running} of {count(len(forecasts), 'step')} would run{more}.\n"
 
 
 def _by_plan(
@@ -89,19 +87,17 @@ def _shown(value: Json) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}"
 
 
-def forecast_to_json(plans: Sequence[Plan], forecasts: Sequence[Forecast]) -> Json:
-    """``freezeflow.forecast/2``: plans with their steps, in order."""
-    return {
-        "format": FORMAT,
-        "plans": [
-            {
-                "recipe": str(plan.recipe),
-                "name": plan.name,
-                "steps": [_step_to_json(step) for step in found],
-            }
-            for plan, found in _by_plan(plans, forecasts)
-        ],
-    }
+def forecast_to_json(plans: Sequence[Plan], forecasts: Sequence[Forecast]) -> Iterator[str]:
+    """``freezeflow.forecast/2``, in pieces: plans with their steps, in order."""
+    yield f'{{"format": {json.dumps(FORMAT)}, "plans": ['
+    for number, (plan, found) in enumerate(_by_plan(plans, forecasts)):
+        data = {
+            "recipe": str(plan.recipe),
+            "name": plan.name,
+            "steps": list(map(_step_to_json, found)),
+        }
+        yield f"{', ' if number else ''}{json.dumps(data)}"
+    yield "]}\n"
 
 
 def _step_to_json(found: Forecast) -> Json:

@@ -130,7 +130,7 @@ def write_by_digest(
         part.discard()
 
 
-def write_checked_later(path: Path, data: bytes, *, mode: int = 0o444) -> None:
+def write_checked_later(path: Path, data: bytes | bytearray, *, mode: int = 0o444) -> None:
     """Writes a small file that appears at its path whole or not at all, and does not wait for the disk.
 
     After a power cut it may be there and damaged: for files whose readers check what they hold.
@@ -263,7 +263,7 @@ class _Part:
                     writer.add(piece)
             return writer.finish(mode)
 
-    def write(self, data: bytes, mode: int) -> None:
+    def write(self, data: bytes | bytearray, mode: int) -> None:
         """Writes all of it, and leaves it to the kernel when it reaches the disk."""
         view = memoryview(data)
         while view:
