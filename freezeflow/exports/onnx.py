@@ -13,8 +13,9 @@ from typing import Literal
 from freezeflow.exports.check import Checked, check_problems
 from freezeflow.exports.converted import Converted, Converter, OneSignature, Single
 from freezeflow.exports.format import ExportFormat, ExportRequest
+from freezeflow.graph.canonical import canonical
 from freezeflow.graph.profile import FUNCTIONAL, Profile
-from freezeflow.graph.spelled_out import BATCH_NORMS
+from freezeflow.graph.spelled_out import BATCH_NORMS, spelled_out
 from freezeflow.params import param
 from freezeflow.runtimes.onnx_runtime import RUNTIME
 from freezeflow.runtimes.runtime import FLOAT32, Names
@@ -40,6 +41,9 @@ _NUMBERS = (
     *(DType.INT8, DType.INT16, DType.INT32, DType.INT64),
     *(DType.UINT8, DType.UINT16, DType.UINT32, DType.UINT64),
 )
+
+# From which on ScatterND can add; tf2onnx lets the last of equal indices win.
+_ADDING_OPSET = 16
 
 # Fourier transforms and what brings them back to real numbers: tf2onnx takes them in groups.
 _TRANSFORMS = frozenset(["RFFT", "RFFT2D", "ComplexAbs"])
@@ -76,9 +80,12 @@ def convert(request: ExportRequest, made: Single) -> Converted:
 
     params: Params = request.params
     main, names = request.to.name, _names(made)
+    model = made.model
+    if params.opset >= _ADDING_OPSET:
+        model = canonical(spelled_out(model, ("ScatterNd",)))
     facts = request.context.confined(
         to_onnx,
-        made.model,
+        model,
         made.nodes,
         names,
         PROFILE,
@@ -106,7 +113,7 @@ _CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=RUNTIME
 
 FORMAT = ExportFormat(
     name="onnx",
-    version=9,
+    version=10,
     summary="ONNX, for ONNX Runtime and whatever else reads it; needs `freezeflow[onnx]`.",
     write=_CONVERTER.write,
     suffixes=(".onnx",),

@@ -111,7 +111,7 @@ def profile() -> Profile:
         unrolls="lists",
         stacks_lists="join",
         list_loops=False,
-        spells_out=frozenset(["Einsum", "Erfc", "MatrixBandPart", *BATCH_NORMS]),
+        spells_out=frozenset(["Einsum", "Erfc", "MatrixBandPart", "Select", *BATCH_NORMS]),
         dtypes=frozenset(_WEIGHTS) | {DType.DOUBLE, DType.UINT32},
         constants=frozenset(_WEIGHTS),
         typed=_TYPED,
@@ -325,7 +325,7 @@ _CONVERTER = Converter(profile=profile, convert=convert, runtime=RUNTIME, tools=
 
 FORMAT = ExportFormat(
     name="tfjs",
-    version=10,
+    version=11,
     summary="A graph model of TensorFlow.js, a folder; its check needs Node.js and @tensorflow/tfjs.",
     write=_CONVERTER.write,
     params=Params,

@@ -30,10 +30,20 @@ _PRECISIONS: Mapping[str, Precision] = {
     precision.name: precision for precision in (FLOAT32, FLOAT16, DYNAMIC_RANGE, INT8)
 }
 
+_QUANTIZED_AND_BACK = frozenset(
+    f"QuantizeAndDequantize{version}" for version in ("", "V2", "V3", "V4")
+)
+
 PROFILE = Profile(
     target="TFLite",
     # The converter tells; it is asked before anything is written.
     ops=None,
+    # It leaves these out, and does not say so.
+    refuses=_QUANTIZED_AND_BACK,
+    helps=dict.fromkeys(
+        _QUANTIZED_AND_BACK, "FakeQuant ops are kept; `precision: int8` has TFLite itself quantise."
+    ),
+    empty_outputs=False,
     control_flow=FUNCTIONAL,
     spells_out=BATCH_NORMS | {"Einsum"},
     splits_groups=frozenset(["Conv3D"]),

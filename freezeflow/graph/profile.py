@@ -51,6 +51,7 @@ class Profile:
         control_flow: Ops of control flow that it takes.
         static: What of the shapes of inputs has to be known: nothing, ranks, or all dimensions.
         constant_outputs: Takes outputs that no input reaches.
+        empty_outputs: Takes outputs without elements.
         reserved: Names of inputs and outputs have to be identifiers, and other ones than these words; None
             where they may be any.
         dtypes: Element types of inputs and outputs that it takes; None for all.
@@ -79,6 +80,7 @@ class Profile:
     control_flow: frozenset[str] = FUNCTIONAL
     static: Literal["none", "ranks", "all"] = "none"
     constant_outputs: bool = True
+    empty_outputs: bool = True
     reserved: frozenset[str] | None = None
     dtypes: frozenset[DType] | None = None
     lacks: Mapping[DType, frozenset[str]] = dataclasses.field(default_factory=dict)
@@ -224,6 +226,13 @@ def _look_at_ends(model: Model, profile: Profile) -> None:
                     where=name,
                     hint=f"It takes {_names(known)}.",
                 )
+    for key, spec in signature.outputs.items():
+        if not profile.empty_outputs and spec.shape is not None and 0 in spec.shape:
+            raise ModelRefused(
+                f"{profile.target} takes no output without elements: {key!r} is {_shown(spec.shape)}",
+                where=name,
+                hint="It says nothing: export a signature without it.",
+            )
     if not profile.constant_outputs:
         _look_for_constants(model.graph, name, signature, profile)
     if profile.static == "none":

@@ -9,8 +9,8 @@ for targets alone whose answers are compared within a tolerance.
 
 `MatrixBandPart` (in Keras' causal masks) becomes a choice by the distance of row and column: TensorFlow.js
 4 reads the width below the diagonal for the one above it, too. `Rank` becomes the number of sizes that there
-are. `Einsum` gets letters for its ellipsis (`freezeflow.graph.einsum`), where what is known of shapes tells
-them.
+are; `Select` by a vector, which chooses whole rows, one by a column; `ScatterNd` an addition to zeros.
+`Einsum` gets letters for its ellipsis (`freezeflow.graph.einsum`), where what is known of shapes tells them.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ _ONES: Mapping[DType, bytes] = {
     DType.FLOAT: struct.pack("<f", 1.0),
     DType.DOUBLE: struct.pack("<d", 1.0),
     DType.HALF: struct.pack("<e", 1.0),
+}
+
+_ZEROS: Mapping[DType, bytes] = {
+    **dict.fromkeys((DType.FLOAT, DType.INT32), bytes(4)),
+    **dict.fromkeys((DType.DOUBLE, DType.INT64), bytes(8)),
 }
 
 # Axes of everything but the channels.
@@ -266,6 +271,34 @@ def _without_rank(node: Node, around: _Spelling) -> Iterator[Node]:
     )
 
 
+def _without_scatter(node: Node, around: _Spelling) -> Iterator[Node]:
+    """What is scattered into nothing, as an addition to zeros: where an index comes twice, both count."""
+    indices, updates, shape, *waits = node.inputs
+    dtype = attrs.to_type(node.attrs["T"])
+    if dtype not in _ZEROS:
+        return
+    zero, zeros = around.free(f"{node.name}/zero"), around.free(f"{node.name}/zeros")
+    yield const(zero, dtype, (), _ZEROS[dtype])
+    filled = {"T": node.attrs["T"], "index_type": node.attrs["Tindices"]}
+    yield Node(zeros, "Fill", (shape, zero), filled, node.device)
+    yield node._replace(op="TensorScatterAdd", inputs=(zeros, indices, updates, *waits))
+
+
+def _without_vector(node: Node, around: _Spelling) -> Iterator[Node]:
+    """A choice of whole rows by a vector, as a choice by a column, which is stretched over them."""
+    chooses, x, y, *waits = node.inputs
+    condition = around.shapes.of(chooses)
+    rows = around.shapes.of(x) or around.shapes.of(y)
+    if condition is None or len(condition) != 1 or rows is None or len(rows) == 1:
+        return
+    shape, column = around.free(f"{node.name}/shape"), around.free(f"{node.name}/column")
+    sizes = (-1, *(1,) * (len(rows) - 1))
+    yield const(shape, DType.INT32, (len(sizes),), struct.pack(f"<{len(sizes)}i", *sizes))
+    reshaped = {"T": attrs.of_type(DType.BOOL), "Tshape": attrs.of_type(DType.INT32)}
+    yield Node(column, "Reshape", (chooses, shape), reshaped, node.device)
+    yield node._replace(op="SelectV2", inputs=(column, x, y, *waits), attrs={"T": node.attrs["T"]})
+
+
 def _without_ellipsis(node: Node, around: _Spelling) -> Iterator[Node]:
     yield from without_ellipsis(node, [*map(around.shapes.of, data_inputs(node))], around.free)
 
@@ -274,6 +307,8 @@ _SPELLED: Mapping[str, Callable[[Node, _Spelling], Iterator[Node]]] = {
     "Erfc": _without_erfc,
     "MatrixBandPart": _without_band,
     "Rank": _without_rank,
+    "ScatterNd": _without_scatter,
+    "Select": _without_vector,
     "Einsum": _without_ellipsis,
     **dict.fromkeys(BATCH_NORMS, _without_training),
 }

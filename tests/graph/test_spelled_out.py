@@ -1,5 +1,8 @@
+import struct
+
 import pytest
 
+from freezeflow.graph.constants import value_of
 from freezeflow.graph.spelled_out import BATCH_NORMS, spelled_out, trains
 from freezeflow.graph.verify import verify
 from freezeflow.values import DType
@@ -91,3 +94,29 @@ def test_a_band_of_a_matrix_is_a_choice():
     assert verify(found) == ()
     assert found.graph.nodes["b"].op == "SelectV2"
     assert found.graph.nodes["b"].inputs == ("b/inside", "x", "b/nothing")
+
+
+def chosen(condition, *shape):
+    whole = graph(
+        placeholder("c", DType.BOOL, condition),
+        placeholder("x", shape=shape),
+        node("s", "Select", "c", "x", "x", "^x", T=DType.FLOAT),
+        node("y", "Identity", "s", T=DType.FLOAT),
+    )
+    inputs = {"c": spec("c", DType.BOOL, condition), "x": spec("x", shape=shape)}
+    return model(whole, inputs, {"y": spec("y", shape=shape)})
+
+
+def test_a_vector_that_chooses_rows_becomes_a_column():
+    found = spelled_out(chosen((None,), None, 3, 2), frozenset(["Select"]))
+    assert verify(found) == ()
+    nodes = found.graph.nodes
+    assert nodes["s"].op == "SelectV2"
+    assert nodes["s"].inputs == ("s/column", "x", "x", "^x")
+    assert value_of(nodes["s/shape"])[2] == struct.pack("<3i", -1, 1, 1)
+
+
+@pytest.mark.parametrize(("condition", "shape"), [((2,), (2,)), ((2, 3), (2, 3)), ((), (2, 3))])
+def test_other_choices_stay(condition, shape):
+    given = chosen(condition, *shape)
+    assert spelled_out(given, frozenset(["Select"])).graph.nodes == given.graph.nodes
