@@ -3,7 +3,7 @@ engine provides it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +34,10 @@ class Context(Protocol):
     @property
     def recipe_digest(self) -> str | None:
         """Digest of the recipe, for manifests; None without one."""
+
+    @property
+    def hashed(self) -> Mapping[str, Digest]:
+        """BLAKE3 of files, by absolute path, that need not be hashed again: they were, for the step's key."""
 
     def put_tensor(self, data: memoryview, dtype: DType, shape: tuple[int, ...]) -> TensorRef:
         """Gives new bytes (row-major, little-endian) to the tensor store."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TextIO
 
 from freezeflow.engine.orders import KEPT, Limits
@@ -21,6 +22,7 @@ class StepContext:
         recipe_digest: Digest of the recipe; None without one.
         log: Where its log goes.
         limits: What a confined process of its own may use; None where it starts none.
+        hashed: BLAKE3 of files by absolute path, as far as it is known.
     """
 
     def __init__(
@@ -30,10 +32,12 @@ class StepContext:
         recipe_digest: str | None,
         log: TextIO,
         limits: Limits | None = None,
+        hashed: Mapping[str, Digest] = MappingProxyType({}),
     ) -> None:
         self.base = base
         self.scratch = scratch
         self.recipe_digest = recipe_digest
+        self.hashed = hashed
         self.warnings: list[str] = []
         self._log = log
         self._limits = limits

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from freezeflow.errors import FreezeflowError
 from freezeflow.plan import Plan, Step
@@ -192,6 +192,18 @@ def _source(source: ModelSource, files: Sequence[Path], known: Mapping[Path, str
         "custom_objects": list(source.custom_objects),
         "averages": source.averages,
         "files": {source_name(str(path), root): known[path] for path in files},
+    }
+
+
+def source_digests(preimage: Preimage, source: ModelSource) -> dict[str, str]:
+    """Absolute path to BLAKE3 of each of the source's files; none where the key has none of them."""
+    of_source: Any = preimage["source"]
+    if of_source is None:
+        return {}
+    root = str(source.path)
+    return {
+        os.path.abspath(source_file(name, root)): digest
+        for name, digest in of_source["files"].items()
     }
 
 

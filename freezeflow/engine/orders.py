@@ -53,6 +53,7 @@ class Order:
         limits: Run confined, within these limits; None for a step that runs nothing of the model.
         confines_itself: The limits are for the processes that the step starts.
         files: What the steps before have published and it reads: (absolute path, SHA-256, bytes).
+        hashed: Absolute path to BLAKE3 (64 hex digits) of the source's files, where its key has them.
     """
 
     stage: str
@@ -65,6 +66,7 @@ class Order:
     limits: Limits | None
     confines_itself: bool = False
     files: tuple[tuple[str, str, int], ...] = ()
+    hashed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def log(self) -> Path:
@@ -83,6 +85,7 @@ class Order:
             "limits": dataclasses.asdict(self.limits) if self.limits else None,
             "confines_itself": self.confines_itself,
             "files": self.files,
+            "hashed": dict(self.hashed),
         }
         (self.scratch / _ORDER).write_text(json.dumps(data))
 
@@ -101,6 +104,7 @@ class Order:
             limits=Limits(**data["limits"]) if data["limits"] else None,
             confines_itself=data["confines_itself"],
             files=tuple((path, sha256, nbytes) for path, sha256, nbytes in data["files"]),
+            hashed=data["hashed"],
         )
 
 

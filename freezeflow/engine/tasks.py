@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from freezeflow.engine.keys import KeyInput, Preimage
+from freezeflow.engine.keys import KeyInput, Preimage, source_digests
 from freezeflow.engine.options import ALL_MEMORY, RunOptions
 from freezeflow.engine.orders import Limits, Order, StoredModel
 from freezeflow.engine.results import ResultFile, StepRef, StepResult
@@ -158,6 +158,7 @@ def order_of(task: Task, model: StoredModel | None, scratch: Path, options: RunO
         limits=limits if step.in_tensorflow else None,
         confines_itself=step.confines_itself,
         files=tuple((str(file.path), file.sha256, file.nbytes) for file in files),
+        hashed=source_digests(task.preimage, step.source),
     )
 
 

@@ -15,7 +15,7 @@ from freezeflow.engine.context import StepContext
 from freezeflow.engine.memory import peak_bytes, peak_of_children_bytes, start_measuring
 from freezeflow.engine.orders import NewModel, Order, Report, StoredModel
 from freezeflow.errors import FreezeflowError, StageFailed
-from freezeflow.values import Json
+from freezeflow.values import Digest, Json
 
 if TYPE_CHECKING:
     from freezeflow.graph.model import Model
@@ -42,7 +42,8 @@ def perform(order: Order, model: Model | None, log: TextIO) -> tuple[Report, Mod
     Returns:
         The report, and the model that the stage gave (None when it failed).
     """
-    context = StepContext(order.base, order.scratch, order.recipe_digest, log, order.limits)
+    hashed = {path: Digest(digest) for path, digest in order.hashed.items()}
+    context = StepContext(order.base, order.scratch, order.recipe_digest, log, order.limits, hashed)
     started = time.perf_counter()
     before, before_of_children = start_measuring(), peak_of_children_bytes()
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +56,7 @@ def load_source(source: ModelSource, context: Context) -> Model:
     """
     _check_weights(source)
     model: Model = _function(source, "load")(source, context)
-    return dataclasses.replace(model, source_digest=source_digest(source))
+    return dataclasses.replace(model, source_digest=source_digest(source, context.hashed))
 
 
 def _check_weights(source: ModelSource) -> None:
@@ -84,15 +85,24 @@ def source_files(source: ModelSource) -> tuple[Path, ...]:
     return (*files, *other)
 
 
-def source_digest(source: ModelSource) -> Digest:
-    """The digest of a source: of its files' names, relative to the model, and contents."""
+def source_digest(source: ModelSource, hashed: Mapping[str, Digest]) -> Digest:
+    """The digest of a source: of its files' names, relative to the model, and contents.
+
+    Args:
+        source: The source.
+        hashed: Absolute path to BLAKE3 of those of its files that need not be hashed again.
+    """
     root = source.path if source.path.is_dir() else source.path.parent
     beside = present()
-    # What is being hashed anyway is not hashed twice; files that are left are small, mostly.
-    files = {
-        path: (beside and beside.files.get(path.absolute())) or hash_file(path)
-        for path in source_files(source)
-    }
+
+    def digest_of(path: Path) -> Digest:
+        # What is being hashed anyway is not hashed twice; files that are left are small, mostly.
+        found = hashed.get(os.path.abspath(path))
+        if found is None and beside is not None:
+            found = beside.files.get(path.absolute())
+        return hash_file(path) if found is None else found
+
+    files = {path: digest_of(path) for path in source_files(source)}
 
     def find() -> Digest:
         lines = [f"{digest} {_label(path, root)}\n" for path, digest in files.items()]

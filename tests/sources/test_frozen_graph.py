@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import pytest
 from google.protobuf import text_format
 
+from freezeflow.engine.context import StepContext
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
 from freezeflow.graph.write import graph_def_bytes
@@ -15,6 +19,8 @@ from tests.graphs import call, const, function, graph, node, placeholder
 from tests.sources.damage import frozen_bytes
 
 F = DType.FLOAT
+
+CONTEXT = StepContext(Path.cwd(), Path.cwd(), None, io.StringIO())
 
 
 def written(tmp_path, *nodes, functions=(), name="graph.pb", **choices):
@@ -30,13 +36,13 @@ def neg(name, tensor):
 
 
 def ends(source):
-    (signature,) = load_source(source, None).signatures.values()
+    (signature,) = load_source(source, CONTEXT).signatures.values()
     return list(signature.inputs), list(signature.outputs)
 
 
 def refusal(source):
     with pytest.raises(ModelRefused) as refused:
-        load_source(source, None)
+        load_source(source, CONTEXT)
     return refused.value
 
 
