@@ -77,6 +77,9 @@ _TYPED: Mapping[str, Sequence[Mapping[str, frozenset[DType]]]] = {
     **dict.fromkeys(("If", "StatelessIf"), ({"Tcond": frozenset([DType.BOOL])},)),
 }
 
+# How the ops of lists and tensor arrays begin, of which it gets none.
+_LISTS = ("EmptyTensorList", "TensorArray", "TensorList")
+
 _PRECISIONS: Mapping[str, Precision] = {
     "none": FLOAT32,
     "float16": FLOAT16,
@@ -98,14 +101,12 @@ def profile() -> Profile:
     """What TensorFlow.js takes: of control flow, branches of two and loops, as functions.
 
     What it calls a list is changed where it is, has the length of what was set, and loses in a function's
-    end what the function has set.
+    end what the function has set; so does a tensor array.
     """
     lines = _OPS.read_text(encoding="utf-8").splitlines()
     return Profile(
         target="TensorFlow.js",
-        ops=frozenset(
-            line for line in lines if not line.startswith("#") and "TensorList" not in line
-        ),
+        ops=frozenset(line for line in lines if not line.startswith(("#", *_LISTS))),
         control_flow=FUNCTIONAL - {"Case", "StatelessCase"},
         widens=True,
         unrolls="lists",

@@ -261,17 +261,25 @@ def test_a_page_answers_as_well(tmp_path, tfjs):
     """On the backend that it chooses there."""
     if not tfjs:
         pytest.skip("TensorFlow.js cannot be had")
+    makes = (branch_in_a_loop, loop_in_a_loop, list_that_is_read_again, mapped, scattered)
+
+    def serve(x):
+        three = tf.reduce_sum(x * 0.0, [0, 1])[tf.newaxis] + 3.0
+        return {make.__name__: make(x, three) for make in makes}
+
     module = tf.Module()
-    specs = [tf.TensorSpec((None, 4), name="x"), tf.TensorSpec((1,), name="n")]
-    module.serve = tf.function(branch_in_a_loop, input_signature=specs)
+    spec = tf.TensorSpec((None, 4), name="x")
+    module.serve = tf.function(serve, input_signature=[spec])
     tf.saved_model.save(module, str(tmp_path / "model"), signatures=module.serve)
     (tmp_path / "p").mkdir()
+    check = {"sizes": [3, 2]}
     ran = Branches(
         tmp_path / "p",
-        {"tfjs": {"to": "js", "format": "tfjs"}},
+        {"tfjs": {"to": "js", "format": "tfjs", "check": check}},
         model=tmp_path / "model",
         jobs=1,
-        checks={"page": ("tfjs", {"runtime": "tfjs_browser"})},
+        checks={"page": ("tfjs", {"runtime": "tfjs_browser", **check})},
     )
     assert ran.facts("tfjs")["check"]["calls"] > 0
-    assert ran.facts("page")["runtime_verdicts"][0]["calls"] > 0
+    verdict = ran.facts("page")["runtime_verdicts"][0]
+    assert verdict["outputs"].keys() == {make.__name__ for make in makes}
