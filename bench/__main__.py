@@ -159,6 +159,7 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 def publish(data: dict[str, Any], options: argparse.Namespace) -> None:
     """Writes the page with its plot into a folder."""
+    options.docs.mkdir(parents=True, exist_ok=True)
     python = plotting(options.environments)
     with tempfile.NamedTemporaryFile("w", suffix=".json") as results:
         json.dump(data, results)
