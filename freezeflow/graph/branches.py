@@ -19,6 +19,7 @@ from freezeflow.graph import attrs, walk
 from freezeflow.graph.effects import CHOSEN_ATTR, Effects, behind
 from freezeflow.graph.graph import Function, Graph, Node, data_inputs, join, node_of, output_types
 from freezeflow.graph.handles import scalar_const
+from freezeflow.graph.known_args import Known, known_arguments
 from freezeflow.values import DType
 
 _IFS = {"If": ("then_branch", "else_branch"), "StatelessIf": ("then_branch", "else_branch")}
@@ -48,7 +49,7 @@ _BINARY: Mapping[str, Callable[[int, int], bool]] = {
 def choose_branches(
     graph: Graph,
     ends: Collection[str] = (),
-    known: Mapping[str, bool | int] = MappingProxyType({}),
+    known: Known = MappingProxyType({}),
 ) -> Graph:
     """The graph, functions included, with every branch chosen whose predicate is constant.
 
@@ -58,22 +59,26 @@ def choose_branches(
     Args:
         graph: The graph.
         ends: Tensors of the main graph that are known outside of it; they stay where they are.
-        known: Handle nodes of the main graph whose variable has a value that never changes.
+        known: Handle nodes of the main graph whose variable has a value that never changes; functions
+            that take them know it, too.
     """
     nodes = _chosen_nodes(graph, graph.nodes, ends, known)
-    functions = {name: _chosen_body(graph, f) for name, f in graph.functions.items()}
+    given = known_arguments(graph, known) if known else {}
+    functions = {
+        name: _chosen_body(graph, f, given.get(name, {})) for name, f in graph.functions.items()
+    }
     if nodes is graph.nodes and all(functions[n] is f for n, f in graph.functions.items()):
         return graph
     return dataclasses.replace(graph, nodes=nodes, functions=functions)
 
 
-def _chosen_body(graph: Graph, function: Function) -> Function:
+def _chosen_body(graph: Graph, function: Function, known: Known) -> Function:
     ends = [
         *(result.tensor for result in function.results),
         *(result.node for result in function.control_results),
     ]
     args = {arg.name for arg in function.args}
-    nodes = _chosen_nodes(graph, function.nodes, [e for e in ends if node_of(e) not in args])
+    nodes = _chosen_nodes(graph, function.nodes, [e for e in ends if node_of(e) not in args], known)
     return function if nodes is function.nodes else dataclasses.replace(function, nodes=nodes)
 
 
@@ -81,7 +86,7 @@ def _chosen_nodes(
     graph: Graph,
     nodes: Mapping[str, Node],
     ends: Collection[str],
-    known: Mapping[str, bool | int] = MappingProxyType({}),
+    known: Known = MappingProxyType({}),
 ) -> Mapping[str, Node]:
     """One body with its branches chosen; as it was if an end of it would be lost."""
     if not any(node.op in _CHOOSERS for node in nodes.values()):
@@ -95,13 +100,10 @@ def _chosen_nodes(
 class _Chooser:
     """Goes through one body, inputs first, and notes constants, dead tensors, tensors that moved."""
 
-    def __init__(
-        self, graph: Graph, nodes: Mapping[str, Node], known: Mapping[str, bool | int]
-    ) -> None:
+    def __init__(self, graph: Graph, nodes: Mapping[str, Node], known: Known) -> None:
         self._graph = graph
         self._nodes = nodes
-        self._known = known
-        self._values: dict[str, bool | int] = {}
+        self._values: dict[str, bool | int] = dict(known)
         self._dead: set[str] = set()
         self.moved: dict[str, str] = {}
 
@@ -144,14 +146,12 @@ class _Chooser:
 
     def _note_value(self, node: Node) -> None:
         value = self._value_of(node)
-        if value is not None:
+        if value is not None and node.name not in self._values:
             self._values[node.name] = value
 
     def _value_of(self, node: Node) -> bool | int | None:
         if node.op == "Const":
             return scalar_of(node)
-        if node.name in self._known:
-            return self._known[node.name]
         known = [self._values.get(tensor) for tensor in data_inputs(node)]
         if node.op in _PASSING:
             return known[0]

@@ -151,10 +151,24 @@ def flags_within_flags(m, x):
     return tf.cond(m.on, inner, lambda: x * 9)
 
 
+def flag_in_a_loop(m, x):
+    """Read in a branch of a loop, which gets the handle from the main graph."""
+
+    def step(i, y):
+        def train():
+            m.v.assign(m.v * 0.9)
+            return y - m.v
+
+        inner = lambda j, z: (j + 1, tf.cond(m.off, train, lambda: z * m.v))  # noqa: E731
+        return i + 1, tf.while_loop(lambda j, _: j < 2, inner, [0, y])[1]
+
+    return tf.while_loop(lambda i, _: i < 2, step, [0, x])[1]
+
+
 HANDLED = [
     assigned, assigned_from_the_input, summed_up, state_of_a_cell, scattered, gathered, read_in_functions,
     in_a_branch, in_a_loop, without_a_value, flag_that_is_off, flag_compared,
-    initialized_by_the_first_batch, flag_that_is_set_again, flags_within_flags,
+    initialized_by_the_first_batch, flag_that_is_set_again, flags_within_flags, flag_in_a_loop,
 ]  # fmt: skip
 
 
@@ -235,6 +249,19 @@ def flag_that_turns(m, x):
     return tf.cond(m.on, first, lambda: x)
 
 
+def flag_that_a_loop_turns(m, x):
+    def step(i, y):
+        def train():
+            m.v.assign(m.v * 0.9)
+            return y - m.v
+
+        z = tf.cond(m.off, train, lambda: y * m.v)
+        m.off.assign(i > 0)
+        return i + 1, z
+
+    return tf.while_loop(lambda i, _: i < 3, step, [0, x])[1]
+
+
 REFUSED = [
     read_before,
     added_to,
@@ -243,6 +270,7 @@ REFUSED = [
     read_by_a_dataset,
     written_through_what_a_branch_gives,
     flag_that_turns,
+    flag_that_a_loop_turns,
 ]
 
 

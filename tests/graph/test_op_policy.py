@@ -1,6 +1,7 @@
 """Which ops may run: the lists against TensorFlow's table, and what a refusal says."""
 
 import pytest
+import tensorflow as tf
 
 from freezeflow.errors import ModelRefused
 from freezeflow.graph import attrs
@@ -13,6 +14,8 @@ from freezeflow.graph.op_policy import (
     is_runnable,
 )
 from freezeflow.graph.ops import standard_op
+
+v1 = tf.compat.v1
 
 # They write files, start programs, open connections, or run code that came with the model.
 DANGEROUS = [
@@ -154,3 +157,20 @@ def test_pipelines_in_memory_and_summaries_may_run(op):
 def test_pipelines_that_reach_out_may_not(op):
     with pytest.raises(ModelRefused, match=op):
         check_runnable([Use("node", op, {})], ())
+
+
+def test_the_gradient_of_a_tf1_loop_runs():
+    """It keeps what a round needs on stacks, and gradients in tensor arrays of their own."""
+    v1.disable_control_flow_v2()
+    try:
+        with tf.Graph().as_default() as graph:
+            x = v1.placeholder(tf.float32, [4, 3])
+            rows = tf.TensorArray(tf.float32, 4)
+            step = lambda i, a: (i + 1, a.write(i, tf.tanh(x[i])))  # noqa: E731
+            _, rows = v1.while_loop(lambda i, _: i < 4, step, [0, rows])
+            v1.gradients(rows.stack() ** 2, x)
+    finally:
+        v1.enable_control_flow_v2()
+    ops = {node.type for node in graph.get_operations()}
+    assert "TensorArrayGradV3" in ops
+    assert ops - RUNNABLE == set()

@@ -200,7 +200,7 @@ class _NormFolder:
         """The linear ops that give a tensor; raises _Stays where it is given by something else."""
         name, index = split(tensor)
         node = self._body.nodes.get(name)
-        if node is None or index:
+        if node is None or index or not node.inputs:
             raise _Stays("no convolution or matrix product is before it")
         self._check_only_user(node)
         if node.op in WEIGHTS:
