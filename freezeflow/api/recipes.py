@@ -329,10 +329,12 @@ def forecast(
             has, and nothing is brought from it.
 
     Raises:
+        UsageError: Two recipes write the same file.
         FreezeflowError: The cache cannot be read, or a file that a step reads is missing.
     """
     from freezeflow.engine.forecast import forecast_plans
 
+    _check_outputs(plans)
     remote = load_settings(*_folders(plans)).remote
     with open_store(cache_dir, *_folders(plans)) as store:
         if not remote.url:
@@ -409,7 +411,13 @@ def _folders(plans: Sequence[Plan]) -> list[Path]:
 
 
 def _check_outputs(plans: Sequence[Plan]) -> None:
-    """Refuses recipes that write over each other's files."""
+    """Refuses recipes that write over each other's files; each recipe itself is checked for that.
+
+    Raises:
+        UsageError: Two of them write the same file.
+    """
+    if len({plan.recipe for plan in plans}) < 2:
+        return
     writers: dict[Path, Plan] = {}
     for plan in plans:
         for path in (path for step in plan.steps for path in step.output_files):

@@ -75,7 +75,7 @@ def _not_found(prefix: str) -> ModelRefused:
         more = f" and {len(near) - _LISTED} more" if len(near) > _LISTED else ""
         hint = f"In that folder are: {listed}{more}."
     else:
-        hint = "Give the path of its .index file without that ending."
+        hint = "Copy all files of the model. A checkpoint is named by its .index file without that ending."
     return ModelRefused("no checkpoint here", where=prefix, hint=hint)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,4 +178,8 @@ def test_weights_of_a_named_checkpoint(cli: Cli, folder: Path) -> None:
     refused = cli("freeze", "model", "-o", "none.pb", "--checkpoint", "model/variables/nothing")
     assert refused.returncode == 5
     assert "no checkpoint here" in refused.stderr
+    shutil.rmtree(folder / "model" / "variables")
+    refused = cli("freeze", "model", "-o", "none.pb")
+    assert refused.returncode == 5
+    assert "no checkpoint here\n  Copy all files of the model." in refused.stderr
     assert not (folder / "none.pb").exists()

@@ -128,9 +128,10 @@ def test_a_recipe_that_is_named_twice_runs_once(cli: Cli) -> None:
 
 def test_two_recipes_may_not_write_one_file(cli: Cli, folder: Path) -> None:
     (folder / "other.yaml").write_text(RECIPE)
-    done = cli("run", "small.yaml", "other.yaml")
-    assert done.returncode == 2
-    assert "small.yaml and other.yaml both write" in done.stderr
+    for command in ("plan", "run"):
+        done = cli(command, "small.yaml", "other.yaml")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "small.yaml and other.yaml both write" in done.stderr
     assert not (folder / "build").exists()
 
 
