@@ -12,6 +12,7 @@ Source of the ops' semantics: upstream ``core/kernels/list_kernels.{h,cc}``.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -29,6 +30,7 @@ from freezeflow.graph.graph import (
     node_of,
     split,
 )
+from freezeflow.graph.inline import MAX_INLINED_NODES
 from freezeflow.graph.model import Model
 from freezeflow.graph.node_types import NodeTypes
 from freezeflow.graph.rewrites.body import Body
@@ -126,19 +128,29 @@ class _KeptError(Exception):
 
 
 def _with_own_functions(graph: Graph) -> Graph:
-    """The graph in which each loop and branch has functions that no other calls, of what they give."""
+    """The graph in which each loop and branch has functions that no other calls, of what they give.
+
+    Raises:
+        _KeptError: Functions that call each other several times would come to too many nodes.
+    """
     functions = dict(graph.functions)
+    numbers = itertools.count(1)
     met: set[str] = set()
+    copies = 0
 
     def copied(name: str) -> str:
+        nonlocal copies
         own = name
         while own in met or (own != name and own in functions):
-            own += "_"
+            own = f"{name}_{next(numbers)}"
         met.add(own)
         function = graph.functions[name]
         ends = [result.tensor for result in function.results]
         ends += [result.node for result in function.control_results]
         needed = reached_nodes(function.nodes, ends)
+        copies += len(needed)
+        if copies > MAX_INLINED_NODES:
+            raise _KeptError(name, min(needed, default=""), "the functions around it are too many")
         nodes = {each: opened(node) for each, node in function.nodes.items() if each in needed}
         functions[own] = dataclasses.replace(function, name=own, nodes=nodes)
         return own

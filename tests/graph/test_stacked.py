@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from freezeflow.graph import stacked as stacked_module
 from freezeflow.graph import verify
 from freezeflow.graph.canonical import canonical
 from freezeflow.graph.inline import inline_model
@@ -211,3 +212,11 @@ def test_known_shapes_need_nothing_from_the_call(tmp_path):
 def test_a_model_without_lists_stays_as_it_is(tmp_path):
     model = built(lambda x: rounds(3, lambda i, y: (y * 2.0,), x)[0], tmp_path)
     assert stacked(model) == (model, None)
+
+
+def test_functions_that_come_to_too_many_nodes(tmp_path, monkeypatch):
+    model = built(mapped_in_a_map, tmp_path)
+    monkeypatch.setattr(stacked_module, "MAX_INLINED_NODES", 20)
+    result, kept = stacked(model)
+    assert result is model
+    assert "too many" in kept.reason
