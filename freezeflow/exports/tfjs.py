@@ -246,11 +246,23 @@ def _bodies(graph: Graph) -> list[Mapping[str, Node]]:
     return [graph.nodes, *(function.nodes for function in graph.functions.values())]
 
 
-def _sorted(data: Json) -> Json:
-    """JSON with its keys in order: a message's maps come in any."""
-    if isinstance(data, dict):
-        return {key: _sorted(data[key]) for key in sorted(data)}
-    return [_sorted(item) for item in data] if isinstance(data, list) else data
+def _sorted(data: Json, of: str = "") -> Json:
+    """JSON with its keys in order: a message's maps come in any.
+
+    Sizes of 0 are written, too: protobuf leaves them out, and TensorFlow.js reads NaN.
+
+    Args:
+        data: The JSON.
+        of: The list that it is an item of, if it is one.
+    """
+    if isinstance(data, list):
+        return [_sorted(item, of) for item in data]
+    if not isinstance(data, dict):
+        return data
+    told = {"size": "0", **data} if of == "dim" else data
+    return {
+        key: _sorted(told[key], key if isinstance(told[key], list) else "") for key in sorted(told)
+    }
 
 
 def _end(spec: TensorSpec) -> Json:

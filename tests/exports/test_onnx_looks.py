@@ -40,7 +40,12 @@ def means_of_areas(x):
     return {"y": tf.image.resize(x, [2, 2], "area")}
 
 
+def of_any_rank(x):
+    return {"y": x + 1.0}
+
+
 REFUSED = {
+    of_any_rank: (tf.TensorSpec(None, tf.float32, name="x"), "takes inputs of known rank only"),
     means_of_areas: (x_of(1, 4, 4, 2), "ONNX does not take ResizeArea ("),
     sum_of_bytes: (x_of(2, 3, dtype=tf.int8), "ONNX has no ReduceSum of int8 (total)"),
     doubles: (x_of(1, 6, 6, 2, dtype=tf.float64), "ONNX Runtime has no Conv of float64 (filtered)"),
@@ -67,6 +72,14 @@ def test_op_node_and_type_are_named(tmp_path, serve):
     assert told in error.message
     assert error.where
     assert error.hint
+
+
+def test_a_rank_is_told_where_it_is_given(tmp_path):
+    def serve(x):
+        return {"y": tf.reduce_sum(x), "n": tf.rank(x)}
+
+    spec = tf.TensorSpec(None, tf.float32, name="x")
+    assert exported(serve, spec, tmp_path, shapes={"x": [2, 3, 2]}).published("o")
 
 
 def test_what_only_the_runtime_lacks_is_written_unchecked(tmp_path):

@@ -30,6 +30,10 @@ def nothing(x):
     return {"y": x[:, :0], "z": x + 1.0}
 
 
+def sum_of_nothing(x):
+    return {"y": tf.reduce_sum(x, 0) + 1.0}
+
+
 def exported(serve, spec, folder, **export):
     module = tf.Module()
     module.serve = tf.function(serve, input_signature=[spec])
@@ -47,6 +51,13 @@ def test_a_vector_chooses_rows_in_tensorflow_js(tmp_path, tfjs):
     if not tfjs:
         pytest.skip("Node.js or npm is not here, or npm cannot install @tensorflow/tfjs")
     assert exported(rows_chosen, x_of(2, 3), tmp_path, to="js", format="tfjs").published("e")
+
+
+def test_tensorflow_js_takes_an_input_without_elements(tmp_path, tfjs):
+    if not tfjs:
+        pytest.skip("Node.js or npm is not here, or npm cannot install @tensorflow/tfjs")
+    ran = exported(sum_of_nothing, x_of(0, 3), tmp_path, to="js", format="tfjs")
+    assert ran.facts("e")["check"]["outputs"]["y"]["max_abs"] == 0
 
 
 REFUSED = {

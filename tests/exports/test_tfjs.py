@@ -45,6 +45,15 @@ def made(*nodes, y="x"):
     return model(whole, {"x": spec("x", shape=(2,))}, {"y": spec("y", shape=(2,))})
 
 
+def test_sizes_of_0_are_written(tmp_path):
+    whole = graph(placeholder("x", shape=(0, 3)), node("y", "Identity", "x", T=DType.FLOAT))
+    ends = {"x": spec("x", shape=(0, 3))}, {"y": spec("y", shape=(0, 3))}
+    tfjs._write_model(model(whole, *ends), tmp_path, "none")
+    topology = json.loads((tmp_path / "model.json").read_text())["modelTopology"]
+    (x,) = (each for each in topology["node"] if each["name"] == "x")
+    assert x["attr"]["shape"]["shape"]["dim"] == [{"size": "0"}, {"size": "3"}]
+
+
 def test_weights_are_cut_into_shards_and_narrowed(tmp_path, monkeypatch):
     monkeypatch.setattr(tfjs, "_SHARD_BYTES", 10)
     ends = const("ends", [2**63 - 1, -3], DType.INT64)

@@ -96,6 +96,20 @@ def test_a_band_of_a_matrix_is_a_choice():
     assert found.graph.nodes["b"].inputs == ("b/inside", "x", "b/nothing")
 
 
+def test_a_rank_is_how_many_sizes_there_are():
+    whole = graph(
+        placeholder("x", shape=None),
+        node("r", "Rank", "x", "^x", T=DType.FLOAT),
+        node("y", "Identity", "r", T=DType.INT32),
+    )
+    given = model(whole, {"x": spec("x", shape=None)}, {"y": spec("y", DType.INT32, ())})
+    found = spelled_out(given, frozenset(["Rank"]))
+    assert verify(found) == ()
+    nodes = found.graph.nodes
+    assert [nodes[name].op for name in ("r/sizes", "r")] == ["Shape", "Size"]
+    assert nodes["r/sizes"].inputs == ("x", "^x")
+
+
 def chosen(condition, *shape):
     whole = graph(
         placeholder("c", DType.BOOL, condition),
