@@ -392,7 +392,7 @@ def _died(code: int, scratch: Path) -> StageFailed:
     disk = os.statvfs(scratch)
     if disk.f_bavail * disk.f_frsize < _LITTLE_BYTES:
         return StageFailed(
-            f"{message}: the disk of {scratch.parent} is full", hint="make room on it"
+            f"{message}: the disk of {scratch.parent} is full", hint="Free some space on this disk."
         )
     return StageFailed(message, hint=_SEE_LOG)
 

@@ -207,7 +207,8 @@ def _atol_needed(gap: Array, size: Array, rtol: float, spare: Array | float) -> 
 
 def _rtol_needed(gap: Array, size: Array, atol: float, spare: Array | float) -> float:
     def needed(gap: Array) -> Array:
-        return (gap - np.maximum(atol, spare)) / size
+        beyond: Array = (gap - np.maximum(atol, spare)) / size
+        return beyond
 
     def passes(rtol: float, where: Array) -> bool:
         leeway = spare if isinstance(spare, float) else spare[where]

@@ -77,4 +77,5 @@ def leeway(moved: Array, most: float) -> Array:
 def _distance(one: Array, other: Array) -> Array:
     left, right = one.astype(np.float64), other.astype(np.float64)
     finite = np.isfinite(left) & np.isfinite(right)
-    return np.abs(np.subtract(left, right, where=finite, out=np.zeros(left.shape)))
+    apart: Array = np.subtract(left, right, where=finite, out=np.zeros(left.shape))
+    return np.abs(apart, out=apart)
