@@ -19,11 +19,13 @@ from freezeflow.exports.saved_model import saved_model_pieces
 from freezeflow.graph import attrs
 from freezeflow.graph.array_lists import lists_for_arrays
 from freezeflow.graph.canonical import canonical
+from freezeflow.graph.cases import with_ifs_for_cases
 from freezeflow.graph.graph import Graph
 from freezeflow.graph.grouped import split_groups
 from freezeflow.graph.model import Model
 from freezeflow.graph.op_policy import random_before
 from freezeflow.graph.profile import LOWERED, Profile, look
+from freezeflow.graph.raised import raised
 from freezeflow.graph.single import with_one_signature, with_shapes, without_aliases
 from freezeflow.graph.spelled_out import spelled_out
 from freezeflow.graph.stacked import Kept, stacked
@@ -136,6 +138,9 @@ def single(request: ExportRequest, profile: Profile, form: Callable[[Model], Mod
     precision = own_precision(model.graph)
     if not profile.control_flow & LOWERED:
         model = lists_for_arrays(model)
+        model = raised(model)
+    if "If" in profile.control_flow and "Case" not in profile.control_flow:
+        model = with_ifs_for_cases(model)
     if profile.widens:
         model = widened(model, request.context.put_tensor)
     if profile.spells_out:

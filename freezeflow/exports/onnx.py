@@ -14,7 +14,10 @@ from freezeflow.exports.check import Checked, check_problems
 from freezeflow.exports.converted import Converted, Converter, OneSignature, Single
 from freezeflow.exports.format import ExportFormat, ExportRequest
 from freezeflow.graph.canonical import canonical
-from freezeflow.graph.profile import FUNCTIONAL, Profile
+from freezeflow.graph.model import Model
+from freezeflow.graph.onnx_form import onnx_form, with_counter_shapes
+from freezeflow.graph.own_names import with_own_names
+from freezeflow.graph.profile import CASES, FUNCTIONAL, Profile
 from freezeflow.graph.spelled_out import BATCH_NORMS, spelled_out
 from freezeflow.params import param
 from freezeflow.runtimes.onnx_runtime import RUNTIME
@@ -55,7 +58,7 @@ PROFILE = Profile(
     target="ONNX",
     # That depends on the opset: before it converts, `tf.to_onnx` asks the converter's own table.
     ops=None,
-    control_flow=FUNCTIONAL - {"Case", "StatelessCase"},
+    control_flow=FUNCTIONAL - CASES,
     unrolls="lists",
     # Its checker wants the shape of every input; tf2onnx would write that they are scalars.
     static="ranks",
@@ -85,7 +88,7 @@ def convert(request: ExportRequest, made: Single) -> Converted:
         model = canonical(spelled_out(model, ("ScatterNd",)))
     facts = request.context.confined(
         to_onnx,
-        model,
+        with_counter_shapes(model),
         made.nodes,
         names,
         PROFILE,
@@ -109,11 +112,17 @@ def _names(made: Single) -> Names:
     return Names(inputs, found)
 
 
-_CONVERTER = Converter(profile=lambda: PROFILE, convert=convert, runtime=RUNTIME, tools=TOOLS)
+def _form(model: Model) -> Model:
+    return with_own_names(onnx_form(model))
+
+
+_CONVERTER = Converter(
+    profile=lambda: PROFILE, convert=convert, runtime=RUNTIME, tools=TOOLS, form=_form
+)
 
 FORMAT = ExportFormat(
     name="onnx",
-    version=10,
+    version=11,
     summary="ONNX, for ONNX Runtime and whatever else reads it; needs `freezeflow[onnx]`.",
     write=_CONVERTER.write,
     suffixes=(".onnx",),

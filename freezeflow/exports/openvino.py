@@ -13,7 +13,7 @@ from freezeflow.graph import attrs
 from freezeflow.graph.constants import const, value_of
 from freezeflow.graph.graph import Node, node_of
 from freezeflow.graph.model import Model
-from freezeflow.graph.profile import FUNCTIONAL, LOWERED, Profile
+from freezeflow.graph.profile import CASES, FUNCTIONAL, LOWERED, Profile
 from freezeflow.params import param
 from freezeflow.runtimes.openvino_runtime import RUNTIME
 from freezeflow.runtimes.runtime import FLOAT16, FLOAT32, Names
@@ -53,7 +53,7 @@ PROFILE = Profile(
     target="OpenVINO",
     # Its reader tells; it is asked before anything is written.
     ops=None,
-    control_flow=FUNCTIONAL | LOWERED,
+    control_flow=(FUNCTIONAL - CASES) | LOWERED,
     static="ranks",
     wide_integers=False,
     dtypes=_DTYPES,

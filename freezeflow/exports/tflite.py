@@ -19,7 +19,7 @@ from freezeflow.exports.converted import (
     saved_model_folder,
 )
 from freezeflow.exports.format import ExportFormat, ExportRequest
-from freezeflow.graph.profile import FUNCTIONAL, Profile
+from freezeflow.graph.profile import CASES, FUNCTIONAL, Profile
 from freezeflow.graph.spelled_out import BATCH_NORMS
 from freezeflow.params import InputPath, param
 from freezeflow.runtimes.litert import RUNTIME
@@ -44,7 +44,7 @@ PROFILE = Profile(
         _QUANTIZED_AND_BACK, "FakeQuant ops are kept; `precision: int8` has TFLite itself quantise."
     ),
     empty_outputs=False,
-    control_flow=FUNCTIONAL,
+    control_flow=FUNCTIONAL - CASES,
     spells_out=BATCH_NORMS | {"Einsum"},
     splits_groups=frozenset(["Conv3D"]),
     # Its converter takes bfloat16 at the ends and in casts only.

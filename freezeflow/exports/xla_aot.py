@@ -19,7 +19,7 @@ from freezeflow.exports.converted import (
     saved_model_folder,
 )
 from freezeflow.exports.format import ExportFormat, ExportRequest
-from freezeflow.graph.profile import FUNCTIONAL, Profile
+from freezeflow.graph.profile import CASES, FUNCTIONAL, Profile
 from freezeflow.params import param
 from freezeflow.runtimes import compiled
 from freezeflow.runtimes.runtime import FLOAT32, Names
@@ -53,7 +53,7 @@ PROFILE = Profile(
             *(DType.UINT8, DType.UINT16, DType.UINT32, DType.UINT64),
         )
     ),
-    control_flow=FUNCTIONAL,
+    control_flow=FUNCTIONAL - CASES,
     spells_out=frozenset(["Einsum"]),
     unrolls="lists",
     stacks_lists="slice",

@@ -1,4 +1,4 @@
-"""Whether the loops of TF1 hang together: what TensorFlow finds out only when it runs a graph.
+"""The frames of TF1's loops, and whether they hang together: what TensorFlow finds out when it runs a graph.
 
 Enter and Exit lead into a frame and out of it; all else must have its inputs in one frame. Source of the
 rules: upstream ``core/graph/control_flow.cc`` (BuildControlFlowInfo).
@@ -17,6 +17,24 @@ _EXITS = frozenset({"Exit", "RefExit"})
 _BACK = frozenset({"NextIteration", "RefNextIteration"})
 _MERGES = frozenset({"Merge", "RefMerge"})
 _SWITCHES = frozenset({"Switch", "RefSwitch", "_SwitchN"})
+
+# Names of frames, from the outermost on; empty outside of loops.
+Path = tuple[str, ...]
+
+
+def frames_of(nodes: Mapping[str, Node]) -> dict[str, Path]:
+    """The frames that each node in a loop is in."""
+    found: dict[str, Path] = {}
+    for name in walk.inputs_first(nodes):
+        node = nodes[name]
+        path = max((found.get(node_of(tensor), ()) for tensor in node.inputs), key=len, default=())
+        if node.op in _ENTERS:
+            path = (*path, attrs.to_bytes(node.attrs["frame_name"]).decode())
+        elif node.op in _EXITS:
+            path = path[:-1]
+        if path:
+            found[name] = path
+    return found
 
 
 def frame_faults(nodes: Mapping[str, Node]) -> Iterator[tuple[str, str]]:

@@ -21,8 +21,9 @@ from freezeflow.graph.tensor_values import elements
 from freezeflow.graph.walk import inputs_first, reached_functions
 from freezeflow.values import DType, Shape, Signature
 
-FUNCTIONAL = frozenset(["If", "StatelessIf", "While", "StatelessWhile", "Case", "StatelessCase"])
-LOWERED = frozenset(["Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"])
+CASES = frozenset(["Case", "StatelessCase"])
+FUNCTIONAL = frozenset(["If", "StatelessIf", "While", "StatelessWhile"]) | CASES
+LOWERED = frozenset(["Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond", "_SwitchN"])
 
 # In every graph, and nothing to any target.
 _PLAIN = frozenset(["Const", "Identity", "NoOp", "Placeholder", "PlaceholderWithDefault"])
@@ -276,7 +277,8 @@ def _look_at_control_flow(uses: list[_Use], profile: Profile) -> None:
             continue
         takes_other = bool(profile.control_flow & (FUNCTIONAL if form == "lowered" else LOWERED))
         hint = (
-            f"It takes {other} control flow: export the model again from TensorFlow 2."
+            f"It takes {other} control flow, which this could not be brought into: export the model again"
+            " from TensorFlow 2."
             if takes_other
             else _UNROLLING + " Bind the input that decides a branch (`freeze: {bind: ...}`)."
         )

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from freezeflow.graph import attrs, walk
 from freezeflow.graph.constants import const
+from freezeflow.graph.frames import Path, frames_of
 from freezeflow.graph.graph import Graph, Node, data_inputs, join, node_of
 from freezeflow.proof.dtypes import Array
 from freezeflow.values import DType
@@ -21,9 +22,6 @@ from freezeflow.values import DType
 _ENTERS = frozenset({"Enter", "RefEnter"})
 EXITS = frozenset({"Exit", "RefExit"})
 BACK = frozenset({"NextIteration", "RefNextIteration"})
-
-# Names of frames, from the outermost on; empty outside of loops.
-Path = tuple[str, ...]
 
 # Numbers of rounds, one for each frame of a path.
 Round = tuple[int, ...]
@@ -50,21 +48,6 @@ class Record(NamedTuple):
     watched: tuple[str, ...]
     leaving: Set[str]
     whole: bool
-
-
-def frames_of(nodes: Mapping[str, Node]) -> dict[str, Path]:
-    """The frames that each node in a loop is in."""
-    found: dict[str, Path] = {}
-    for name in walk.inputs_first(nodes):
-        node = nodes[name]
-        path = max((found.get(node_of(tensor), ()) for tensor in node.inputs), key=len, default=())
-        if node.op in _ENTERS:
-            path = (*path, attrs.to_bytes(node.attrs["frame_name"]).decode())
-        elif node.op in EXITS:
-            path = path[:-1]
-        if path:
-            found[name] = path
-    return found
 
 
 # ---------------------------------------------------------------- counting rounds

@@ -16,6 +16,7 @@ from pathlib import Path as Folder
 from typing import NamedTuple
 
 from freezeflow.errors import FreezeflowError
+from freezeflow.graph.frames import Path
 from freezeflow.graph.graph import Graph, node_of
 from freezeflow.graph.inline import inline_calls, inline_model
 from freezeflow.graph.lower import lower
@@ -31,7 +32,7 @@ from freezeflow.proof.divergence import (
 )
 from freezeflow.proof.inside import difference_inside
 from freezeflow.proof.judge import Answers, Measure, failing_outputs, first_failure, first_late
-from freezeflow.proof.rounds import Path, first_rounds, with_clocks
+from freezeflow.proof.rounds import first_rounds, with_clocks
 from freezeflow.tf.looking import Looker, Pair
 from freezeflow.tf.sides import Side, original_side, result_side
 from freezeflow.tf.subgraph import save_subgraph

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from freezeflow.graph import walk
+from freezeflow.graph.frames import Path, frames_of
 from freezeflow.graph.graph import Graph, Node, data_inputs, node_of
 from freezeflow.graph.op_policy import RANDOM
 from freezeflow.graph.variables import RESOURCE_HANDLE, WRITES
@@ -21,14 +22,12 @@ from freezeflow.proof.dtypes import Array
 from freezeflow.proof.rounds import (
     BACK,
     EXITS,
-    Path,
     Record,
     Round,
     array_flows,
     as_traced,
     behind_loops,
     exits_of,
-    frames_of,
     leaving,
 )
 from freezeflow.tf.recording import Recorder

@@ -31,11 +31,6 @@ def strings_compared(x):
     return {"y": tf.cast(tf.equal(x, "a", name="same"), tf.float32)}
 
 
-def one_of_three(x):
-    branches = [lambda: x + 1.0, lambda: x * 2.0, lambda: x - 3.0]
-    return {"y": tf.switch_case(tf.cast(x[0], tf.int32), branches, name="chosen")}
-
-
 def means_of_areas(x):
     return {"y": tf.image.resize(x, [2, 2], "area")}
 
@@ -51,7 +46,6 @@ REFUSED = {
     doubles: (x_of(1, 6, 6, 2, dtype=tf.float64), "ONNX Runtime has no Conv of float64 (filtered)"),
     complex_inside: (x_of(8), "ONNX does not take complex64: Cast (complex)"),
     strings_compared: (x_of(3, dtype=tf.string), "ONNX does not take Equal with T string: same"),
-    one_of_three: (x_of(3), "functional control flow: StatelessCase (chosen"),
 }
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from freezeflow.graph.frames import frames_of
 from freezeflow.graph.inline import inline_model
 from freezeflow.graph.lower import lower
-from freezeflow.proof.rounds import CLOCK, frames_of, with_clocks
+from freezeflow.proof.rounds import CLOCK, with_clocks
 from tests.tf.built import model_of, run
 
 v1 = tf.compat.v1

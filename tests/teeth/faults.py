@@ -11,12 +11,12 @@ import numpy as np
 
 from freezeflow.graph import attrs
 from freezeflow.graph.constants import const
+from freezeflow.graph.frames import frames_of
 from freezeflow.graph.graph import Node, data_inputs, node_of
 from freezeflow.graph.model import Model
 from freezeflow.graph.walk import consumers
 from freezeflow.graph.write import read_range
 from freezeflow.messages import message_class
-from freezeflow.proof.rounds import frames_of
 from freezeflow.values import DType, Signature
 
 
