@@ -92,7 +92,7 @@ def _marked_for_compilation(model: Model) -> list[str]:
 STAGE = Stage(
     name="freeze",
     summary="Turn variables into constants and inline calls; name the ends after the signature.",
-    version=8,
+    version=9,
     params=Params,
     run=freeze,
 )

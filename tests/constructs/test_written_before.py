@@ -4,6 +4,8 @@ Written before they are read, in each call; never, in the branches that a flag l
 anyway. The original is called several times, because a write shows in the next call at the latest.
 """
 
+from random import Random
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -401,6 +403,70 @@ def test_what_a_write_waits_for_is_waited_for(tmp_path):
     with pytest.raises(tf.errors.InvalidArgumentError):
         harness.run_frozen(frozen, "serving_default", X[0])
     harness.run_frozen(frozen, "serving_default", X[1])
+
+
+# ---------------------------------------------------------------- any order of reads and writes
+
+
+# What may happen to a value y, a variable, another (or the same) one, and a number; it gives y again.
+STEPS = [
+    lambda y, one, other, c: (one.assign(y * c), y)[1],
+    lambda y, one, other, c: (one.assign_add(y), y)[1],
+    lambda y, one, other, c: (one.assign(other * c + y), y)[1],
+    lambda y, one, other, c: (one.assign_sub(other * c), y)[1],
+    lambda y, one, other, c: (one.scatter_nd_add([[0]], y[:1]), y)[1],
+    lambda y, one, other, c: tf.tanh(y + one),
+    lambda y, one, other, c: y * other + one.read_value(),
+]
+
+# What may be around more of it.
+AROUND = [
+    lambda y, inner, c: tf.cond(y[0] > c, lambda: inner(y), lambda: inner(y)),
+    lambda y, inner, c: tf.while_loop(lambda i, _: i < 2, lambda i, z: (i + 1, inner(z)), [0, y])[
+        1
+    ],
+    lambda y, inner, c: tf.function(inner, autograph=False)(y),
+]
+
+
+def made_up(random):
+    """A function that reads and writes two variables at random, in branches, loops and calls as well."""
+
+    def block(m, y, depth):
+        inner = lambda z: block(m, z, depth - 1)  # noqa: E731
+        for _ in range(random.randint(1, 5)):
+            number = random.uniform(-1, 1)
+            if depth and random.random() < 0.3:
+                y = random.choice(AROUND)(y, inner, number)
+            else:
+                one, other = random.choice([m.v, m.w]), random.choice([m.v, m.w])
+                y = random.choice(STEPS)(y, one, other, number)
+        return y
+
+    def compute(m, x):
+        m.v.assign(x * 0.5)
+        m.w.assign(x - 1)
+        return block(m, x, 2)
+
+    return compute
+
+
+@pytest.mark.slow
+def test_writes_and_reads_in_any_order(tmp_path):
+    """What can be frozen answers as the original does, call after call."""
+    frozen = 0
+    for seed in range(40):
+        folder = tmp_path / str(seed)
+        (folder / "scratch").mkdir(parents=True)
+        save(made_up(Random(seed)), folder / "model")
+        try:
+            for want, have in both_answers(folder / "model", folder / "scratch"):
+                harness.assert_same(want, have)
+        except ModelRefused as refused:
+            assert "is written by" in refused.message
+        else:
+            frozen += 1
+    assert frozen > 10
 
 
 # ---------------------------------------------------------------- TF1
