@@ -282,6 +282,12 @@ class _Sizes:
             held = known.of(node, 0)
             return (held[1:] if held else told,)
 
+        def items_got(known: Known, node: Node) -> Sequence[Dims]:
+            told = self._told(scope, node)
+            held, places = known.of(node, 0), known.of(node, 1)
+            item = held[1:] if held else told
+            return (None if places is None or item is None else (*places, *item),)
+
         def read(known: Known, node: Node) -> Sequence[Dims]:
             self._told(scope, node)
             return (known.of(node, 0),)
@@ -295,6 +301,7 @@ class _Sizes:
         return {
             "TensorListReserve": reserved,
             "TensorListSetItem": item_set,
+            "TensorListGather": items_got,
             "TensorListGetItem": item_got,
             "TensorListFromTensor": as_input(0),
             "TensorListStack": read,

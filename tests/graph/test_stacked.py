@@ -1,5 +1,7 @@
 """Lists as tensors: the same bytes, and no list is left."""
 
+import random
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -220,3 +222,58 @@ def test_functions_that_come_to_too_many_nodes(tmp_path, monkeypatch):
     result, kept = stacked(model)
     assert result is model
     assert "too many" in kept.reason
+
+
+class Drawn:
+    """A random net of loops, branches and lists in each other, on tensors of one shape."""
+
+    def __init__(self, seed, x):
+        self._random = random.Random(seed)
+        self._x = x
+
+    def scope(self, given, depth=0):
+        """The last of some tensors that are computed one from the other."""
+        values = list(given)
+        for _ in range(self._random.randint(1, 3)):
+            kind = self._random.choice(["plain", "loop", "branch"]) if depth < 3 else "plain"
+            values += getattr(self, kind)(values, depth)
+        return values[-1]
+
+    def plain(self, values, depth):
+        a, b = self._random.choice(values), self._random.choice(values)
+        ways = (
+            lambda: tf.tanh(a + b),
+            lambda: a * 0.5 - b,
+            lambda: tf.where(a > 0.0, a, b),
+            lambda: tf.tanh(tf.linalg.matmul(a, 0.3 * W)),
+        )
+        return [self._random.choice(ways)()]
+
+    def loop(self, values, depth):
+        number = self._random.randint(0, 3)
+        if self._random.random() < 0.5:
+            number = tf.minimum(tf.shape(self._x)[1], number + 1)
+        given = tf.TensorArray(tf.float32, 2, clear_after_read=False)
+        given = given.unstack(tf.stack([values[0], values[-1]]))
+        kept = tf.TensorArray(tf.float32, number + 1).write(number, values[-1])
+
+        def body(i, state, kept):
+            state = self.scope([*values, state, given.read(i % 2)], depth + 1)
+            return state, kept.write(i, state)
+
+        state, kept = rounds(number, body, values[-1], kept)
+        return [state, tf.reduce_sum(kept.stack(), 0), kept.gather([0])[0]]
+
+    def branch(self, values, depth):
+        side = lambda: self.scope(values, depth + 1)  # noqa: E731
+        return [tf.cond(tf.reduce_sum(values[-1]) > 0.0, side, side)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(24))
+def test_drawn_nets(seed, tmp_path):
+    model = built(lambda x: Drawn(seed, x).scope([x[:, 0]]), tmp_path)
+    result, kept = stacked(model)
+    assert kept is None
+    for x in (X, X[:1, :2]):
+        assert_same(run(model, {"x": x}), run(result, {"x": x}))
