@@ -213,7 +213,10 @@ def test_a_model_that_is_too_large_for_every_worker_is_an_error(
         # A worker that is large enough joins, and it is tried.
         made.add_worker("--memory-limit", "2GB")
         # The small one has no room for itself and takes no work.
-        made.wait_for_workers(1)
+        expected = [(40_000_000, "paused"), (2_000_000_000, "running")]
+        made.wait_until(
+            lambda workers: sorted((w["memory_limit"], w["status"]) for w in workers) == expected
+        )
         assert run_on_pool(plans(folder, {"large": {}}), store, RunOptions(), made.address).ok
     finally:
         made.stop()

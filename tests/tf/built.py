@@ -30,6 +30,7 @@ class FakeContext:
     recipe_digest: str | None = None
     lines: list = dataclasses.field(default_factory=list)
     warnings: list = dataclasses.field(default_factory=list)
+    hashed: dict = dataclasses.field(default_factory=dict)
 
     def put_tensor(self, data, dtype, shape):
         digest = Digest.of(data)
